@@ -1,0 +1,188 @@
+"""Every error a caller can meet: five families by who acts, one root, plain data that crosses the wire.
+
+The docstring of a class is its default message. `next` says the next move; `path` says where in the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class ToolWeaverError(Exception):
+    """Something went wrong in ToolWeaver."""
+
+    family: ClassVar[str] = "error"
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        path: str | None = None,
+        next: str | None = None,
+        problems: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.message = message or (self.__doc__ or self.code).strip().splitlines()[0]
+        self.path = path
+        self.next = next
+        self.problems = [dict(p) for p in problems]
+        super().__init__(self.message)
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later, unchanged."""
+        return False
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        move = f" {self.next}" if self.next else ""
+        return f"{where}{self.message}{move}"
+
+
+class RequestError(ToolWeaverError):
+    """The request cannot be served as it stands; the caller mends it."""
+
+    family = "request"
+    code = "bad_request"
+    http_status = 400
+
+
+class NotFound(RequestError):
+    """There is no such thing."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(RequestError):
+    """The request contradicts the state of the thing that it names."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class LimitExceeded(RequestError):
+    """The request is larger than a limit allows."""
+
+    code = "limit_exceeded"
+    http_status = 413
+
+
+class PlanError(ToolWeaverError):
+    """The plan has problems; nothing of it was published. See `problems`."""
+
+    family = "plan"
+    code = "bad_plan"
+    http_status = 422
+
+    def __str__(self) -> str:
+        lines = [f"  {p.get('path', '$')}: {p.get('message', '')} {p.get('next') or ''}".rstrip() for p in self.problems]
+        return "\n".join([self.message, *lines])
+
+
+class ToolError(ToolWeaverError):
+    """A tool failed; the step's policy decides what follows."""
+
+    family = "tool"
+    code = "tool_failed"
+    http_status = 502
+
+    def __init__(self, message: str | None = None, *, retryable: bool = False, code: str | None = None, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self._retryable = retryable
+        if code is not None:
+            self.code = code  # type: ignore[misc]  # a tool may name its own failure
+
+    @property
+    def retryable(self) -> bool:
+        return self._retryable
+
+
+class ToolTimeout(ToolError):
+    """The call ran longer than its `timeout_s`."""
+
+    code = "timeout"
+
+
+class PolicyError(ToolWeaverError):
+    """A rule forbids this: denied, limited or over budget."""
+
+    family = "policy"
+    code = "denied"
+    http_status = 403
+
+
+class BackendError(ToolWeaverError):
+    """A service that the platform needs did not answer; the operator acts."""
+
+    family = "backend"
+    code = "backend_unavailable"
+    http_status = 503
+
+    @property
+    def retryable(self) -> bool:
+        return True
+
+
+class JobFailed(ToolWeaverError):
+    """The job did not succeed; `result` holds what was done."""
+
+    family = "job"
+    code = "job_failed"
+    http_status = 200
+
+    def __init__(self, message: str | None = None, *, result: Any = None, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.result = result
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled; `result` holds what was done."""
+
+    code = "job_cancelled"
+
+
+class CallCancelled(ToolWeaverError):
+    """This call was cancelled or overtaken by a later attempt; stop and clean up."""
+
+    family = "control"
+    code = "call_cancelled"
+
+
+def _all(cls: type[ToolWeaverError]) -> dict[str, type[ToolWeaverError]]:
+    return {cls.code: cls} | {code: c for sub in cls.__subclasses__() for code, c in _all(sub).items()}
+
+
+_BY_FAMILY = {c.family: c for c in (RequestError, PlanError, ToolError, PolicyError, BackendError)}
+
+
+def to_problem(error: ToolWeaverError) -> dict[str, Any]:
+    """The error as an RFC 9457 problem: `title, status, detail` and `code, family, path, next, retryable, problems`."""
+    return {
+        "type": "about:blank",
+        "title": type(error).__name__,
+        "status": error.http_status,
+        "detail": error.message,
+        "code": error.code,
+        "family": error.family,
+        "path": error.path,
+        "next": error.next,
+        "retryable": error.retryable,
+        "problems": error.problems,
+    }
+
+
+def from_problem(problem: Mapping[str, Any]) -> ToolWeaverError:
+    """The same class that the server raised, rebuilt from its RFC 9457 problem."""
+    cls = _all(ToolWeaverError).get(str(problem.get("code"))) or _BY_FAMILY.get(str(problem.get("family")), ToolWeaverError)
+    rest: dict[str, Any] = {"retryable": bool(problem.get("retryable"))} if issubclass(cls, ToolError) else {}
+    detail = problem.get("detail") or problem.get("title")
+    return cls(
+        str(detail) if detail else None,
+        path=problem.get("path"),
+        next=problem.get("next"),
+        problems=problem.get("problems") or (),
+        **rest,
+    )

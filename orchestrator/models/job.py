@@ -1,0 +1,141 @@
+"""A job: what a person asked for, how far it is, and what came out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; `waiting` means that it waits for a person."""
+
+    PLANNING = "planning"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_STATUSES
+
+
+FINAL_STATUSES = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class CallState(StrEnum):
+    """Where one call of a tool stands; `waiting`: for a retry; `unknown`: a `once` effect that may have happened."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    UNKNOWN = "unknown"
+
+
+Priority = Literal["interactive", "normal", "batch"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ErrorInfo(_Wire):
+    """What went wrong in one call, as it crosses the wire."""
+
+    code: str
+    message: str
+    family: str = "tool"
+    retryable: bool = False
+    next: str | None = None
+    step: str | None = None
+    call: str | None = None
+    index: int | None = Field(default=None, description="position in the map; None for a plain step")
+    attempt: int | None = None
+
+
+class StepView(_Wire):
+    """One step of a job: its state and how many of its calls stand where."""
+
+    id: str
+    tool: str
+    queue: str
+    state: Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
+    total: int | None = Field(default=None, description="number of calls; None until the list of a map is known")
+    done: int = Field(default=0, description="calls that ended, however")
+    failed: int = 0
+    skipped: int = 0
+    running: int = 0
+    waiting: str | None = Field(default=None, description="why nothing moves, such as `no worker for queue ocr`")
+
+
+class CallView(_Wire):
+    """One call of a tool: `(job, call, attempt)`; `tries` counts bodies that started and failed."""
+
+    call: str
+    step: str
+    index: int | None = None
+    state: CallState
+    attempt: int
+    tries: int = 0
+    error: ErrorInfo | None = None
+
+
+class JobView(_Wire):
+    """A job as it stands now."""
+
+    id: str
+    status: JobStatus
+    has_errors: bool = False
+    tenant: str = "default"
+    name: str = Field(default="", description="name of the plan, when a named one was submitted")
+    request_id: str | None = None
+    priority: Priority = "normal"
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    steps: tuple[StepView, ...] = ()
+    unknown: tuple[CallView, ...] = Field(default=(), description="calls that wait for `resolve`")
+    error: ErrorInfo | None = None
+    cursor: str | None = Field(default=None, description="id of the newest event that this view includes")
+
+
+class JobPage(_Wire):
+    """A page of jobs, newest first; `next_cursor` fetches the following one."""
+
+    jobs: tuple[JobView, ...]
+    next_cursor: str | None = None
+
+
+class JobResult(_Wire):
+    """What came out of a job, whole or partial.
+
+    `output` is what the plan's `output` names (default: the value of its last step, or a dict by id of its last
+    steps); `answer` is the worded answer of `final_synthesis`; `steps` are the results by step id. The results of a
+    map keep their positions: a failed or skipped item is None, and `errors` says why.
+    """
+
+    job_id: str
+    status: JobStatus
+    has_errors: bool = False
+    output: Any = None
+    answer: str | None = None
+    steps: dict[str, Any] = Field(default_factory=dict)
+    errors: tuple[ErrorInfo, ...] = ()
+
+
+class SubmitRequest(BaseModel):
+    """Body of `POST /v1/jobs`: a plan or the name of one, and its inputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: dict[str, Any] | str = Field(description="a plan, or the name of a bundled one such as `receipts`")
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    priority: Priority = "normal"

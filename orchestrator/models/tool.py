@@ -1,0 +1,151 @@
+"""A tool, described once: for planners, programs, search and callers alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orchestrator.models.plan import Effect
+
+MAX_EXAMPLES = 5
+ParameterType = Literal["string", "number", "integer", "boolean", "array", "object", "null", "any"]
+ToolType = Literal["mcp", "function", "code_exec"]
+
+
+class ToolParameter(BaseModel):
+    """One parameter of a tool. `json_schema`, when given, says more than `type` and `enum` do (nested types, bounds)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    type: ParameterType = "string"
+    description: str = ""
+    required: bool = False
+    enum: tuple[Any, ...] | None = None
+    default: Any = None
+    json_schema: dict[str, Any] | None = None
+
+    def to_schema(self) -> dict[str, Any]:
+        """The parameter as a JSON Schema (2020-12)."""
+        schema: dict[str, Any] = dict(self.json_schema) if self.json_schema else ({} if self.type == "any" else {"type": self.type})
+        if self.description:
+            schema["description"] = self.description
+        if self.enum is not None:
+            schema["enum"] = list(self.enum)
+        if self.default is not None:
+            schema["default"] = self.default
+        return schema
+
+
+class ToolExample(BaseModel):
+    """One use of a tool, shown to the model: minimal, partial or full."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scenario: str
+    input: dict[str, Any]
+    output: Any = None
+    notes: str = ""
+
+
+class ToolDefinition(BaseModel):
+    """What there is to know about a tool: enough to plan with it, check a call of it, and route that call.
+
+    `pool` names the worker pool (and queue) that runs it; `effect` says what a repeat would do: `none` (reads),
+    `idempotent` (repeats are harmless), `once` (never repeated silently; the default).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z][\w.:/-]{0,127}$")
+    type: ToolType = "function"
+    description: str = ""
+    parameters: tuple[ToolParameter, ...] = ()
+    examples: tuple[ToolExample, ...] = ()
+    domain: str = "general"
+    defer_loading: bool = False
+    allowed_callers: tuple[str, ...] = ("direct", "code_execution")
+    strict: bool = False
+    pool: str = "function"
+    effect: Effect = "once"
+    timeout_s: float = Field(default=300.0, gt=0)
+    output_schema: dict[str, Any] | None = None
+    definitions: dict[str, Any] | None = Field(default=None, description="`$defs` that the parameters' schemas refer to")
+
+    @field_validator("examples")
+    @classmethod
+    def _few_examples(cls, examples: tuple[ToolExample, ...]) -> tuple[ToolExample, ...]:
+        if len(examples) > MAX_EXAMPLES:
+            raise ValueError(f"a tool has at most {MAX_EXAMPLES} examples, this one has {len(examples)}; keep the most different ones")
+        return examples
+
+    @model_validator(mode="after")
+    def _distinct_parameters(self) -> ToolDefinition:
+        names = [p.name for p in self.parameters]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"tool `{self.name}` has two parameters named {', '.join(sorted(twice))}")
+        return self
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema (2020-12) of the tool's input object."""
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {p.name: p.to_schema() for p in self.parameters},
+            "required": [p.name for p in self.parameters if p.required],
+            "additionalProperties": False,
+        }
+        return schema | ({"$defs": self.definitions} if self.definitions else {})
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (first 16 hex digits) of the definition; a plan pins it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_llm_format(self, include_examples: bool = True, max_examples: int = MAX_EXAMPLES) -> dict[str, Any]:
+        """The neutral function format `{name, description, parameters}`; examples are folded into the description."""
+        description = self.description
+        if include_examples and self.examples:
+            description += "\n\nExamples:" + "".join(_example_text(n, e) for n, e in enumerate(self.examples[:max_examples], 1))
+        return {"name": self.name, "description": description, "parameters": self.input_schema}
+
+
+def _example_text(number: int, example: ToolExample) -> str:
+    lines = [f"\n{number}. {example.scenario}", f"   Input: {json.dumps(example.input, ensure_ascii=False)}"]
+    if example.output is not None:
+        lines.append(f"   Output: {json.dumps(example.output, ensure_ascii=False)}")
+    if example.notes:
+        lines.append(f"   Notes: {example.notes}")
+    return "\n".join(lines)
+
+
+class ToolCatalog(BaseModel):
+    """The tools that a planner may use, by name, in the order in which they were added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = "default"
+    version: str = "1.0"
+    tools: list[ToolDefinition] = Field(default_factory=list)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    def add_tool(self, tool: ToolDefinition) -> None:
+        """Adds a tool; one of the same name is replaced in place."""
+        for at, known in enumerate(self.tools):
+            if known.name == tool.name:
+                self.tools[at] = tool
+                return
+        self.tools.append(tool)
+
+    def get_tool(self, name: str) -> ToolDefinition | None:
+        """The tool of that name, or None."""
+        return next((t for t in self.tools if t.name == name), None)
+
+    def to_llm_format(self, include_examples: bool = True, available_tools: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Every tool in the neutral function format; `available_tools` keeps only the named ones."""
+        return [t.to_llm_format(include_examples) for t in self.tools if available_tools is None or t.name in available_tools]

@@ -1,0 +1,82 @@
+"""One frozen settings object, read once at a process's entry and passed on; nothing else reads the environment.
+
+Every field is set by `TOOLWEAVER_<NAME>` or by a line in `.env`; `toolweaver config` prints each value and its origin.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Settings(BaseSettings):
+    """What can be set, with its default and unit."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOOLWEAVER_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True, arbitrary_types_allowed=True
+    )
+
+    home: Path = Field(default=Path("~/.toolweaver"), description="state folder: embedded server, logs, pid files, results")
+    url: str | None = Field(default=None, description="address of the API for clients; default: the running local platform")
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_REDIS_URL", "REDIS_URL"),
+        description="store and broker; default: the embedded server",
+    )
+    broker_url: str | None = Field(default=None, description="Celery broker; default: `redis_url`")
+    api_host: str = Field(default="127.0.0.1", description="address that the API listens on; loopback only for now")
+    api_port: int = Field(default=8400, description="first port tried; a busy one moves on and is printed")
+    flower_port: int = Field(default=5555, description="first port tried for Flower")
+    tools: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="modules or .py files with tools of yours, comma-separated")
+    concurrency: int = Field(default=2, ge=1, description="processes of a prefork pool")
+    file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="folders beneath which `file:` inputs may lie, comma-separated; default: none beyond the bundled data"
+    )
+    fetch_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="hosts that http(s) inputs may name although their address is private, comma-separated"
+    )
+    fetch_max_bytes: int = Field(default=20 * MIB, description="largest file that a tool fetches or reads")
+    shards: int = Field(default=1, ge=1, le=1024, description="parts of the ledger; never change it while jobs run")
+    window: int = Field(default=64, ge=2, description="published calls per job and queue")
+    lease_s: float = Field(default=3.0, gt=0, description="a running call without a beat for this long is lost")
+    grace_s: float = Field(default=2.0, gt=0, description="a queued call overtaken for this long is published again")
+    reconcile_s: float = Field(default=0.5, gt=0, description="seconds between two looks of the reconciler")
+    max_lost: int = Field(default=5, ge=1, description="lost attempts after which a call counts as poison and fails")
+    retention_s: int = Field(default=86_400, ge=60, description="how long a finished job is kept")
+    idempotency_s: int = Field(default=86_400, ge=60, description="how long an idempotency key is remembered")
+    inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
+    result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
+    events_max: int = Field(default=10_000, description="events kept per job, about")
+    log_level: str = "INFO"
+
+    @field_validator("tools", "file_roots", "fetch_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @cached_property
+    def store_url(self) -> str:
+        """The Redis URL, of the embedded server when none is set."""
+        return self.redis_url or f"unix://{self.home}/redis.sock?db=0"
+
+    @cached_property
+    def celery_url(self) -> str:
+        """The broker URL in the spelling that kombu expects."""
+        url = self.broker_url or self.store_url
+        return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=") if url.startswith("unix://") else url
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process: environment, then `.env`, then defaults; `overrides` win."""
+    return Settings(**overrides)  # type: ignore[arg-type]

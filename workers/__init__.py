@@ -1,0 +1,1 @@
+"""Everything that does: worker pools, each loading only its own packages."""
