@@ -1,0 +1,1 @@
+"""Ready calls become chords: what waits for what, what is published, what a finished step sets free."""
