@@ -1,0 +1,1 @@
+"""The job's memory: store, ledger scripts, events, references and large values."""

@@ -1,0 +1,32 @@
+-- A worker asks for a call. Only the message that carries the current attempt of a queued call gets it.
+-- KEYS 1 state, 2 events, 3 leases, 4 marks, 5 queued set of the queue
+-- ARGV 1 job, 2 call, 3 attempt, 4 token, 5 lease (ms), 6 publish time, 7 events kept, 8 queue
+-- Answers {why not} or {'ok', x (JSON), tries, queues (JSON), inputs' step lengths...}
+local STATE = KEYS[1]
+local job, call, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local step = string.match(call, '^(.-)#')
+local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step)
+local member = job .. '|' .. call .. '|' .. attempt
+if v[1] ~= 'running' and v[1] ~= 'waiting' then
+  redis.call('ZREM', KEYS[5], member)
+  return {'job ' .. (v[1] or 'unknown')}
+end
+if not v[2] then return {'no such call'} end
+local st, a, tries, lost, since, held = string.match(v[2], '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
+if a ~= attempt then return {'overtaken by attempt ' .. a} end
+if st ~= 'q' and not (st == 'r' and held == token) then return {'already ' .. st} end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+if st == 'q' then
+  redis.call('HSET', STATE, 'c:' .. call, string.format('r|%s|%s|%s|%d|%s', a, tries, lost, now, token))
+  redis.call('ZREM', KEYS[5], member)
+  redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
+  if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[4], ARGV[8]) or 0) then redis.call('HSET', KEYS[4], ARGV[8], ARGV[6]) end
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[7], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
+end
+local answer = {'ok', v[3], tries, v[4]}
+local lists = cjson.decode(v[5]).ls
+if lists then
+  for _, s in ipairs(lists) do answer[#answer + 1] = s; answer[#answer + 1] = redis.call('HGET', STATE, 'n:' .. s) or '0' end
+end
+return answer

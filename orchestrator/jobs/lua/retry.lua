@@ -1,0 +1,65 @@
+-- include ledger
+-- A failed or cancelled job goes on from what did not succeed; attempts keep rising. Answers {verdict, calls to publish}.
+-- ARGV 5 steps in topological order [[id, dependencies]...] (JSON)
+local st = get('st')
+if not st then return {'no job', {}} end
+if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') > 0)) then return {'job ' .. st, {}} end
+local steps = cjson.decode(ARGV[5])
+if not get('qs') then  -- cancelled before it was planned
+  set('st', 'planning'); redis.call('ZADD', ACCEPTED, now, JOB)
+  for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
+  settle()
+  return {'plan', {}}
+end
+local drop = {}
+local function forget(f) drop[#drop + 1] = f; cache[f] = false; dirty[f] = nil end
+for q = 0, #KEYS - 10 do
+  local qs = text(q)
+  for n = num('ph:' .. qs), num('pt:' .. qs) - 1 do forget('p:' .. qs .. ':' .. text(n)) end
+  forget('ph:' .. qs); forget('pt:' .. qs); forget('w:' .. qs)
+end
+local again = {}
+for _, row in ipairs(steps) do
+  local s = row[1]
+  local good = get('t:' .. s) == 's' and num('f:' .. s) == 0 and num('z:' .. s) == 0
+  if not good then
+    again[s] = true
+    for i = 0, num('n:' .. s) - 1 do
+      local call = s .. '#' .. text(i)
+      local cst, a = call_of(call)
+      if cst and cst ~= 's' then set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call) end
+      forget('i:' .. s .. '#' .. text(i))
+    end
+    redis.call('HDEL', DATA, 'e:' .. s .. '#0')
+    for _, f in ipairs({'t:', 'k:', 'f:', 'z:', 'y:', 'ax:', 'ic:'}) do forget(f .. s) end
+    set('d:' .. s, row[2])
+    set('re:' .. s, 1)
+  end
+end
+for i = 1, #drop, 1000 do redis.call('HDEL', STATE, unpack(drop, i, math.min(i + 999, #drop))) end
+for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
+set('st', 'running'); set('t2', 0); set('nf', 0); set('ne', 0); set('live', 0); set('un', 0)
+event('job.running', nil, nil, nil, {retried = true})
+local left = 0
+for _, row in ipairs(steps) do if again[row[1]] then left = left + 1 end end
+set('left', left)
+if left == 0 then ending = 'succeeded' end
+-- Steps that stay as they are satisfy those that follow.
+for _, row in ipairs(steps) do
+  local s = row[1]
+  if not again[s] then
+    local p = spec(s)
+    for _, b in ipairs(p.b) do if again[b] then inc('d:' .. b, -1) end end
+    for _, b in ipairs(p.a) do
+      if again[b] then
+        inc('d:' .. b, -1)
+        for i = 0, num('n:' .. s) - 1 do inc('i:' .. b .. '#' .. text(i), 1) end
+        inc('ic:' .. b, 1)
+      end
+    end
+  end
+end
+for _, row in ipairs(steps) do
+  if again[row[1]] and num('d:' .. row[1]) == 0 then work[#work + 1] = {'start', row[1]} end
+end
+return {'ok', settle()}

@@ -1,0 +1,437 @@
+"""What is known of jobs: accepted, looked at, listed. Changes of state go through the ledger."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from heapq import merge
+from typing import Any
+
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.errors import Conflict, NotFound, RequestError
+from orchestrator.jobs.ledger import Ledger
+from orchestrator.jobs.values import decode, encode, large_reference
+from orchestrator.models.job import (
+    FINAL_STATUSES,
+    CallState,
+    CallView,
+    ErrorInfo,
+    JobPage,
+    JobResult,
+    JobStatus,
+    JobView,
+    Priority,
+    StepView,
+)
+from orchestrator.models.plan import Plan, Step
+from orchestrator.settings import Settings
+from orchestrator.state.keys import WORKERS, WORKERS_INFO, all_shards, tenant_shard
+
+_STATES = {
+    "q": CallState.QUEUED,
+    "n": CallState.QUEUED,
+    "r": CallState.RUNNING,
+    "w": CallState.WAITING,
+    "s": CallState.SUCCEEDED,
+    "f": CallState.FAILED,
+    "k": CallState.SKIPPED,
+    "u": CallState.UNKNOWN,
+}
+_STEP_STATES = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
+_META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un", "qs")
+_CHUNK = 2_000
+
+
+class WorkerInfo(BaseModel):
+    """A worker process that is alive."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    pid: int
+    pool: str
+    queue: str
+    concurrency: int
+    tools: tuple[str, ...] = ()
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    status: JobStatus
+    raw: Mapping[str, bytes]
+
+    def text(self, name: str) -> str:
+        return self.raw.get(name, b"").decode()
+
+    def number(self, name: str) -> int:
+        return int(self.raw.get(name) or 0)
+
+    def time(self, name: str) -> datetime | None:
+        ms = self.number(name)
+        return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
+
+
+class JobStore:
+    """Jobs of all tenants; each method sees only those of the tenant that it is given."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.redis = client
+        self.settings = settings
+        self.ledger = Ledger(client, settings)
+        self._plan = lru_cache(maxsize=256)(self._load_plan)
+
+    def submit(
+        self,
+        plan: Plan,
+        *,
+        inputs: Mapping[str, Any],
+        name: str = "",
+        priority: Priority = "normal",
+        tenant: str = "default",
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[str, bool]:
+        """Accepts a checked plan; its job's id, and whether it is new.
+
+        `idempotency` is a key and the hash of the request's body: the same pair gives the same job.
+
+        Raises:
+            Conflict: the key was used with another body.
+        """
+        job = f"job_{secrets.token_hex(8)}"
+        if idempotency is not None:
+            job = self._reserve(tenant, idempotency, job)
+        fields = {"name": name, "rid": plan.request_id or "", "pri": priority}
+        data = plan.model_dump_json(exclude_defaults=True).encode()
+        values = json.dumps({**plan.inputs, **inputs}, ensure_ascii=False).encode()
+        return job, self.ledger.submit(job, fields=fields, plan=data, inputs=values, tenant=tenant)
+
+    def _reserve(self, tenant: str, idempotency: tuple[str, str], job: str) -> str:
+        key, body = idempotency
+        place = tenant_shard(tenant, key, self.settings.shards).idempotency(tenant, key)
+        mine = f"{job} {body}"
+        # Two steps, each repeatable: a crash between them leaves a reserved id that the next submit of the key fills.
+        if self.redis.set(place, mine, nx=True, ex=self.settings.idempotency_s):
+            return job
+        known = self.redis.get(place)
+        if known is None:  # it expired just now
+            return job
+        known_job, _, known_body = bytes(known).decode().partition(" ")  # type: ignore[arg-type]
+        if known_body != body:
+            raise Conflict(
+                f"The idempotency key `{key}` was used for {known_job} with another body.", next="Use a new key for a new request."
+            )
+        return known_job
+
+    def view(self, job_id: str, *, tenant: str = "default") -> JobView:
+        """The job as it stands.
+
+        Raises:
+            NotFound: there is none of that id for this tenant.
+        """
+        meta = self._meta(job_id, tenant)
+        plan = self._plan(job_id)
+        newest = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)
+        steps = tuple(self._steps(job_id, plan, meta))
+        unknown = tuple(self.calls(job_id, tenant=tenant, state=CallState.UNKNOWN)) if meta.number("un") else ()
+        return JobView(
+            **self._summary(job_id, meta),
+            steps=steps,
+            unknown=unknown,
+            error=self._job_error(job_id, steps, meta),
+            cursor=newest[0][0].decode() if newest else None,  # type: ignore[index]
+        )
+
+    def status(self, job_id: str, *, tenant: str = "default") -> JobStatus:
+        """Where the job stands.
+
+        Raises:
+            NotFound: there is none of that id for this tenant.
+        """
+        return self._meta(job_id, tenant).status
+
+    def plan(self, job_id: str, *, tenant: str = "default") -> Plan:
+        """The plan that the job runs, as it was checked."""
+        self._meta(job_id, tenant)
+        return self._plan(job_id)
+
+    def inputs(self, job_id: str) -> dict[str, Any]:
+        """The job's inputs with the plan's defaults."""
+        return dict(json.loads(self.redis.hget(self.ledger.keys(job_id).data, "inputs") or b"{}"))  # type: ignore[arg-type]
+
+    def steps_result(self, job_id: str) -> dict[str, Any]:
+        """The results by step id, as far as there are any; a map's keep their positions."""
+        plan = self._plan(job_id)
+        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in plan.steps])
+        wanted = {s.id: int(n) for s, n in zip(plan.steps, totals, strict=True) if n is not None}
+        calls = [f"{step}#{i}" for step, n in wanted.items() for i in range(n)]
+        values = dict(zip(calls, self.values(job_id, calls), strict=True))
+        mapped = {s.id for s in plan.steps if s.map is not None}
+        return {
+            step: [values[f"{step}#{i}"] for i in range(n)] if step in mapped else values.get(f"{step}#0") for step, n in wanted.items()
+        }
+
+    def result(self, job_id: str, *, tenant: str = "default") -> JobResult:
+        """What came out so far: results by step and errors; `output` and `answer` are left to the planner's rules."""
+        meta = self._meta(job_id, tenant)
+        return JobResult(
+            job_id=job_id,
+            status=meta.status,
+            has_errors=self._has_errors(meta),
+            steps=self.steps_result(job_id),
+            errors=tuple(self._errors(job_id, self._plan(job_id))),
+        )
+
+    def values(self, job_id: str, calls: Sequence[str]) -> list[Any]:
+        """The results of calls, None where there is none."""
+        keys = self.ledger.keys(job_id)
+        fields = self._hmget(keys.data, [f"r:{c}" for c in calls])
+        digests = sorted({d for f in fields if f is not None and (d := large_reference(f))})
+        large = dict(zip(digests, self._hmget(keys.big, digests), strict=True))
+        return [decode(f, large) for f in fields]  # type: ignore[arg-type]
+
+    def calls(
+        self,
+        job_id: str,
+        *,
+        tenant: str = "default",
+        step: str | None = None,
+        state: CallState | None = None,
+        limit: int = 1_000,
+        cursor: str | None = None,
+    ) -> list[CallView]:
+        """The calls that were released, in the order of steps and positions, after `cursor` (a call's id)."""
+        meta = self._meta(job_id, tenant)
+        steps = [s for s in self._plan(job_id).steps if step is None or s.id == step]
+        if step is not None and not steps:
+            raise NotFound(f"Job {job_id} has no step `{step}`.", path="step")
+        found: list[CallView] = []
+        skipping = cursor is not None
+        for call, raw, one in self._call_rows(job_id, steps):
+            if skipping:
+                skipping = call != cursor
+                continue
+            view = self._call_view(call, raw, one, final=meta.status in FINAL_STATUSES)
+            if state is None or view.state == state:
+                found.append(view)
+            if len(found) == limit:
+                break
+        errors = self._hmget(self.ledger.keys(job_id).data, [f"e:{c.call}" for c in found])
+        return [
+            c.model_copy(update={"error": self._error(e, c.step, c.index if c.index is not None else None)}) if e else c
+            for c, e in zip(found, errors, strict=True)
+        ]
+
+    def list(
+        self,
+        *,
+        tenant: str = "default",
+        status: JobStatus | None = None,
+        name: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """A page of jobs, newest first, without their steps.
+
+        Raises:
+            RequestError: the cursor is none of ours.
+        """
+        found: list[JobView] = []
+        last: str | None = None
+        for score, job in self._newest(tenant, self._parse_cursor(cursor)):
+            meta = self._find(job, tenant)
+            if meta is None:
+                continue
+            if (status is None or meta.status == status) and (name is None or meta.text("name") == name):
+                if len(found) == limit:
+                    return JobPage(jobs=tuple(found), next_cursor=last)
+                found.append(JobView(**self._summary(job, meta)))
+                last = f"{score}-{job}"
+        return JobPage(jobs=tuple(found))
+
+    def cancel(self, job_id: str, *, tenant: str = "default") -> JobView:
+        """Cancels the job; running cooperative calls stop. Cancelling a cancelled job changes nothing.
+
+        Raises:
+            Conflict: the job has ended otherwise.
+        """
+        self._meta(job_id, tenant)
+        before = self.ledger.cancel(job_id)
+        if before in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+            raise Conflict(f"Job {job_id} has already {before}; there is nothing to cancel.")
+        return self.view(job_id, tenant=tenant)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are alive, by pool."""
+        now = self.ledger.now_ms()
+        alive = {w.decode() for w in self.redis.zrangebyscore(WORKERS, now, "+inf")}  # type: ignore[union-attr]
+        infos = self.redis.hgetall(WORKERS_INFO)
+        rows = [WorkerInfo.model_validate_json(v) for k, v in infos.items() if k.decode() in alive]  # type: ignore[union-attr]
+        return sorted(rows, key=lambda w: (w.pool, w.id))
+
+    def stored_value(self, value: Any) -> bytes:
+        """A small value in the form in which results are kept.
+
+        Raises:
+            RequestError: it is larger than what stands inline.
+        """
+        stored = encode(value, inline_bytes=self.settings.inline_bytes, max_bytes=self.settings.result_max_bytes)
+        if stored.sha256:
+            raise RequestError(f"A result given by hand is at most {self.settings.inline_bytes} bytes.", path="result")
+        return stored.field
+
+    def _load_plan(self, job_id: str) -> Plan:
+        raw = self.redis.hget(self.ledger.keys(job_id).data, "plan")
+        if raw is None:
+            raise NotFound(f"There is no job `{job_id}`.")
+        return Plan.model_validate_json(raw)  # type: ignore[arg-type]
+
+    def _find(self, job_id: str, tenant: str) -> _Meta | None:
+        raw = self._hmget(self.ledger.keys(job_id).state, _META)
+        fields = {k: v for k, v in zip(_META, raw, strict=True) if v is not None}
+        if "st" not in fields or fields["tenant"].decode() != tenant:
+            return None
+        return _Meta(JobStatus(fields["st"].decode()), fields)
+
+    def _meta(self, job_id: str, tenant: str) -> _Meta:
+        meta = self._find(job_id, tenant)
+        if meta is None:
+            raise NotFound(f"There is no job `{job_id}`.", next="`toolweaver jobs` lists those that there are.")
+        return meta
+
+    def _summary(self, job_id: str, meta: _Meta) -> dict[str, Any]:
+        return {
+            "id": job_id,
+            "status": meta.status,
+            "has_errors": self._has_errors(meta),
+            "tenant": meta.text("tenant"),
+            "name": meta.text("name"),
+            "request_id": meta.text("rid") or None,
+            "priority": meta.text("pri") or "normal",
+            "created_at": meta.time("t0"),
+            "started_at": meta.time("t1"),
+            "finished_at": meta.time("t2"),
+        }
+
+    @staticmethod
+    def _has_errors(meta: _Meta) -> bool:
+        return meta.number("ne") + meta.number("nf") > 0
+
+    def _steps(self, job_id: str, plan: Plan, meta: _Meta) -> Iterator[StepView]:
+        names = [f"{p}:{s.id}" for s in plan.steps for p in "tnkfzs"]
+        got = dict(zip(names, self._hmget(self.ledger.keys(job_id).state, names), strict=True))
+        queues = json.loads(meta.raw.get("qs") or b"[]")
+        idle = self._idle_queues(job_id, queues)
+        running = self._running(job_id, [s for s in plan.steps if got[f"t:{s.id}"] == b"r"])
+        for s in plan.steps:
+            number = {p: int(got[f"{p}:{s.id}"] or 0) for p in "kfz"}
+            state = _STEP_STATES.get((got[f"t:{s.id}"] or b"").decode(), "pending")
+            if state in ("running", "pending") and meta.status in FINAL_STATUSES:
+                state = "cancelled"
+            facts = json.loads(got[f"s:{s.id}"] or b"{}")
+            queue = queues[facts["q"]] if facts else ""
+            total = int(got[f"n:{s.id}"]) if got[f"n:{s.id}"] is not None else (None if s.map else 1)  # type: ignore[arg-type]
+            yield StepView(
+                id=s.id,
+                tool=s.tool,
+                queue=queue,
+                state=state,  # type: ignore[arg-type]
+                total=total,
+                done=number["k"],
+                failed=number["f"],
+                skipped=number["z"],
+                running=running.get(s.id, 0) if state == "running" else 0,
+                waiting=f"no worker for queue {queue}" if state == "running" and queue in idle else None,
+            )
+
+    def _idle_queues(self, job_id: str, queues: Sequence[str]) -> set[str]:
+        said = self._hmget(self.ledger.keys(job_id).state, [f"nw:{i}" for i in range(len(queues))])
+        served = {w.queue for w in self.workers()} if any(said) else set()
+        return {q for q, flag in zip(queues, said, strict=True) if flag and q not in served}
+
+    def _running(self, job_id: str, steps: Sequence[Step]) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for _, raw, step in self._call_rows(job_id, steps):
+            counts[step.id] = counts.get(step.id, 0) + raw.startswith("r")
+        return counts
+
+    def _call_rows(self, job_id: str, steps: Iterable[Step]) -> Iterator[tuple[str, str, Step]]:
+        state = self.ledger.keys(job_id).state
+        steps = list(steps)
+        for step, total in zip(steps, self._hmget(state, [f"n:{s.id}" for s in steps]), strict=True):
+            for low in range(0, int(total or 0), _CHUNK):
+                names = [f"{step.id}#{i}" for i in range(low, min(low + _CHUNK, int(total or 0)))]
+                for call, raw in zip(names, self._hmget(state, [f"c:{n}" for n in names]), strict=True):
+                    if raw is not None:
+                        yield call, raw.decode(), step
+
+    @staticmethod
+    def _call_view(call: str, raw: str, step: Step, *, final: bool) -> CallView:
+        letter, attempt, tries, *_ = raw.split("|")
+        state = _STATES[letter]
+        if final and state in (CallState.QUEUED, CallState.RUNNING, CallState.WAITING):
+            state = CallState.CANCELLED
+        index = int(call.rpartition("#")[2]) if step.map is not None else None
+        return CallView(call=call, step=step.id, index=index, state=state, attempt=int(attempt), tries=int(tries))
+
+    def _errors(self, job_id: str, plan: Plan) -> Iterator[ErrorInfo]:
+        state, data = self.ledger.keys(job_id).state, self.ledger.keys(job_id).data
+        job_error = self.redis.hget(data, "error")
+        if job_error is not None:
+            yield ErrorInfo.model_validate_json(job_error)  # type: ignore[arg-type]
+        for step, total in zip(plan.steps, self._hmget(state, [f"n:{s.id}" for s in plan.steps]), strict=True):
+            names = [f"{step.id}#{i}" for i in range(max(1, int(total or 0)))]
+            for low in range(0, len(names), _CHUNK):
+                chunk = names[low : low + _CHUNK]
+                for call, raw in zip(chunk, self._hmget(data, [f"e:{n}" for n in chunk]), strict=True):
+                    if raw is not None:
+                        yield self._error(raw, step.id, int(call.rpartition("#")[2]) if step.map is not None else None)
+
+    @staticmethod
+    def _error(raw: bytes, step: str, index: int | None) -> ErrorInfo:
+        return ErrorInfo.model_validate_json(raw).model_copy(update={"step": step, "index": index})
+
+    def _job_error(self, job_id: str, steps: Sequence[StepView], meta: _Meta) -> ErrorInfo | None:
+        if meta.status is not JobStatus.FAILED:
+            return None
+        raw = self.redis.hget(self.ledger.keys(job_id).data, "error")
+        if raw is not None:
+            return ErrorInfo.model_validate_json(raw)  # type: ignore[arg-type]
+        failed = {s.id for s in steps if s.state == "failed"}
+        plan = self._plan(job_id)
+        return next(self._errors(job_id, plan.model_copy(update={"steps": tuple(s for s in plan.steps if s.id in failed)})), None)
+
+    def _newest(self, tenant: str, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
+        streams = (self._newest_of(shard.index(tenant), before) for shard in all_shards(self.settings.shards))
+        return merge(*streams, reverse=True)
+
+    def _newest_of(self, index: str, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
+        high = before[0] if before else "+inf"
+        at = 0
+        while rows := self.redis.zrange(index, high, "-inf", byscore=True, desc=True, offset=at, num=200, withscores=True):  # type: ignore[arg-type]
+            for raw, score in rows:  # type: ignore[union-attr]
+                row = (int(score), raw.decode())
+                if before is None or row < before:
+                    yield row
+            at += len(rows)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
+        if cursor is None:
+            return None
+        score, _, job = cursor.partition("-")
+        if not score.isdigit() or not job:
+            raise RequestError(
+                f"`{cursor}` is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
+            )
+        return int(score), job
+
+    def _hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
+        return list(self.redis.hmget(key, list(fields))) if fields else []  # type: ignore[arg-type]

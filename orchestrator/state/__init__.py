@@ -1,0 +1,1 @@
+"""Redis: the connection, the one builder of keys, the script loader."""
