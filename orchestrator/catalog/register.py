@@ -1,0 +1,189 @@
+"""Functions become tools here: a decorator, the registry that it fills, and the loading of tools of yours."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.catalog.define import RegisteredTool, read_signature
+from orchestrator.errors import Conflict, NotFound, RequestError
+from orchestrator.models.plan import Effect
+from orchestrator.models.tool import ToolDefinition, ToolExample, ToolType
+
+__all__ = ["RegisteredTool", "ToolRegistry", "load_entry_points", "load_tools", "register_function", "registry", "tool"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+ENTRY_POINTS = "toolweaver.tools"
+
+
+class ToolRegistry:
+    """The tools of this process, by name."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, RegisteredTool] = {}
+
+    def add(self, tool: RegisteredTool) -> None:
+        """Adds a tool; the same function again (a reloaded module) takes its own place.
+
+        Raises:
+            Conflict: another function already has this name.
+        """
+        name = tool.definition.name
+        known = self._tools.get(name)
+        if known is not None and _origin(known.function) != _origin(tool.function):
+            raise Conflict(
+                f"two functions want to be the tool `{name}`: `{_origin(known.function)}` and `{_origin(tool.function)}`",
+                next="Give one of them another name: `@register_function('other_name')`.",
+            )
+        self._tools[name] = tool
+
+    def get(self, name: str) -> RegisteredTool | None:
+        """The tool of that name, or None."""
+        return self._tools.get(name)
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        return list(self._tools)
+
+    def definitions(self) -> list[ToolDefinition]:
+        """All definitions, in the order of registration."""
+        return [t.definition for t in self._tools.values()]
+
+
+def _origin(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+registry = ToolRegistry()
+
+
+def register_function(
+    name: str | None = None,
+    *,
+    domain: str = "general",
+    pool: str = "function",
+    effect: Effect = "once",
+    timeout_s: float = 300.0,
+    description: str | None = None,
+    examples: Sequence[ToolExample | Mapping[str, Any]] = (),
+    type: ToolType = "function",
+    registry: ToolRegistry = registry,
+) -> Callable[[F], F]:
+    """A decorator that makes a function a tool and returns it unchanged.
+
+    The input is checked against the parameters' type hints, the result against the return annotation; descriptions
+    come from the docstring. A parameter annotated `ToolContext` gets the call's context. An `async def` tool runs on
+    its worker's loop, a `def` tool in a process of its own.
+
+    Args:
+        name: What plans call it; default: the function's name.
+        pool: The worker pool, and queue, that runs it.
+        effect: What a repeat would do: `none`, `idempotent`, or `once` (never repeated silently).
+        timeout_s: Seconds after which a call of it fails.
+
+    Raises:
+        TypeError: the signature has no JSON form.
+        Conflict: another function has this name.
+    """
+
+    def register(function: F) -> F:
+        signature = read_signature(function)
+        definition = ToolDefinition(
+            name=name or function.__name__,
+            type=type,
+            description=description if description is not None else signature.description,
+            parameters=signature.parameters,
+            examples=tuple(ToolExample.model_validate(e) for e in examples),
+            domain=domain,
+            pool=pool,
+            effect=effect,
+            timeout_s=timeout_s,
+            output_schema=signature.output_schema,
+            definitions=signature.definitions,
+        )
+        registry.add(
+            RegisteredTool(
+                definition=definition,
+                function=function,
+                is_async=inspect.iscoroutinefunction(function),
+                context_parameter=signature.context_parameter,
+                arguments=signature.arguments,
+                returns=signature.returns,
+            )
+        )
+        return function
+
+    if callable(name):
+        raise TypeError("write `@register_function()` with parentheses")
+    return register
+
+
+tool = register_function  # the name that pools use: `@tool(pool="ocr", effect="none")`
+
+
+def load_tools(spec: str) -> None:
+    """Imports a module (`pkg.mod`) or a file (`path/to/tools.py`), so that its tools are registered; twice is once.
+
+    Raises:
+        NotFound: there is no such module or file.
+        RequestError: it exists and fails when imported; the cause is chained.
+    """
+    if spec.endswith(".py") or "/" in spec:
+        _load_file(Path(spec).expanduser().resolve())
+        return
+    try:
+        importlib.import_module(spec)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name is not None and (spec + ".").startswith(error.name + ".")
+        kind = NotFound if missing else RequestError
+        raise kind(
+            f"tools `{spec}` cannot be imported: {error}", path="tools", next="Name an importable module or a .py file."
+        ) from error
+
+
+def _load_file(path: Path) -> None:
+    if not path.is_file():
+        raise NotFound(
+            f"there is no file of tools at `{path}`", path="tools", next="Check the path given as `--tools` or TOOLWEAVER_TOOLS."
+        )
+    name = f"toolweaver_tools_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"`{path}` is no Python file", path="tools", next="Name a .py file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: its own types are looked up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, ImportError | SyntaxError):
+            raise RequestError(f"tools `{path}` cannot be imported: {error}", path="tools", next="Mend the file.") from error
+        raise
+
+
+def load_entry_points() -> list[str]:
+    """Imports what installed packages offer as `toolweaver.tools`, and returns the entry points' names.
+
+    Raises:
+        RequestError: one of them cannot be imported.
+    """
+    loaded = []
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except (ImportError, AttributeError) as error:
+            where = point.dist.name if point.dist else "an installed package"
+            raise RequestError(
+                f"the tools `{point.name}` of `{where}` cannot be imported: {error}", next="Mend or uninstall it."
+            ) from error
+        loaded.append(point.name)
+    return loaded
