@@ -1,0 +1,98 @@
+"""What the platform on one machine consists of: which processes, with which command, in which order."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from orchestrator.broker.queues import POOLS
+from orchestrator.errors import BackendError, RequestError
+from orchestrator.extras import install_command, missing_packages
+from orchestrator.local.home import Home
+from orchestrator.local.processes import MARK, mark
+from orchestrator.local.server import server_command
+from orchestrator.local.supervisor import ChildSpec
+from orchestrator.settings import Settings
+
+PORTS_TRIED = 50
+SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
+
+
+def check_pools(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The pools that can run here, and a line for each that cannot, with what installs it.
+
+    Raises:
+        RequestError: there is no pool of that name.
+    """
+    able, lines = [], []
+    for name in names:
+        if name not in POOLS:
+            near = "".join(f"Did you mean `{n}`? " for n in get_close_matches(name, POOLS, n=1))
+            raise RequestError(f"there is no pool `{name}`", next=f"{near}The pools are {', '.join(POOLS)}.")
+        extra = POOLS[name].extra
+        if extra and (missing := missing_packages(extra)):
+            lines.append(f"pool {name} is not started: {', '.join(missing)} not installed; run `{install_command(extra)}`")
+        else:
+            able.append(name)
+    return able, lines
+
+
+def free_port(host: str, first: int) -> int:
+    """The first free port from `first` on.
+
+    Raises:
+        BackendError: none of the next ones is free.
+    """
+    for port in range(first, min(first + PORTS_TRIED, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise BackendError(
+        f"no port from {first} to {first + PORTS_TRIED - 1} is free on {host}", next="Set TOOLWEAVER_API_PORT to another one."
+    )
+
+
+def environment(home: Home, settings: Settings, *, redis_url: str, api_port: int) -> dict[str, str]:
+    """The environment of every part: what was settled here, so that no part settles it again."""
+    fixed = {
+        MARK: mark(home.path, os.getpid()),
+        "TOOLWEAVER_HOME": str(home.path),
+        "TOOLWEAVER_REDIS_URL": redis_url,
+        "TOOLWEAVER_API_HOST": settings.api_host,
+        "TOOLWEAVER_API_PORT": str(api_port),
+        "TOOLWEAVER_URL": f"http://{settings.api_host}:{api_port}",
+        "TOOLWEAVER_TOOLS": ",".join(settings.tools),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **fixed}
+
+
+def server_part(home: Home) -> ChildSpec:
+    return ChildSpec("server", server_command(home), stage=SERVER, grace_s=2.5)
+
+
+def api_part() -> ChildSpec:
+    return _module("api", "orchestrator.api", stage=MIDDLE)
+
+
+def planner_part() -> ChildSpec:
+    return _module("planner", "orchestrator.tasks", stage=MIDDLE)
+
+
+def pool_part(pool: str) -> ChildSpec:
+    return _module(pool, "workers.boot", "--pool", pool, stage=WORKERS, grace_s=4.5)
+
+
+def flower_part(settings: Settings, port: int) -> ChildSpec:
+    return _module("flower", "orchestrator.local.flower", settings.api_host, str(port), stage=MIDDLE, grace_s=1.0)
+
+
+def _module(name: str, module: str, *words: str, stage: int, grace_s: float = 2.0) -> ChildSpec:
+    return ChildSpec(name, (sys.executable, "-m", module, *words), stage=stage, grace_s=grace_s)

@@ -1,0 +1,248 @@
+"""`up`: brings the platform up in its home, says where it answers, keeps it up until it is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+import psutil
+
+from orchestrator.broker.queues import POOLS
+from orchestrator.errors import BackendError, Conflict
+from orchestrator.local import parts
+from orchestrator.local.home import Home
+from orchestrator.local.processes import sweep
+from orchestrator.local.server import answers, note_pid, stop_orphan, tail, wait_until_up
+from orchestrator.local.supervisor import Child, Signals, Supervisor
+from orchestrator.models.platform import Platform, running_platform
+from orchestrator.settings import Settings
+
+READY_S = 90.0
+TICK_S = 0.2
+FATAL_CRASHES = 3  # of a part without which nothing works, while it was never ready
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `up` is asked for."""
+
+    pools: Sequence[str] = tuple(POOLS)
+    flower: bool = True
+    until_stdin_ends: bool = False
+
+
+@dataclass
+class _Run:
+    """The state of one `up`."""
+
+    settings: Settings
+    wanted: Wanted
+    home: Home
+    supervisor: Supervisor
+    signals: Signals
+    redis_url: str
+    api_port: int
+    pools: list[str]
+    flower_port: int | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{self.settings.api_host}:{self.api_port}"
+
+
+def say(line: str) -> None:
+    """A line of progress, for a person."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None]) -> str:
+    """Runs the platform until a signal (or the parent's end) stops it; which it was.
+
+    `ready` is called once, as soon as everything answers.
+
+    Raises:
+        Conflict: a platform runs in this home already.
+        BackendError: a part that everything needs does not come up.
+    """
+    home = Home(settings.home)
+    home.make()
+    able, lines = parts.check_pools(wanted.pools)
+    with _only_one(home), _guard(home):
+        say_all(lines)
+        _clear_away(home)
+        run = _prepare(settings, wanted, home=home, pools=able)
+        try:
+            _start(run)
+            platform = _await_ready(run)
+            if platform is not None:
+                ready(platform)
+            while run.signals.asked is None:
+                run.signals.wait(TICK_S)
+                run.supervisor.tick()
+        finally:
+            _stop(run)
+    return run.signals.asked or "error"
+
+
+def say_all(lines: Sequence[str]) -> None:
+    for line in lines:
+        say(line)
+
+
+@contextmanager
+def _only_one(home: Home) -> Iterator[None]:
+    try:
+        with home.lock():
+            yield
+    except Conflict:
+        running = running_platform(home.path)
+        if running is None:
+            raise
+        raise Conflict(
+            f"a platform already runs in `{home.path}` (pid {running.pid}, API {running.api})",
+            next=f"Use it as it is, or stop it with `kill {running.pid}`; another one needs its own TOOLWEAVER_HOME.",
+        ) from None
+
+
+@contextmanager
+def _guard(home: Home) -> Iterator[None]:
+    """Runs the guard, which sweeps when this process is gone."""
+    command = (sys.executable, "-m", "orchestrator.local.guard", str(home.path), str(os.getpid()))
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        if guard.stdin is not None:
+            guard.stdin.close()
+        guard.wait(10)
+
+
+def _clear_away(home: Home) -> None:
+    """Ends what a killed supervisor left behind in this home, the server last."""
+    count = sweep(home.path) + (stop_orphan(home) is not None)
+    home.platform_file.unlink(missing_ok=True)
+    if count:
+        say(f"stopped {count} processes that a killed platform had left behind")
+
+
+def _prepare(settings: Settings, wanted: Wanted, *, home: Home, pools: list[str]) -> _Run:
+    redis_url = settings.redis_url or home.redis_url
+    api_port = _moved_on("API", settings.api_host, settings.api_port)
+    flower_port = _moved_on("Flower", settings.api_host, settings.flower_port) if wanted.flower else None
+    env = parts.environment(home, settings, redis_url=redis_url, api_port=api_port)
+    supervisor = Supervisor(home, env=env, say=say)
+    signals = Signals(watch=sys.stdin.fileno() if wanted.until_stdin_ends else None)
+    return _Run(settings, wanted, home, supervisor, signals, redis_url, api_port, pools, flower_port)
+
+
+def _moved_on(name: str, host: str, wanted: int) -> int:
+    port = parts.free_port(host, wanted)
+    if port != wanted:
+        say(f"port {wanted} is busy: {name} listens on {port}")
+    return port
+
+
+def _start(run: _Run) -> None:
+    if run.settings.redis_url is None:
+        _start_server(run)
+    elif not answers(run.redis_url, timeout_s=3.0):
+        raise BackendError(
+            "no server answers at TOOLWEAVER_REDIS_URL", next="Start it, or unset the variable for the embedded one."
+        )
+    for part in (parts.api_part(), parts.planner_part(), *(parts.pool_part(p) for p in run.pools)):
+        run.supervisor.start(part)
+    if run.flower_port is not None:
+        run.supervisor.start(parts.flower_part(run.settings, run.flower_port))
+
+
+def _start_server(run: _Run) -> None:
+    def note(child: Child) -> None:
+        if child.spec.name == "server" and child.process is not None:
+            note_pid(run.home, child.process.pid)
+
+    run.supervisor.on_start = note
+    server = run.supervisor.start(parts.server_part(run.home))
+    if server.process is None:
+        raise BackendError("the embedded server could not be started", next="`toolweaver doctor` looks for the cause.")
+    wait_until_up(run.redis_url, server.process, log=server.log)
+
+
+def _await_ready(run: _Run) -> Platform | None:
+    """Waits until everything answers and says so in the platform file; None when it was asked to stop before.
+
+    Raises:
+        BackendError: a part that everything needs keeps crashing, or nothing came within the time.
+    """
+    until = time.monotonic() + READY_S
+    while run.signals.asked is None:
+        missing = not_ready(run.api_url, run.supervisor, run.pools)
+        if not missing:
+            break
+        _give_up(run, missing, late=time.monotonic() > until)
+        run.signals.wait(TICK_S)
+        run.supervisor.tick()
+    if run.signals.asked is not None:
+        return None
+    platform = _describe(run)
+    _write(run.home, platform)
+    return platform
+
+
+def _give_up(run: _Run, missing: Sequence[str], *, late: bool) -> None:
+    for name in missing:
+        child = run.supervisor.children.get(name)
+        if child is not None and (late or child.crashes >= FATAL_CRASHES):
+            why = "is not ready in time" if child.crashes < FATAL_CRASHES else f"crashed {child.crashes} times"
+            raise BackendError(f"{name} {why}: {tail(child.log)}", next=f"Read `{child.log}`.")
+
+
+def not_ready(api_url: str, supervisor: Supervisor, pools: Sequence[str]) -> list[str]:
+    """The parts that do not answer yet: the API by its health, the pools by their announcement, the planner by both."""
+    try:
+        with httpx.Client(base_url=api_url, timeout=2.0, trust_env=False) as client:
+            if client.get("/health").status_code != httpx.codes.OK:
+                return ["api"]
+            answer = client.get("/v1/workers").raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        return ["api"]
+    pids = {w["pool"]: {x["pid"] for x in answer if x["pool"] == w["pool"]} for w in answer}
+    return [p for p in ("planner", *pools) if not _announced(supervisor.children[p], pids.get(p, set()))]
+
+
+def _announced(child: Child, pids: set[int]) -> bool:
+    return child.process is not None and child.process.pid in pids
+
+
+def _describe(run: _Run) -> Platform:
+    return Platform(
+        pid=os.getpid(),
+        api=run.api_url,
+        flower=f"http://{run.settings.api_host}:{run.flower_port}" if run.flower_port else None,
+        redis=run.redis_url,
+        started=run.started,
+        process_started=psutil.Process().create_time(),
+        pools=tuple(run.pools),
+    )
+
+
+def _write(home: Home, platform: Platform) -> None:
+    draft = home.platform_file.with_suffix(".tmp")
+    draft.touch(mode=0o600)  # the address of a server may carry a password
+    draft.write_text(platform.model_dump_json(indent=2) + "\n")
+    draft.replace(home.platform_file)
+
+
+def _stop(run: _Run) -> None:
+    run.home.platform_file.unlink(missing_ok=True)
+    run.supervisor.stop()
+    sweep(run.home.path, supervisor=os.getpid(), grace_s=0.0)
+    run.home.forget_server()
