@@ -1,0 +1,120 @@
+"""The asyncio client: the same calls as `Client`, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from orchestrator.client import calls
+from orchestrator.client.client import PAGE
+from orchestrator.client.handle import AsyncJobHandle
+from orchestrator.client.plans import PlanSource
+from orchestrator.client.transport import AsyncTransport, find_address
+from orchestrator.models.job import JobStatus, JobView, Priority
+from orchestrator.models.plan import Plan
+from orchestrator.models.request import Health, PlanSummary
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.models.worker import WorkerInfo
+from orchestrator.settings import Settings
+
+
+class AsyncClient:
+    """Talks to a platform from an event loop; every method is that of `Client`, which says what it gives and raises."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 30.0,
+        settings: Settings | None = None,
+        http: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._transport = AsyncTransport(find_address(url, settings), timeout=timeout, http=http)
+
+    @property
+    def url(self) -> str:
+        """The address of the API."""
+        return self._transport.address
+
+    async def submit(
+        self,
+        plan: PlanSource,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        priority: Priority = "normal",
+    ) -> AsyncJobHandle:
+        """See `Client.submit`."""
+        call = calls.submit(plan, inputs=inputs, idempotency_key=idempotency_key, priority=priority)
+        return self.job((await self._transport.send(call)).id)
+
+    def job(self, id: str) -> AsyncJobHandle:
+        """See `Client.job`."""
+        return AsyncJobHandle(id, self._transport)
+
+    async def jobs(
+        self, *, status: JobStatus | str | None = None, name: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[JobView]:
+        """See `Client.jobs`."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await self._transport.send(calls.jobs(status=status, name=name, limit=size, cursor=cursor))
+            for job in page.jobs:
+                yield job
+            left = None if left is None else left - len(page.jobs)
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Plan:
+        """See `Client.check`."""
+        return await self._transport.send(calls.check(plan, inputs=inputs))
+
+    async def plans(self) -> list[PlanSummary]:
+        """See `Client.plans`."""
+        return await self._transport.send(calls.plans())
+
+    async def plan(self, name: str) -> Plan:
+        """See `Client.plan`."""
+        return await self._transport.send(calls.named_plan(name))
+
+    async def tools(self) -> list[ToolDefinition]:
+        """See `Client.tools`."""
+        return (await self._transport.send(calls.tools())).tools
+
+    async def tool(self, name: str) -> ToolDefinition:
+        """See `Client.tool`."""
+        return await self._transport.send(calls.tool(name))
+
+    async def submit_tool(
+        self, name: str, input: Mapping[str, Any], *, idempotency_key: str | None = None, priority: Priority = "interactive"
+    ) -> AsyncJobHandle:
+        """See `Client.submit_tool`."""
+        call = calls.run_tool(name, input, idempotency_key=idempotency_key, priority=priority)
+        return self.job((await self._transport.send(call)).id)
+
+    async def run_tool(self, name: str, input: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """See `Client.run_tool`."""
+        return await (await self.submit_tool(name, input)).result(timeout)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """See `Client.workers`."""
+        return await self._transport.send(calls.workers())
+
+    async def health(self) -> Health:
+        """See `Client.health`."""
+        return await self._transport.send(calls.health())
+
+    async def close(self) -> None:
+        """Gives the connections back."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()

@@ -1,0 +1,157 @@
+"""Every request of the API, said once: what is sent and how the answer is read. Both clients send these.
+
+A `Call` is plain data, so that the synchronous and the asynchronous client differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter
+
+from orchestrator.client.plans import PlanSource, plan_body
+from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority
+from orchestrator.models.plan import Plan
+from orchestrator.models.request import CallPage, Health, PlanSummary
+from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.models.worker import WorkerInfo
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request: `repeatable` when a second one does no harm, so that it may be sent again after a cut."""
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+    accepts: frozenset[int] = frozenset()  # statuses that are no error here although they look like one
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `httpx.Client.build_request`; what is None is not sent."""
+        params = {k: v for k, v in self.params.items() if v is not None}
+        body = {"json": self.body} if self.body is not None else {}
+        return {"method": self.method, "url": self.path, "params": params, "headers": dict(self.headers), **body}
+
+
+def _read(kind: type[T]) -> Callable[[httpx.Response], T]:
+    adapter = TypeAdapter(kind)
+    return lambda response: adapter.validate_json(response.content)
+
+
+_JOB, _RESULT, _PAGE, _CALLS = _read(JobView), _read(JobResult), _read(JobPage), _read(CallPage)
+_PLAN, _PLANS, _CATALOG, _TOOL = _read(Plan), _read(list[PlanSummary]), _read(ToolCatalog), _read(ToolDefinition)
+_WORKERS, _HEALTH = _read(list[WorkerInfo]), _read(Health)
+
+
+def submit(
+    plan: PlanSource, *, inputs: Mapping[str, Any] | None = None, idempotency_key: str | None = None, priority: Priority = "normal"
+) -> Call[JobView]:
+    """A new job. The key makes a repeated request find the first one's job, so there always is one."""
+    body = {"plan": plan_body(plan), "inputs": dict(inputs or {}), "priority": priority}
+    return Call("POST", "/v1/jobs", _JOB, body=body, headers=_key(idempotency_key))
+
+
+def check(plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Call[Plan]:
+    """The plan as the platform would run it."""
+    body = {"plan": plan_body(plan), "inputs": dict(inputs) if inputs is not None else None}
+    return Call("POST", "/v1/plans/check", _PLAN, body=body)
+
+
+def run_tool(
+    name: str, input: Mapping[str, Any], *, idempotency_key: str | None = None, priority: Priority = "interactive"
+) -> Call[JobView]:
+    """A job of one call."""
+    body = {"input": dict(input), "priority": priority}
+    return Call("POST", f"/v1/tools/{_part(name)}/run", _JOB, body=body, headers=_key(idempotency_key))
+
+
+def tools() -> Call[ToolCatalog]:
+    return Call("GET", "/v1/tools", _CATALOG)
+
+
+def tool(name: str) -> Call[ToolDefinition]:
+    return Call("GET", f"/v1/tools/{_part(name)}", _TOOL)
+
+
+def plans() -> Call[list[PlanSummary]]:
+    return Call("GET", "/v1/plans", _PLANS)
+
+
+def named_plan(name: str) -> Call[Plan]:
+    return Call("GET", f"/v1/plans/{_part(name)}", _PLAN)
+
+
+def workers() -> Call[list[WorkerInfo]]:
+    return Call("GET", "/v1/workers", _WORKERS)
+
+
+def health() -> Call[Health]:
+    return Call("GET", "/health", _HEALTH, accepts=frozenset({503}))
+
+
+def jobs(*, status: JobStatus | str | None, name: str | None, limit: int, cursor: str | None) -> Call[JobPage]:
+    """One page of jobs, newest first."""
+    params = {"status": str(status) if status else None, "name": name, "limit": limit, "cursor": cursor}
+    return Call("GET", "/v1/jobs", _PAGE, params=params)
+
+
+def view(job_id: str) -> Call[JobView]:
+    return Call("GET", _job(job_id), _JOB)
+
+
+def result(job_id: str) -> Call[JobResult]:
+    return Call("GET", _job(job_id, "result"), _RESULT)
+
+
+def job_plan(job_id: str) -> Call[Plan]:
+    return Call("GET", _job(job_id, "plan"), _PLAN)
+
+
+def job_calls(job_id: str, *, step: str | None, state: CallState | str | None, limit: int, cursor: str | None) -> Call[CallPage]:
+    """One page of a job's calls."""
+    params = {"step": step, "state": str(state) if state else None, "limit": limit, "cursor": cursor}
+    return Call("GET", _job(job_id, "calls"), _CALLS, params=params)
+
+
+def cancel(job_id: str) -> Call[JobView]:
+    """Cancels a job; cancelling twice is once."""
+    return Call("POST", _job(job_id, "cancel"), _JOB)
+
+
+def retry(job_id: str) -> Call[JobView]:
+    """Goes on from what did not succeed; not sent twice, since the second one would meet a running job."""
+    return Call("POST", _job(job_id, "retry"), _JOB, repeatable=False)
+
+
+def resolve(job_id: str, call: str, *, happened: bool, result: Any = None) -> Call[JobView]:
+    """Settles a call whose outcome is unknown."""
+    body = {"call": call, "happened": happened, "result": result}
+    return Call("POST", _job(job_id, "resolve"), _JOB, body=body, repeatable=False)
+
+
+def events_path(job_id: str) -> str:
+    """Where the events of a job are streamed."""
+    return _job(job_id, "events")
+
+
+def _job(job_id: str, what: str = "") -> str:
+    return f"/v1/jobs/{_part(job_id)}" + (f"/{what}" if what else "")
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="") or "-"  # an empty name must not become another address
+
+
+def _key(given: str | None) -> dict[str, str]:
+    return {"Idempotency-Key": given if given is not None else uuid.uuid4().hex}

@@ -1,0 +1,149 @@
+"""The blocking client: for scripts, notebooks and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from orchestrator.client import calls
+from orchestrator.client.handle import JobHandle
+from orchestrator.client.plans import PlanSource
+from orchestrator.client.transport import Transport, find_address
+from orchestrator.models.job import JobStatus, JobView, Priority
+from orchestrator.models.plan import Plan
+from orchestrator.models.request import Health, PlanSummary
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.models.worker import WorkerInfo
+from orchestrator.settings import Settings
+
+PAGE = 100
+
+
+class Client:
+    """Talks to a platform: `Client().submit("receipts").result()`.
+
+    The address is `url`, else TOOLWEAVER_URL, else the platform that runs in the home folder; `timeout` is the
+    seconds that one answer may take. Errors of the server are raised as the same classes (`orchestrator.errors`).
+
+    Raises:
+        BackendError: nothing says where the platform is.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 30.0,
+        settings: Settings | None = None,
+        http: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._transport = Transport(find_address(url, settings), timeout=timeout, http=http)
+
+    @property
+    def url(self) -> str:
+        """The address of the API."""
+        return self._transport.address
+
+    def submit(
+        self,
+        plan: PlanSource,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        priority: Priority = "normal",
+    ) -> JobHandle:
+        """The job of a plan: a dict, a Plan, a `.json` file, or the name of a bundled plan.
+
+        The same `idempotency_key` with the same request gives the same job for a day; one is made up when none is
+        given, so that a request that is sent again after a cut makes no second job.
+
+        Raises:
+            PlanError: the plan has problems; all are in `.problems`, and nothing of it runs.
+            NotFound: there is no plan of that name.
+            Conflict: the key was used for another request.
+        """
+        call = calls.submit(plan, inputs=inputs, idempotency_key=idempotency_key, priority=priority)
+        return self.job(self._transport.send(call).id)
+
+    def job(self, id: str) -> JobHandle:
+        """The handle of a job that was submitted before; whether it exists shows with its first use."""
+        return JobHandle(id, self._transport)
+
+    def jobs(
+        self, *, status: JobStatus | str | None = None, name: str | None = None, limit: int | None = None
+    ) -> Iterator[JobView]:
+        """The jobs, newest first, of one status or of one named plan if asked; `limit` ends after so many."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = self._transport.send(calls.jobs(status=status, name=name, limit=size, cursor=cursor))
+            yield from page.jobs
+            left = None if left is None else left - len(page.jobs)
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Plan:
+        """The plan as the platform would run it; nothing runs.
+
+        Raises:
+            PlanError: it has problems; all are in `.problems`.
+        """
+        return self._transport.send(calls.check(plan, inputs=inputs))
+
+    def plans(self) -> list[PlanSummary]:
+        """The bundled plans."""
+        return self._transport.send(calls.plans())
+
+    def plan(self, name: str) -> Plan:
+        """A bundled plan."""
+        return self._transport.send(calls.named_plan(name))
+
+    def tools(self) -> list[ToolDefinition]:
+        """The tools that plans may use, by name."""
+        return self._transport.send(calls.tools()).tools
+
+    def tool(self, name: str) -> ToolDefinition:
+        """One tool.
+
+        Raises:
+            NotFound: there is none of that name; `.next` names the nearest.
+        """
+        return self._transport.send(calls.tool(name))
+
+    def submit_tool(
+        self, name: str, input: Mapping[str, Any], *, idempotency_key: str | None = None, priority: Priority = "interactive"
+    ) -> JobHandle:
+        """The job of one call of a tool."""
+        return self.job(self._transport.send(calls.run_tool(name, input, idempotency_key=idempotency_key, priority=priority)).id)
+
+    def run_tool(self, name: str, input: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+        """What one call of a tool gives.
+
+        Raises:
+            PlanError: the input does not fit the tool.
+            JobFailed: the tool failed.
+            TimeoutError: it has not ended within `timeout` seconds.
+        """
+        return self.submit_tool(name, input).result(timeout)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are alive."""
+        return self._transport.send(calls.workers())
+
+    def health(self) -> Health:
+        """Whether the platform can serve, and what is missing if not."""
+        return self._transport.send(calls.health())
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,180 @@
+"""A job that was submitted: watch it, wait for it, stop it, go on with it. One handle for scripts, one for event loops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, TypeVar, overload
+
+from orchestrator.client import calls
+from orchestrator.client.outcome import outcome
+from orchestrator.client.transport import AsyncTransport, Transport
+from orchestrator.models.event import Event
+from orchestrator.models.job import CallState, CallView, JobResult, JobView
+from orchestrator.models.plan import Plan
+
+T = TypeVar("T")
+PAGE = 500
+
+
+class JobHandle:
+    """A job, by its id; it holds no state, so that any number of handles of one job may exist."""
+
+    def __init__(self, id: str, transport: Transport) -> None:
+        self.id = id
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r})"
+
+    def view(self) -> JobView:
+        """The job as it stands now."""
+        return self._transport.send(calls.view(self.id))
+
+    def plan(self) -> Plan:
+        """The plan that it runs, as it was checked."""
+        return self._transport.send(calls.job_plan(self.id))
+
+    def details(self) -> JobResult:
+        """Everything that came out so far, by step, with the errors; partial while the job runs."""
+        return self._transport.send(calls.result(self.id))
+
+    def events(self, after: str | None = None, *, timeout: float | None = None) -> Iterator[Event]:
+        """The job's events up to its last, each once; a lost connection is taken up again where it broke.
+
+        `after` is the `id` of the last event that is known already.
+
+        Raises:
+            TimeoutError: the job has not ended within `timeout` seconds.
+            BackendError: the platform did not answer for a minute.
+        """
+        return self._transport.follow(self.id, after=after, timeout=timeout)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self.events()
+
+    def wait(self, timeout: float | None = None) -> JobResult:
+        """What came out, once the job has ended, however it did.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds.
+        """
+        while not (view := self.view()).status.final:  # a second round only if somebody retried it just now
+            for _ in self.events(view.cursor, timeout=timeout):
+                pass
+        return self.details()
+
+    @overload
+    def result(self, timeout: float | None = None, as_: None = None) -> Any: ...
+    @overload
+    def result(self, timeout: float | None = None, *, as_: type[T]) -> T: ...
+    def result(self, timeout: float | None = None, as_: Any = None) -> Any:
+        """The plan's output, as the type `as_` (a pydantic model, a dataclass, `list[int]`) when one is given.
+
+        Raises:
+            JobFailed: the job failed; `.result` is the JobResult with what was done. JobCancelled likewise.
+            TimeoutError: it has not ended within `timeout` seconds.
+            pydantic.ValidationError: the output does not fit `as_`.
+        """
+        return outcome(self.wait(timeout), as_)
+
+    def calls(self, *, step: str | None = None, state: CallState | str | None = None) -> Iterator[CallView]:
+        """Its calls, in the order of steps and positions."""
+        cursor: str | None = None
+        while True:
+            page = self._transport.send(calls.job_calls(self.id, step=step, state=state, limit=PAGE, cursor=cursor))
+            yield from page.calls
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def cancel(self) -> JobView:
+        """Cancels the job; cooperative calls stop.
+
+        Raises:
+            Conflict: it has ended otherwise.
+        """
+        return self._transport.send(calls.cancel(self.id))
+
+    def retry(self) -> JobView:
+        """Goes on with a job that failed or was cancelled, from what did not succeed.
+
+        Raises:
+            Conflict: it is no such job.
+        """
+        return self._transport.send(calls.retry(self.id))
+
+    def resolve(self, call: str, *, happened: bool, result: Any = None) -> JobView:
+        """Settles a call whose outcome is unknown: it happened (with this result), or it did not and is run again.
+
+        Raises:
+            Conflict: the call is not unknown.
+        """
+        return self._transport.send(calls.resolve(self.id, call, happened=happened, result=result))
+
+
+class AsyncJobHandle:
+    """The same for an event loop: `async for event in job`, `await job.result()`."""
+
+    def __init__(self, id: str, transport: AsyncTransport) -> None:
+        self.id = id
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"AsyncJobHandle({self.id!r})"
+
+    async def view(self) -> JobView:
+        """See `JobHandle.view`."""
+        return await self._transport.send(calls.view(self.id))
+
+    async def plan(self) -> Plan:
+        """See `JobHandle.plan`."""
+        return await self._transport.send(calls.job_plan(self.id))
+
+    async def details(self) -> JobResult:
+        """See `JobHandle.details`."""
+        return await self._transport.send(calls.result(self.id))
+
+    def events(self, after: str | None = None, *, timeout: float | None = None) -> AsyncIterator[Event]:
+        """See `JobHandle.events`."""
+        return self._transport.follow(self.id, after=after, timeout=timeout)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self.events()
+
+    async def wait(self, timeout: float | None = None) -> JobResult:
+        """See `JobHandle.wait`."""
+        while not (view := await self.view()).status.final:
+            async with aclosing(self._transport.follow(self.id, after=view.cursor, timeout=timeout)) as events:
+                async for _ in events:
+                    pass
+        return await self.details()
+
+    @overload
+    async def result(self, timeout: float | None = None, as_: None = None) -> Any: ...
+    @overload
+    async def result(self, timeout: float | None = None, *, as_: type[T]) -> T: ...
+    async def result(self, timeout: float | None = None, as_: Any = None) -> Any:
+        """See `JobHandle.result`."""
+        return outcome(await self.wait(timeout), as_)
+
+    async def calls(self, *, step: str | None = None, state: CallState | str | None = None) -> AsyncIterator[CallView]:
+        """See `JobHandle.calls`."""
+        cursor: str | None = None
+        while True:
+            page = await self._transport.send(calls.job_calls(self.id, step=step, state=state, limit=PAGE, cursor=cursor))
+            for call in page.calls:
+                yield call
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def cancel(self) -> JobView:
+        """See `JobHandle.cancel`."""
+        return await self._transport.send(calls.cancel(self.id))
+
+    async def retry(self) -> JobView:
+        """See `JobHandle.retry`."""
+        return await self._transport.send(calls.retry(self.id))
+
+    async def resolve(self, call: str, *, happened: bool, result: Any = None) -> JobView:
+        """See `JobHandle.resolve`."""
+        return await self._transport.send(calls.resolve(self.id, call, happened=happened, result=result))

@@ -1,0 +1,159 @@
+"""The two ways to wait: a blocking and an asyncio transport. Each sends calls and streams events; neither decides anything."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from orchestrator.client.answers import Attempts
+from orchestrator.client.calls import Call, events_path
+from orchestrator.client.follow import Follow
+from orchestrator.errors import BackendError, RequestError
+from orchestrator.models.event import Event
+from orchestrator.models.platform import running_platform
+from orchestrator.settings import Settings, load_settings
+
+T = TypeVar("T")
+
+
+def find_address(url: str | None, settings: Settings | None = None) -> str:
+    """Where the API is: the argument, else TOOLWEAVER_URL, else the platform that runs in the home folder.
+
+    Raises:
+        BackendError: nothing says where.
+        RequestError: it is no http(s) address.
+    """
+    if url is None:
+        settings = settings or load_settings()
+        platform = running_platform(settings.home) if settings.url is None else None
+        url = settings.url or (platform.api if platform else None)
+        if url is None:
+            raise BackendError(
+                f"no platform runs in `{settings.home}`", next="Start one with `toolweaver up`, or set TOOLWEAVER_URL."
+            )
+    if httpx.URL(url).scheme not in ("http", "https") or not httpx.URL(url).host:
+        raise RequestError(f"`{url}` is no address of an API", path="url", next="Write it as `http://127.0.0.1:8400`.")
+    return url.rstrip("/")
+
+
+def _options(address: str, timeout: float) -> dict[str, Any]:
+    # A proxy of the environment cannot reach this machine's loopback.
+    return {"base_url": address, "timeout": timeout, "trust_env": not _is_loopback(httpx.URL(address).host)}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Transport:
+    """Blocking; safe to share between threads."""
+
+    def __init__(self, address: str, *, timeout: float, http: httpx.BaseTransport | None = None) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._http = httpx.Client(**_options(address, timeout), transport=http)
+
+    def send(self, call: Call[T]) -> T:
+        """The answer to a call, tried again after a cut when that does no harm.
+
+        Raises:
+            ToolWeaverError: what the server raised; BackendError when it cannot be reached.
+        """
+        attempts = Attempts(self.address, repeatable=call.repeatable)
+        request = self._http.build_request(**call.arguments())
+        while True:
+            try:
+                response = self._http.send(request)
+            except httpx.TransportError as error:
+                time.sleep(attempts.after_cut(error))
+                continue
+            pause = attempts.after_answer(response, call.accepts)
+            if pause is None:
+                return call.read(response)
+            time.sleep(pause)
+
+    def follow(self, job_id: str, *, after: str | None = None, timeout: float | None = None) -> Iterator[Event]:
+        """The events of a job up to its last one, each once, across lost connections."""
+        place = Follow(job_id, self.address, after=after, timeout=timeout)
+        while not place.done:
+            try:
+                with self._open(place) as response:
+                    if not response.is_success:
+                        response.read()
+                    if place.opened(response):
+                        for message in EventSource(response).iter_sse():
+                            event = place.read(message)
+                            if event is not None:
+                                yield event
+            except (httpx.TransportError, BackendError) as error:
+                time.sleep(place.cut(error))
+                continue
+            if not place.done:
+                time.sleep(place.closed())
+
+    def _open(self, place: Follow) -> AbstractContextManager[httpx.Response]:
+        timeout = place.timeout(self._timeout)
+        return self._http.stream("GET", events_path(place.job_id), headers=place.headers, params=place.params, timeout=timeout)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class AsyncTransport:
+    """The same on an event loop."""
+
+    def __init__(self, address: str, *, timeout: float, http: httpx.AsyncBaseTransport | None = None) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._http = httpx.AsyncClient(**_options(address, timeout), transport=http)
+
+    async def send(self, call: Call[T]) -> T:
+        """See `Transport.send`."""
+        attempts = Attempts(self.address, repeatable=call.repeatable)
+        request = self._http.build_request(**call.arguments())
+        while True:
+            try:
+                response = await self._http.send(request)
+            except httpx.TransportError as error:
+                await asyncio.sleep(attempts.after_cut(error))
+                continue
+            pause = attempts.after_answer(response, call.accepts)
+            if pause is None:
+                return call.read(response)
+            await asyncio.sleep(pause)
+
+    async def follow(self, job_id: str, *, after: str | None = None, timeout: float | None = None) -> AsyncGenerator[Event, None]:
+        """See `Transport.follow`."""
+        place = Follow(job_id, self.address, after=after, timeout=timeout)
+        while not place.done:
+            try:
+                async with self._open(place) as response:
+                    if not response.is_success:
+                        await response.aread()
+                    if place.opened(response):
+                        async for message in EventSource(response).aiter_sse():
+                            event = place.read(message)
+                            if event is not None:
+                                yield event
+            except (httpx.TransportError, BackendError) as error:
+                await asyncio.sleep(place.cut(error))
+                continue
+            if not place.done:
+                await asyncio.sleep(place.closed())
+
+    def _open(self, place: Follow) -> AbstractAsyncContextManager[httpx.Response]:
+        timeout = place.timeout(self._timeout)
+        return self._http.stream("GET", events_path(place.job_id), headers=place.headers, params=place.params, timeout=timeout)
+
+    async def close(self) -> None:
+        await self._http.aclose()
