@@ -149,6 +149,11 @@ class Ledger:
         verdict = answer[0].decode()
         return verdict, self._ready(claim.job, claim.queues, answer[1]) if verdict == "ok" else []
 
+    def log(self, claim: Claim, data: Mapping[str, Any]) -> None:
+        """Adds a tool's own event to the job, while its call runs."""
+        keys = self.keys(claim.job)
+        self._scripts.call("log", [keys.state, keys.events], [claim.call, claim.attempt, self.settings.events_max, _json(data)])
+
     def repair(self, job: str, *, kind: str, call: str, attempt: int, seen: int = 0) -> tuple[str, list[ReadyCall]]:
         """Repairs a call that looks `lost`, `due` or `queued` too long; the calls to publish."""
         queues = self.queues(job)
@@ -209,3 +214,8 @@ def new_token() -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def to_json(value: Any) -> bytes:
+    """A small JSON value for an event or an error."""
+    return json.dumps(value, ensure_ascii=False).encode()

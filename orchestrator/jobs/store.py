@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from heapq import merge
-from typing import Any
+from typing import Any, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict
@@ -157,6 +157,14 @@ class JobStore:
         """
         return self._meta(job_id, tenant).status
 
+    def tenant(self, job_id: str) -> str:
+        """Whose job it is; for processes that serve all tenants."""
+        return self._text(job_id, "tenant") or "default"
+
+    def priority(self, job_id: str) -> Priority:
+        """The job's priority; for processes that serve all tenants."""
+        return cast(Priority, self._text(job_id, "pri") or "normal")
+
     def plan(self, job_id: str, *, tenant: str = "default") -> Plan:
         """The plan that the job runs, as it was checked."""
         self._meta(job_id, tenant)
@@ -286,6 +294,10 @@ class JobStore:
         if stored.sha256:
             raise RequestError(f"A result given by hand is at most {self.settings.inline_bytes} bytes.", path="result")
         return stored.field
+
+    def _text(self, job_id: str, field: str) -> str:
+        raw = self.redis.hget(self.ledger.keys(job_id).state, field)
+        return bytes(raw).decode() if raw is not None else ""  # type: ignore[arg-type]
 
     def _load_plan(self, job_id: str) -> Plan:
         raw = self.redis.hget(self.ledger.keys(job_id).data, "plan")

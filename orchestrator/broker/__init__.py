@@ -1,0 +1,1 @@
+"""All Celery configuration: the app, the queues, and the result backend whose chords our ledger joins."""

@@ -1,0 +1,140 @@
+"""A checked plan becomes rows of the ledger: what the scripts must know of each step, and what the worker must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import PlanError, ToolError
+from orchestrator.jobs.ledger import StepRow
+from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
+from orchestrator.models.plan import MAX_MAP, Plan, Retry
+from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.publisher.graph import Graph, Node, build_graph, references
+
+NO_LIST, TOO_LONG = -1, -2
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A plan as the ledger takes it."""
+
+    rows: tuple[StepRow, ...]
+    lengths: dict[str, int]
+    queues: tuple[str, ...]
+
+
+def compile_plan(plan: Plan, *, catalog: ToolCatalog, inputs: Mapping[str, Any]) -> Compiled:
+    """The rows, the lengths of the lists in the inputs, and the queues of a plan.
+
+    Raises:
+        PlanError: a tool is not in the catalog any more.
+    """
+    graph = build_graph(plan)
+    tools = _tools(plan, catalog)
+    queues = tuple(dict.fromkeys(tools[n].pool for n in graph.nodes))
+    takers = _takers(graph)
+    rows = tuple(_row(plan, graph, node, tool=tools[name], queues=queues, takers=takers) for name, node in graph.nodes.items())
+    roots = {str(n.root): n.root for n in graph.nodes.values() if n.root is not None and n.root.kind == "input"}
+    return Compiled(rows, {key: list_length(inputs.get(root.name), root.path) for key, root in roots.items()}, queues)
+
+
+def list_length(value: Any, path: Sequence[str | int]) -> int:
+    """The length of the list at a path; NO_LIST or TOO_LONG when a map cannot run over it."""
+    try:
+        found = pick(value, tuple(path))
+    except ToolError:
+        return NO_LIST
+    if not isinstance(found, list):
+        return NO_LIST
+    return len(found) if len(found) <= MAX_MAP else TOO_LONG
+
+
+def lengths_for(takes: Sequence[Sequence[Any]], *, index: int, result: Any) -> dict[str, int]:
+    """The lengths of the lists that maps take from a call's result; `takes` is `lens` of the worker's spec."""
+    return {key: list_length(result, path) for key, at, path in takes if at is None or at == index}
+
+
+def _tools(plan: Plan, catalog: ToolCatalog) -> dict[str, ToolDefinition]:
+    known = {t.name: t for t in catalog.tools}
+    missing = [
+        {"path": f"steps[{at}].tool", "code": "unknown_tool", "message": f"There is no tool `{s.tool}` any more."}
+        for at, s in enumerate(plan.steps)
+        if s.tool not in known
+    ]
+    if missing:
+        raise PlanError(problems=missing)
+    return {s.id: known[s.tool] for s in plan.steps}
+
+
+def _takers(graph: Graph) -> dict[str, list[list[Any]]]:
+    """By step, the lists inside its results that maps run over: `[key, index of the call or None, path]`."""
+    takers: dict[str, dict[str, list[Any]]] = {}
+    for node in graph.nodes.values():
+        root = node.root
+        if root is None or root.kind != "step" or root.whole:
+            continue
+        source = graph.nodes[root.name]
+        index, path = (root.path[0], root.path[1:]) if source.root is not None else (None, root.path)
+        takers.setdefault(root.name, {})[str(root)] = [str(root), index, list(path)]
+    return {name: list(lists.values()) for name, lists in takers.items()}
+
+
+def _row(
+    plan: Plan, graph: Graph, node: Node, *, tool: ToolDefinition, queues: Sequence[str], takers: Mapping[str, list[list[Any]]]
+) -> StepRow:
+    step = node.step
+    retry = step.retry or Retry()
+    timeout_s = step.timeout_s or tool.timeout_s
+    effect = step.effect or tool.effect
+    modes = _modes(graph, node)
+    listed = [name for name, mode in modes.items() if mode == LIST or _also_listed(node, name)]
+    whole_roots = {str(n.root) for n in graph.nodes.values() if n.root is not None and n.root.whole and n.root.name == step.id}
+    facts: dict[str, Any] = {
+        "q": queues.index(tool.pool),
+        "b": graph.successors[step.id],
+        "a": graph.aligned_successors[step.id],
+        "e": step.on_error or plan.on_error,
+        "al": len(node.aligned),
+        "ef": effect,
+        "to": int(timeout_s * 1000),
+        "tool": step.tool,
+        "rm": retry.max,
+    }
+    optional = {"run": step.on_skip == "run", "m": str(node.root) if node.root else None, "ls": listed, "wl": next(iter(whole_roots), None)}
+    spec = {
+        "tool": step.tool,
+        "hash": tool.content_hash,
+        "input": step.input,
+        "map": step.map,
+        "when": step.when.model_dump() if step.when else None,
+        "modes": modes,
+        "retry": [retry.max, retry.backoff_s, retry.max_backoff_s],
+        "timeout_s": timeout_s,
+        "effect": effect,
+        "lens": takers.get(step.id, []),
+    }
+    return StepRow(
+        step.id,
+        len(node.barrier) + len(node.aligned),
+        facts | {k: v for k, v in optional.items() if v},
+        {k: v for k, v in spec.items() if v not in (None, [], {})},
+    )
+
+
+def _modes(graph: Graph, node: Node) -> dict[str, str]:
+    named = {r.name for _, r in references(node.step) if r.kind == "step"}
+    return {name: _mode(graph, node, name) for name in sorted(named)}
+
+
+def _mode(graph: Graph, node: Node, name: str) -> str:
+    if graph.nodes[name].root is None:
+        return PLAIN
+    return ALIGNED if name in node.aligned else LIST
+
+
+def _also_listed(node: Node, name: str) -> bool:
+    """An aligned step whose whole list is named too (`step:a` and `step:a[*]`)."""
+    return any(r.whole and r.name == name for _, r in references(node.step)) and name in node.aligned
+

@@ -1,0 +1,100 @@
+"""What a person may do with a job from outside: submit, cancel, retry, resolve. Each change is followed by its wake-ups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery
+
+from orchestrator.errors import BackendError, Conflict, NotFound, RequestError
+from orchestrator.jobs.ledger import ReadyCall
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.job import JobView, Priority
+from orchestrator.models.plan import Plan
+from orchestrator.publisher.compile import lengths_for
+from orchestrator.publisher.graph import build_graph
+from orchestrator.publisher.publish import Publisher
+
+
+class Control:
+    """The store's changes together with the messages that they cause."""
+
+    def __init__(self, store: JobStore, app: Celery) -> None:
+        self.store = store
+        self.publisher = Publisher(app)
+
+    def accept(
+        self,
+        plan: Plan,
+        *,
+        inputs: Mapping[str, Any],
+        name: str = "",
+        priority: Priority = "normal",
+        tenant: str = "default",
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[str, bool]:
+        """Accepts a checked plan and wakes the planner; the job's id, and whether it is new.
+
+        Raises:
+            Conflict: the idempotency key was used with another body.
+        """
+        job, created = self.store.submit(plan, inputs=inputs, name=name, priority=priority, tenant=tenant, idempotency=idempotency)
+        if created:
+            self._wake(job)
+        return job, created
+
+    def cancel(self, job_id: str, *, tenant: str = "default") -> JobView:
+        """Cancels a job (see `JobStore.cancel`)."""
+        return self.store.cancel(job_id, tenant=tenant)
+
+    def retry(self, job_id: str, *, tenant: str = "default") -> JobView:
+        """Lets an ended job go on from the calls that did not succeed; the others keep their results.
+
+        Raises:
+            Conflict: the job has not ended, or all of it succeeded.
+        """
+        plan = self.store.plan(job_id, tenant=tenant)
+        rows = [(n, len(node.barrier) + len(node.aligned)) for n, node in build_graph(plan).nodes.items()]
+        verdict, calls = self.store.ledger.retry(job_id, rows)
+        if verdict.startswith("job "):
+            raise Conflict(f"Job {job_id} is {verdict[4:]}; only a failed or cancelled job, or one with errors, is retried.")
+        if verdict == "plan":
+            self._wake(job_id)
+        self._publish(job_id, calls)
+        return self.store.view(job_id, tenant=tenant)
+
+    def resolve(self, job_id: str, call: str, *, happened: bool, result: Any = None, tenant: str = "default") -> JobView:
+        """Says whether the effect of an `unknown` call happened (its result is then `result`) or shall be tried again.
+
+        Raises:
+            NotFound: the job has no such call.
+            Conflict: the call is not unknown.
+        """
+        plan = self.store.plan(job_id, tenant=tenant)
+        step = call.rpartition("#")[0] or call
+        call = call if "#" in call else f"{call}#0"
+        if step not in {s.id for s in plan.steps} or not call.rpartition("#")[2].isdigit():
+            raise NotFound(f"Job {job_id} has no call `{call}`.", path="call", next="`toolweaver status` lists the unknown calls.")
+        if not happened and result is not None:
+            raise RequestError("A call that is tried again brings its own result.", path="result", next="Leave `result` out.")
+        raw = self.store.redis.hget(self.store.ledger.keys(job_id).state, f"x:{step}")
+        takes: Sequence[Sequence[Any]] = json.loads(raw).get("lens", []) if raw else []  # type: ignore[arg-type]
+        lengths = lengths_for(takes, index=int(call.rpartition("#")[2]), result=result)
+        value = self.store.stored_value(result)
+        verdict, calls = self.store.ledger.resolve(job_id, call, happened=happened, value=value, lengths=lengths)
+        if verdict != "ok":
+            raise Conflict(f"Call `{call}` of {job_id} is not unknown ({verdict}).", path="call")
+        self._publish(job_id, calls)
+        return self.store.view(job_id, tenant=tenant)
+
+    def _wake(self, job: str) -> None:
+        try:
+            self.publisher.wake_planner(job)
+        except BackendError:
+            return  # the job is stored; the reconciler wakes the planner when the broker is back
+
+    def _publish(self, job_id: str, calls: Sequence[ReadyCall]) -> None:
+        if calls:
+            self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=self.store.priority(job_id))

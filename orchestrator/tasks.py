@@ -1,0 +1,98 @@
+"""The planner process: takes accepted jobs, publishes their first steps, and repairs what was lost.
+
+`python -m orchestrator.tasks` runs it; several may run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_ready, worker_shutting_down
+
+from orchestrator.broker.app import make_app
+from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
+from orchestrator.catalog.manifest import bundled_catalog
+from orchestrator.catalog.store import CatalogStore
+from orchestrator.errors import ToolWeaverError
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.job import ErrorInfo
+from orchestrator.planner.check import check_plan
+from orchestrator.publisher.compile import compile_plan
+from orchestrator.publisher.publish import Publisher
+from orchestrator.publisher.reconcile import Reconciler, start
+from orchestrator.settings import Settings, load_settings
+from orchestrator.state.connection import connect
+
+log = logging.getLogger(__name__)
+
+
+class Planner:
+    """Turns accepted jobs into published steps."""
+
+    def __init__(self, settings: Settings, app: Celery) -> None:
+        client = connect(settings)
+        self.store = JobStore(client, settings)
+        self.catalog = CatalogStore(client)
+        self.publisher = Publisher(app)
+
+    def plan_job(self, job: str) -> int:
+        """Starts an accepted job; the number of calls that were published. A second message changes nothing."""
+        if self.store.redis.hget(self.store.ledger.keys(job).state, "st") != b"planning":
+            return 0
+        plan = self.store.plan(job, tenant=self.store.tenant(job))
+        inputs = self.store.inputs(job)
+        try:
+            catalog = self.catalog.all(bundled_catalog())
+            compiled = compile_plan(check_plan(plan, catalog, inputs=inputs).plan, catalog=catalog, inputs=inputs)
+        except ToolWeaverError as error:
+            info = ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next)
+            self.store.ledger.fail(job, info.model_dump_json().encode())
+            return 0
+        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=compiled.queues)
+        self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=self.store.priority(job))
+        log.info("published %d calls", len(calls), extra={"action": "publish", "job_id": job})
+        return len(calls)
+
+
+def register(app: Celery, planner: Planner) -> None:
+    """The planner's Celery tasks."""
+
+    @app.task(name=PLAN_JOB)
+    def plan_job(job: str) -> int:
+        return planner.plan_job(job)
+
+    @app.task(name=STEP_FINISHED)
+    def step_finished(job: str, step: str) -> None:
+        """Body of a step's chord: the finishing worker did its work; a message comes only when the planner is asked."""
+        log.debug("step finished", extra={"action": "step_finished", "job_id": job, "step_id": step})
+
+
+def main() -> None:
+    """Runs a planner process until SIGTERM."""
+    settings = load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    app = make_app(settings)
+    planner = Planner(settings, app)
+    register(app, planner)
+    stops: list[Any] = []
+
+    @worker_ready.connect(weak=False)
+    def _begin(**_: Any) -> None:
+        stops.append(start(Reconciler(planner.store, planner.publisher)))
+
+    @worker_shutting_down.connect(weak=False)
+    def _end(**_: Any) -> None:
+        for stop in stops:
+            stop()
+
+    # solo: the planner's tasks are short, and the reconciler's thread must not be forked
+    app.worker_main(
+        ["worker", "-P", "solo", "-Q", PLANNER, "-n", f"planner-{os.getpid()}@%h", "-l", settings.log_level, "--without-gossip", "--without-mingle"]
+    )
+
+
+if __name__ == "__main__":
+    main()
