@@ -1,0 +1,206 @@
+"""Literal arguments against a tool's schema; a reference is a hole that fits anywhere and is judged apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.validators import extend as _extend
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import EMPTY_REGISTRY
+
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.schemas import UNKNOWN, Path, Shape, describe, fields, kind_of, kind_words, kinds, shape_of, walk
+
+Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
+MOST = 20  # problems told of one object of arguments
+_WHOLE_VALUE = ("enum", "const", "uniqueItems", "contains", "not")  # cannot be judged while a part is missing
+
+
+class Hole:
+    """Stands where a reference will put a value."""
+
+    __slots__ = ()
+
+
+def has_hole(value: Any) -> bool:
+    """Whether a part of a value is known only when the step runs."""
+    if isinstance(value, dict):
+        return any(has_hole(v) for v in value.values())
+    return isinstance(value, Hole) or (isinstance(value, list) and any(has_hole(v) for v in value))
+
+
+def _lenient(keyword: str, judge: Callable[..., Any]) -> Callable[..., Iterator[Violation]]:
+    blind: Callable[[Any], bool] = has_hole if keyword in _WHOLE_VALUE else lambda value: isinstance(value, Hole)
+
+    def judged(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Violation]:
+        if not blind(instance):
+            yield from judge(validator, value, instance, schema) or ()
+
+    return judged
+
+
+extend: Callable[..., Any] = _extend
+_Validator = extend(Draft202012Validator, {k: _lenient(k, j) for k, j in Draft202012Validator.VALIDATORS.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A tool with what is needed to judge calls of it, made once for all steps that use it."""
+
+    tool: ToolDefinition
+    input: Shape
+    output: Shape
+    validator: Any
+
+    def target(self, path: Path) -> Shape:
+        """What the tool asks for at a place inside its arguments.
+
+        Raises:
+            NoSuchPath: it takes nothing there.
+        """
+        return walk(self.input, path)
+
+    def misfits(self, value: Any, target: Shape) -> list[Violation]:
+        """What keeps a known value from a place in the arguments; at most three of it."""
+        return list(islice(self.validator.evolve(schema=target.schema).iter_errors(value), 3))
+
+
+def prepare(tool: ToolDefinition) -> Checked:
+    """The tool made ready.
+
+    Raises:
+        SchemaError: its schema is none, or refers to something outside itself.
+    """
+    schema = tool.input_schema
+    _Validator.check_schema(schema)
+    validator = _Validator(schema, registry=EMPTY_REGISTRY)  # the default registry would fetch `$ref`s from the network
+    try:
+        next(validator.iter_errors({p.name: Hole() for p in tool.parameters}), None)
+        for parameter in schema["properties"].values():
+            next(validator.evolve(schema=parameter).iter_errors(None), None)
+    except Unresolvable as error:
+        raise SchemaError(str(error)) from None
+    return Checked(tool, shape_of(schema), shape_of(tool.output_schema), validator)
+
+
+def check_arguments(made: Checked, arguments: dict[str, Any], *, place: str, problems: Problems, complete: bool = True) -> None:
+    """Notes what is wrong with the literal parts of the arguments; what is missing only when they are `complete`."""
+    for error in islice(made.validator.iter_errors(arguments), MOST):
+        if complete or error.validator != "required" or error.absolute_path:
+            _note(made, error, place=place, problems=problems)
+
+
+def explain(error: Violation) -> str:
+    """A violation in words, beginning after the name of the place: `is text, but must be a number`."""
+    given = kind_words(frozenset({kind_of(error.instance)}))
+    limit = error.validator_value
+    if error.validator == "type":
+        wanted = frozenset([limit] if isinstance(limit, str) else limit)
+        return f"is {given}, but must be {kind_words(wanted)}"
+    if error.validator in ("enum", "const"):
+        options = limit if error.validator == "enum" else [limit]
+        return f"is {clip(error.instance)}, but must be {listed(map(str, options), last='or')}"
+    words = _BOUNDS.get(str(error.validator))
+    return (
+        words.format(value=clip(error.instance), limit=limit) if words else f"does not fit the tool's schema: {error.message[:200]}"
+    )
+
+
+_BOUNDS = {
+    "minimum": "is {value}, but must be at least {limit}",
+    "maximum": "is {value}, but must be at most {limit}",
+    "exclusiveMinimum": "is {value}, but must be more than {limit}",
+    "exclusiveMaximum": "is {value}, but must be less than {limit}",
+    "multipleOf": "is {value}, but must be a multiple of {limit}",
+    "minLength": "is {value}, but must have at least {limit} characters",
+    "maxLength": "is {value}, but must have at most {limit} characters",
+    "pattern": "is {value}, which does not match the pattern `{limit}`",
+    "minItems": "has too few elements; at least {limit} are needed",
+    "maxItems": "has too many elements; at most {limit} are allowed",
+    "uniqueItems": "holds an element twice",
+    "minProperties": "has too few fields; at least {limit} are needed",
+    "maxProperties": "has too many fields; at most {limit} are allowed",
+}
+
+
+def innermost(error: Violation, root: Any) -> Violation | None:
+    """The violation that says most; None when the plain sentence about kinds does (`must be a number or null`)."""
+    if not error.context:
+        return error
+    fitting = kinds(Shape(error.schema, root))
+    return None if kind_of(error.instance) not in fitting else best_match([error])
+
+
+def _note(made: Checked, error: Violation, *, place: str, problems: Problems) -> None:
+    inner = innermost(error, made.input.root)
+    found = inner or error
+    where = join(place, *found.absolute_path)
+    name = _name(made, found)
+    if found.validator == "required":
+        _note_missing(made, found, where=where, problems=problems)
+    elif found.validator == "additionalProperties":
+        _note_unknown(made, found, where=where, problems=problems)
+    elif inner is None:
+        wanted = describe(Shape(error.schema, made.input.root))
+        given = kind_words(frozenset({kind_of(error.instance)}))
+        problems.add(where, "wrong_type", f"{name} is {given}, but must be {wanted}.", _move(made, found))
+    else:
+        code = "wrong_type" if found.validator == "type" else "bad_value"
+        problems.add(where, code, f"{name} {explain(found)}.", _move(made, found, problems))
+
+
+def _note_missing(made: Checked, error: Violation, *, where: str, problems: Problems) -> None:
+    known = fields(Shape(error.schema, made.input.root))
+    for name in error.validator_value:
+        if name in error.instance:
+            continue
+        wanted = known.get(name, UNKNOWN)
+        about = wanted.schema.get("description") if isinstance(wanted.schema, dict) else None
+        owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
+        note = f" ({' '.join(about.split())[:120].rstrip('.')})" if about else ""
+        problems.add(
+            join(where, name),
+            "missing_argument",
+            f"{owner} needs `{name}`, which is missing.",
+            f"Add `{name}`: {describe(wanted)}{note}.",
+        )
+
+
+def _note_unknown(made: Checked, error: Violation, *, where: str, problems: Problems) -> None:
+    known = list(error.schema.get("properties", {}))
+    for name in error.instance:
+        if name in known:
+            continue
+        owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
+        takes = f"It takes {listed(known)}." if known else "It takes no arguments; leave it out."
+        problems.add(
+            join(where, name), "unknown_argument", f"{owner} takes no `{name}`.", problems.suggest(name, known, otherwise=takes)
+        )
+
+
+def _name(made: Checked, error: Violation) -> str:
+    path = join("", *error.absolute_path)
+    return f"`{path}` of `{made.tool.name}`" if path else f"The input of `{made.tool.name}`"
+
+
+def _move(made: Checked, error: Violation, problems: Problems | None = None) -> str:
+    if problems and error.validator == "enum" and isinstance(error.instance, str):
+        texts = [o for o in error.validator_value if isinstance(o, str)]
+        return problems.suggest(error.instance, texts, otherwise="Use one of these.")
+    if isinstance(error.instance, str) and error.validator == "type" and _reads_as_number(error.instance):
+        return "Write it without quotes."
+    return f"Change the value; `toolweaver tools show {made.tool.name}` says what the tool takes."
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
