@@ -176,7 +176,8 @@ def to_problem(error: ToolWeaverError) -> dict[str, Any]:
 
 def from_problem(problem: Mapping[str, Any]) -> ToolWeaverError:
     """The same class that the server raised, rebuilt from its RFC 9457 problem."""
-    cls = _all(ToolWeaverError).get(str(problem.get("code"))) or _BY_FAMILY.get(str(problem.get("family")), ToolWeaverError)
+    fallback = _BY_FAMILY.get(str(problem.get("family")), ToolWeaverError)
+    cls: type[ToolWeaverError] = _all(ToolWeaverError).get(str(problem.get("code")), fallback)
     rest: dict[str, Any] = {"retryable": bool(problem.get("retryable"))} if issubclass(cls, ToolError) else {}
     detail = problem.get("detail") or problem.get("title")
     return cls(

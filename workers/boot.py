@@ -90,7 +90,7 @@ class Worker:
         pipe = store.redis.pipeline()
         pipe.zadd(WORKERS, {self.id: now + ALIVE_MS})
         pipe.hset(WORKERS_INFO, self.id, info.model_dump_json())
-        stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]  # type: ignore[union-attr]
+        stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
         if stale:
             pipe.zrem(WORKERS, *stale)
             pipe.hdel(WORKERS_INFO, *stale)
@@ -102,9 +102,12 @@ class Worker:
         worker_ready.connect(lambda **_: self.ready(), weak=False)
         worker_shutdown.connect(lambda **_: self.gone(), weak=False)
         self.app.worker_main(
-            ["worker", "-P", self.pool.kind, "-c", str(self.concurrency), "-Q", self.pool.name, "-n", f"{self.pool.name}-{os.getpid()}@%h",
-             "-l", self.settings.log_level, "--without-gossip", "--without-mingle"]
+            ["worker", "-P", self.pool.kind, "-c", str(self.concurrency), "-Q", self.pool.name, *self._flags()]
         )  # fmt: skip
+
+    def _flags(self) -> list[str]:
+        name = f"{self.pool.name}-{os.getpid()}@%h"
+        return ["-n", name, "-l", self.settings.log_level, "--without-gossip", "--without-mingle"]
 
 
 def pool_tools(pool: str) -> ModuleType | None:

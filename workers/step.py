@@ -119,8 +119,8 @@ class Runner:
             return self._execute(claim, context)
         except CallCancelled as error:
             return None if context.cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
-        except (SoftTimeLimitExceeded, TimeoutError) as error:
-            return None if context.cancelled() else _timed_out(claim, error)
+        except (SoftTimeLimitExceeded, TimeoutError):
+            return None if context.cancelled() else _timed_out(claim)
         except ToolError as error:
             return _failed(claim, error)
         except ToolWeaverError as error:
@@ -180,7 +180,9 @@ class Runner:
         if verdict != "ok":
             log.info("outcome refused: %s", verdict, extra=_where(claim, "refused"))
         try:
-            self.publisher.publish(sorted(ready, key=lambda c: c.step), priority=self.store.priority(claim.job) if ready else "normal")
+            self.publisher.publish(
+                sorted(ready, key=lambda c: c.step), priority=self.store.priority(claim.job) if ready else "normal"
+            )
         except (OperationalError, redis.RedisError) as error:
             log.warning("what became ready stays in the outbox: %s", error, extra=_where(claim, "publish_failed"))
         return verdict
@@ -191,7 +193,12 @@ class Runner:
         while True:
             try:
                 return self.store.ledger.complete(
-                    claim, outcome=ending.outcome, payload=ending.payload, delay_s=ending.delay_s, lengths=ending.lengths, large=ending.large
+                    claim,
+                    outcome=ending.outcome,
+                    payload=ending.payload,
+                    delay_s=ending.delay_s,
+                    lengths=ending.lengths,
+                    large=ending.large,
                 )
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 if time.monotonic() > give_up:
@@ -206,7 +213,7 @@ class _NoResults:
     def inputs(self) -> Mapping[str, Any]:
         return {}
 
-    def result(self, call: str) -> Any:
+    def result(self, call: str) -> Any:  # noqa: ARG002 (the protocol's signature)
         return None
 
 
@@ -248,7 +255,7 @@ def _failed(claim: Claim, error: ToolError) -> Ending:
     return Ending(outcomes.FAILED, payload)
 
 
-def _timed_out(claim: Claim, error: BaseException) -> Ending:
+def _timed_out(claim: Claim) -> Ending:
     """A timeout: tried again if that is harmless, else the effect is not known."""
     seconds = claim.spec["timeout_s"]
     timeout = ToolTimeout(

@@ -13,7 +13,9 @@ VISIBILITY_TIMEOUT_S = 6 * 3600  # a backstop only: leases recover calls long be
 
 def make_app(settings: Settings) -> Celery:
     """An app that is configured for the settings' broker."""
-    app = Celery("toolweaver", broker=settings.celery_url, backend="orchestrator.broker.backend:LedgerBackend", set_as_current=False)
+    app = Celery(
+        "toolweaver", broker=settings.celery_url, backend="orchestrator.broker.backend:LedgerBackend", set_as_current=False
+    )
     app.conf.update(
         task_ignore_result=True,
         task_acks_late=True,

@@ -11,7 +11,7 @@ from typing import Any
 from celery.backends.base import Backend
 
 
-class LedgerBackend(Backend):  # type: ignore[misc]
+class LedgerBackend(Backend):
     """Chords without counters and tasks without results."""
 
     supports_autoexpire = True
@@ -37,8 +37,8 @@ class LedgerBackend(Backend):  # type: ignore[misc]
     def remove_pending_result(self, result: Any) -> Any:
         return result
 
-    def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
-        return {}
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing to subscribe to."""
 
     def as_uri(self, include_password: bool = True) -> str:
         return "ledger://"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import redis
 
@@ -14,7 +15,7 @@ class CatalogStore:
     """What every process sees of the tools."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._redis = client
+        self._redis: Any = client  # redis-py types one method for its sync and async client at once
 
     def announce(self, tools: Iterable[ToolDefinition]) -> None:
         """Writes tools; one of the same name is replaced."""
@@ -26,11 +27,11 @@ class CatalogStore:
         """The announced tools over those of `base` (the bundled ones), by name."""
         catalog = ToolCatalog(source="announced", tools=list(base.tools) if base else [])
         rows = self._redis.hgetall(CATALOG)
-        for _, raw in sorted(rows.items()):  # type: ignore[union-attr]
+        for _, raw in sorted(rows.items()):
             catalog.add_tool(ToolDefinition.model_validate_json(raw))
         return catalog
 
     def get(self, name: str) -> ToolDefinition | None:
         """The announced tool of that name, or None."""
         raw = self._redis.hget(CATALOG, name)
-        return ToolDefinition.model_validate_json(raw) if raw else None  # type: ignore[arg-type]
+        return ToolDefinition.model_validate_json(raw) if raw else None

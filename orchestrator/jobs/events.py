@@ -48,7 +48,9 @@ def check_event_id(after: str | None) -> str:
         return START
     time, _, number = after.partition("-")
     if not (time.isdigit() and (number.isdigit() or number == "")):
-        raise RequestError(f"`{after}` is no event's id.", path="Last-Event-ID", next="Pass back the `id` of the last event that you saw.")
+        raise RequestError(
+            f"`{after}` is no event's id.", path="Last-Event-ID", next="Pass back the `id` of the last event that you saw."
+        )
     return f"{time}-{number or 0}"
 
 

@@ -85,7 +85,7 @@ class Ledger:
     """The scripts as methods. All are safe to repeat: a second answer changes nothing."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.redis = client
+        self.redis: Any = client  # redis-py types one method for its sync and async client at once
         self.settings = settings
         self._scripts = Scripts(client, LUA)
 
@@ -168,15 +168,17 @@ class Ledger:
         """Ends a job that cannot go on; the status that it had before."""
         return str(self._run("end", job, self.queues(job), ["failed", error]).decode())
 
-    def resolve(self, job: str, call: str, *, happened: bool, value: bytes, lengths: Mapping[str, int]) -> tuple[str, list[ReadyCall]]:
+    def resolve(
+        self, job: str, call: str, *, happened: bool, value: bytes, lengths: Mapping[str, int]
+    ) -> tuple[str, list[ReadyCall]]:
         """Settles an unknown call; the verdict and the calls to publish."""
         queues = self.queues(job)
         args = [call, "happened" if happened else "retry", value, _json(lengths) if lengths else ""]
         answer = self._run("resolve", job, queues, args)
         return answer[0].decode(), self._ready(job, queues, answer[1])
 
-    def retry(self, job: str, rows: Sequence[tuple[str, int]]) -> tuple[str, list[ReadyCall]]:
-        """Goes on from what did not succeed; `rows` are `(step, dependencies)` in topological order."""
+    def retry(self, job: str, rows: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> tuple[str, list[ReadyCall]]:
+        """Goes on from what did not succeed; `rows` are `(step, barriers, aligned)` in topological order."""
         queues = self.queues(job)
         answer = self._run("retry", job, queues, [_json(rows)])
         return answer[0].decode(), self._ready(job, queues, answer[1])
@@ -184,11 +186,11 @@ class Ledger:
     def queues(self, job: str) -> tuple[str, ...]:
         """The queues that a started job uses."""
         raw = self.redis.hget(self.keys(job).state, "qs")
-        return tuple(json.loads(raw)) if raw else ()  # type: ignore[arg-type]
+        return tuple(json.loads(raw)) if raw else ()
 
     def now_ms(self) -> int:
         """The ledger's clock."""
-        seconds, micros = self.redis.time()  # type: ignore[misc]
+        seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
     def _run(self, name: str, job: str, queues: Sequence[str], args: Sequence[Any], extra: Sequence[str] = ()) -> Any:

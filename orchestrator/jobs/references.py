@@ -37,7 +37,11 @@ def pick(value: Any, path: tuple[str | int, ...]) -> Any:
             value = value[part]
         except (KeyError, IndexError, TypeError):
             where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path[: at + 1])
-            known = f"there are {', '.join(sorted(map(str, value)))}" if isinstance(value, dict) else f"the value is a {type(value).__name__}"
+            known = (
+                f"there are {', '.join(sorted(map(str, value)))}"
+                if isinstance(value, dict)
+                else f"the value is a {type(value).__name__}"
+            )
             raise ToolError(f"there is nothing at `{where}`; {known}", code="bad_reference") from None
     return value
 

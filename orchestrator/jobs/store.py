@@ -27,6 +27,7 @@ from orchestrator.models.job import (
     JobStatus,
     JobView,
     Priority,
+    StepState,
     StepView,
 )
 from orchestrator.models.plan import Plan, Step
@@ -43,7 +44,7 @@ _STATES = {
     "k": CallState.SKIPPED,
     "u": CallState.UNKNOWN,
 }
-_STEP_STATES = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
+_STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
 _META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un", "qs")
 _CHUNK = 2_000
 
@@ -83,7 +84,7 @@ class JobStore:
     """Jobs of all tenants; each method sees only those of the tenant that it is given."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.redis = client
+        self.redis: Any = client  # redis-py types one method for its sync and async client at once
         self.settings = settings
         self.ledger = Ledger(client, settings)
         self._plan = lru_cache(maxsize=256)(self._load_plan)
@@ -123,7 +124,7 @@ class JobStore:
         known = self.redis.get(place)
         if known is None:  # it expired just now
             return job
-        known_job, _, known_body = bytes(known).decode().partition(" ")  # type: ignore[arg-type]
+        known_job, _, known_body = bytes(known).decode().partition(" ")
         if known_body != body:
             raise Conflict(
                 f"The idempotency key `{key}` was used for {known_job} with another body.", next="Use a new key for a new request."
@@ -146,7 +147,7 @@ class JobStore:
             steps=steps,
             unknown=unknown,
             error=self._job_error(job_id, steps, meta),
-            cursor=newest[0][0].decode() if newest else None,  # type: ignore[index]
+            cursor=newest[0][0].decode() if newest else None,
         )
 
     def status(self, job_id: str, *, tenant: str = "default") -> JobStatus:
@@ -172,7 +173,7 @@ class JobStore:
 
     def inputs(self, job_id: str) -> dict[str, Any]:
         """The job's inputs with the plan's defaults."""
-        return dict(json.loads(self.redis.hget(self.ledger.keys(job_id).data, "inputs") or b"{}"))  # type: ignore[arg-type]
+        return dict(json.loads(self.redis.hget(self.ledger.keys(job_id).data, "inputs") or b"{}"))
 
     def steps_result(self, job_id: str) -> dict[str, Any]:
         """The results by step id, as far as there are any; a map's keep their positions."""
@@ -183,7 +184,8 @@ class JobStore:
         values = dict(zip(calls, self.values(job_id, calls), strict=True))
         mapped = {s.id for s in plan.steps if s.map is not None}
         return {
-            step: [values[f"{step}#{i}"] for i in range(n)] if step in mapped else values.get(f"{step}#0") for step, n in wanted.items()
+            step: [values[f"{step}#{i}"] for i in range(n)] if step in mapped else values.get(f"{step}#0")
+            for step, n in wanted.items()
         }
 
     def result(self, job_id: str, *, tenant: str = "default") -> JobResult:
@@ -197,13 +199,13 @@ class JobStore:
             errors=tuple(self._errors(job_id, self._plan(job_id))),
         )
 
-    def values(self, job_id: str, calls: Sequence[str]) -> list[Any]:
+    def values(self, job_id: str, calls: Sequence[str]) -> Sequence[Any]:
         """The results of calls, None where there is none."""
         keys = self.ledger.keys(job_id)
         fields = self._hmget(keys.data, [f"r:{c}" for c in calls])
         digests = sorted({d for f in fields if f is not None and (d := large_reference(f))})
-        large = dict(zip(digests, self._hmget(keys.big, digests), strict=True))
-        return [decode(f, large) for f in fields]  # type: ignore[arg-type]
+        large = {d: v for d, v in zip(digests, self._hmget(keys.big, digests), strict=True) if v is not None}
+        return [decode(f, large) for f in fields]
 
     def calls(
         self,
@@ -214,7 +216,7 @@ class JobStore:
         state: CallState | None = None,
         limit: int = 1_000,
         cursor: str | None = None,
-    ) -> list[CallView]:
+    ) -> Sequence[CallView]:
         """The calls that were released, in the order of steps and positions, after `cursor` (a call's id)."""
         meta = self._meta(job_id, tenant)
         steps = [s for s in self._plan(job_id).steps if step is None or s.id == step]
@@ -276,12 +278,12 @@ class JobStore:
             raise Conflict(f"Job {job_id} has already {before}; there is nothing to cancel.")
         return self.view(job_id, tenant=tenant)
 
-    def workers(self) -> list[WorkerInfo]:
+    def workers(self) -> Sequence[WorkerInfo]:
         """The workers that are alive, by pool."""
         now = self.ledger.now_ms()
-        alive = {w.decode() for w in self.redis.zrangebyscore(WORKERS, now, "+inf")}  # type: ignore[union-attr]
+        alive = {w.decode() for w in self.redis.zrangebyscore(WORKERS, now, "+inf")}
         infos = self.redis.hgetall(WORKERS_INFO)
-        rows = [WorkerInfo.model_validate_json(v) for k, v in infos.items() if k.decode() in alive]  # type: ignore[union-attr]
+        rows = [WorkerInfo.model_validate_json(v) for k, v in infos.items() if k.decode() in alive]
         return sorted(rows, key=lambda w: (w.pool, w.id))
 
     def stored_value(self, value: Any) -> bytes:
@@ -297,13 +299,13 @@ class JobStore:
 
     def _text(self, job_id: str, field: str) -> str:
         raw = self.redis.hget(self.ledger.keys(job_id).state, field)
-        return bytes(raw).decode() if raw is not None else ""  # type: ignore[arg-type]
+        return bytes(raw).decode() if raw is not None else ""
 
     def _load_plan(self, job_id: str) -> Plan:
         raw = self.redis.hget(self.ledger.keys(job_id).data, "plan")
         if raw is None:
             raise NotFound(f"There is no job `{job_id}`.")
-        return Plan.model_validate_json(raw)  # type: ignore[arg-type]
+        return Plan.model_validate_json(raw)
 
     def _find(self, job_id: str, tenant: str) -> _Meta | None:
         raw = self._hmget(self.ledger.keys(job_id).state, _META)
@@ -344,17 +346,17 @@ class JobStore:
         running = self._running(job_id, [s for s in plan.steps if got[f"t:{s.id}"] == b"r"])
         for s in plan.steps:
             number = {p: int(got[f"{p}:{s.id}"] or 0) for p in "kfz"}
-            state = _STEP_STATES.get((got[f"t:{s.id}"] or b"").decode(), "pending")
+            state: StepState = _STEP_STATES.get((got[f"t:{s.id}"] or b"").decode(), "pending")
             if state in ("running", "pending") and meta.status in FINAL_STATUSES:
                 state = "cancelled"
             facts = json.loads(got[f"s:{s.id}"] or b"{}")
             queue = queues[facts["q"]] if facts else ""
-            total = int(got[f"n:{s.id}"]) if got[f"n:{s.id}"] is not None else (None if s.map else 1)  # type: ignore[arg-type]
+            total = int(raw) if (raw := got[f"n:{s.id}"]) is not None else (None if s.map else 1)
             yield StepView(
                 id=s.id,
                 tool=s.tool,
                 queue=queue,
-                state=state,  # type: ignore[arg-type]
+                state=state,
                 total=total,
                 done=number["k"],
                 failed=number["f"],
@@ -397,7 +399,7 @@ class JobStore:
         state, data = self.ledger.keys(job_id).state, self.ledger.keys(job_id).data
         job_error = self.redis.hget(data, "error")
         if job_error is not None:
-            yield ErrorInfo.model_validate_json(job_error)  # type: ignore[arg-type]
+            yield ErrorInfo.model_validate_json(job_error)
         for step, total in zip(plan.steps, self._hmget(state, [f"n:{s.id}" for s in plan.steps]), strict=True):
             names = [f"{step.id}#{i}" for i in range(max(1, int(total or 0)))]
             for low in range(0, len(names), _CHUNK):
@@ -415,7 +417,7 @@ class JobStore:
             return None
         raw = self.redis.hget(self.ledger.keys(job_id).data, "error")
         if raw is not None:
-            return ErrorInfo.model_validate_json(raw)  # type: ignore[arg-type]
+            return ErrorInfo.model_validate_json(raw)
         failed = {s.id for s in steps if s.state == "failed"}
         plan = self._plan(job_id)
         return next(self._errors(job_id, plan.model_copy(update={"steps": tuple(s for s in plan.steps if s.id in failed)})), None)
@@ -427,12 +429,12 @@ class JobStore:
     def _newest_of(self, index: str, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
         high = before[0] if before else "+inf"
         at = 0
-        while rows := self.redis.zrange(index, high, "-inf", byscore=True, desc=True, offset=at, num=200, withscores=True):  # type: ignore[arg-type]
-            for raw, score in rows:  # type: ignore[union-attr]
+        while rows := self.redis.zrange(index, high, "-inf", byscore=True, desc=True, offset=at, num=200, withscores=True):
+            for raw, score in rows:
                 row = (int(score), raw.decode())
                 if before is None or row < before:
                     yield row
-            at += len(rows)  # type: ignore[arg-type]
+            at += len(rows)
 
     @staticmethod
     def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
@@ -445,5 +447,5 @@ class JobStore:
             )
         return int(score), job
 
-    def _hmget(self, key: str, fields: Sequence[str]) -> list[bytes | None]:
-        return list(self.redis.hmget(key, list(fields))) if fields else []  # type: ignore[arg-type]
+    def _hmget(self, key: str, fields: Sequence[str]) -> Sequence[bytes | None]:
+        return tuple(self.redis.hmget(key, fields)) if fields else ()

@@ -32,7 +32,9 @@ def encode(value: Any, *, inline_bytes: int, max_bytes: int) -> Stored:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise ToolError(f"the result is no JSON value: {error}", code="bad_output", next="return dicts, lists, strings, numbers") from None
+        raise ToolError(
+            f"the result is no JSON value: {error}", code="bad_output", next="return dicts, lists, strings, numbers"
+        ) from None
     if len(text) > max_bytes:
         raise ToolError(
             f"the result is {len(text) / MIB:.1f} MiB; the limit `result_max_bytes` is {max_bytes / MIB:.0f} MiB",

@@ -40,6 +40,7 @@ class CallState(StrEnum):
     UNKNOWN = "unknown"
 
 
+StepState = Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
 Priority = Literal["interactive", "normal", "batch"]
 
 
@@ -67,7 +68,7 @@ class StepView(_Wire):
     id: str
     tool: str
     queue: str
-    state: Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
+    state: StepState
     total: int | None = Field(default=None, description="number of calls; None until the list of a map is known")
     done: int = Field(default=0, description="calls that ended, however")
     failed: int = 0

@@ -74,9 +74,9 @@ class HealthCheck(_Answer):
 
 
 class Health(_Answer):
-    """Whether the API can serve: `down` when something that it needs does not answer."""
+    """Whether the platform can take jobs: `degraded` without workers, `down` without its store."""
 
-    status: Literal["ok", "down"]
+    status: Literal["ok", "degraded", "down"]
     version: str
     timestamp: datetime
     checks: dict[str, HealthCheck]

@@ -80,7 +80,9 @@ class ToolDefinition(BaseModel):
     @classmethod
     def _few_examples(cls, examples: tuple[ToolExample, ...]) -> tuple[ToolExample, ...]:
         if len(examples) > MAX_EXAMPLES:
-            raise ValueError(f"a tool has at most {MAX_EXAMPLES} examples, this one has {len(examples)}; keep the most different ones")
+            raise ValueError(
+                f"a tool has at most {MAX_EXAMPLES} examples, this one has {len(examples)}; keep the most different ones"
+            )
         return examples
 
     @model_validator(mode="after")

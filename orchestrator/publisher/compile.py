@@ -102,7 +102,12 @@ def _row(
         "tool": step.tool,
         "rm": retry.max,
     }
-    optional = {"run": step.on_skip == "run", "m": str(node.root) if node.root else None, "ls": listed, "wl": next(iter(whole_roots), None)}
+    optional = {
+        "run": step.on_skip == "run",
+        "m": str(node.root) if node.root else None,
+        "ls": listed,
+        "wl": next(iter(whole_roots), None),
+    }
     spec = {
         "tool": step.tool,
         "hash": tool.content_hash,
@@ -137,4 +142,3 @@ def _mode(graph: Graph, node: Node, name: str) -> str:
 def _also_listed(node: Node, name: str) -> bool:
     """An aligned step whose whole list is named too (`step:a` and `step:a[*]`)."""
     return any(r.whole and r.name == name for _, r in references(node.step)) and name in node.aligned
-

@@ -56,7 +56,7 @@ class Control:
             Conflict: the job has not ended, or all of it succeeded.
         """
         plan = self.store.plan(job_id, tenant=tenant)
-        rows = [(n, len(node.barrier) + len(node.aligned)) for n, node in build_graph(plan).nodes.items()]
+        rows = [(n, node.barrier, node.aligned) for n, node in build_graph(plan).nodes.items()]
         verdict, calls = self.store.ledger.retry(job_id, rows)
         if verdict.startswith("job "):
             raise Conflict(f"Job {job_id} is {verdict[4:]}; only a failed or cancelled job, or one with errors, is retried.")
@@ -80,7 +80,7 @@ class Control:
         if not happened and result is not None:
             raise RequestError("A call that is tried again brings its own result.", path="result", next="Leave `result` out.")
         raw = self.store.redis.hget(self.store.ledger.keys(job_id).state, f"x:{step}")
-        takes: Sequence[Sequence[Any]] = json.loads(raw).get("lens", []) if raw else []  # type: ignore[arg-type]
+        takes: Sequence[Sequence[Any]] = json.loads(raw).get("lens", []) if raw else []
         lengths = lengths_for(takes, index=int(call.rpartition("#")[2]), result=result)
         value = self.store.stored_value(result)
         verdict, calls = self.store.ledger.resolve(job_id, call, happened=happened, value=value, lengths=lengths)

@@ -42,14 +42,16 @@ class Publisher:
     def wake_planner(self, job: str) -> None:
         """Tells the planner that a job was accepted."""
         try:
-            self.app.send_task(PLAN_JOB, (job,), queue=PLANNER, task_id=f"{job}:plan", priority=PRIORITIES["interactive"], retry=False)
+            self.app.send_task(
+                PLAN_JOB, (job,), queue=PLANNER, task_id=f"{job}:plan", priority=PRIORITIES["interactive"], retry=False
+            )
         except self.app.connection_for_write().connection_errors as error:
-            raise BackendError(f"The broker does not answer: {error}", next="Is the platform up? `toolweaver doctor` tells.") from error
+            raise BackendError(
+                f"The broker does not answer: {error}", next="Is the platform up? `toolweaver doctor` tells."
+            ) from error
 
 
-def send_chord(
-    app: Celery, job: str, step: str, *, members: Sequence[ReadyCall], priority: Priority, producer: object
-) -> None:
+def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall], priority: Priority, producer: object) -> None:
     """One step as a Celery chord. `chord.apply_async(producer=)` drops the producer, so the header is frozen and sent."""
     gid = f"{job}:{step}"
     canvas = chord(

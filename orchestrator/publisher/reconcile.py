@@ -29,7 +29,6 @@ from orchestrator.state.keys import Shard, all_shards
 log = logging.getLogger(__name__)
 
 BATCH = 500
-NO_WORKER_AFTER_MS = 1_000
 
 _LEAD = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -92,21 +91,21 @@ class Reconciler:
         repairs.lost += self._repair(self._due(shard.leases, now), "lost")
         repairs.due += self._repair(self._due(shard.timers, now), "due")
         grace = int(self.store.settings.grace_s * 1000)
-        for raw in self.store.redis.smembers(shard.queues):  # type: ignore[union-attr]
+        for raw in self.store.redis.smembers(shard.queues):
             queue = raw.decode()
             repairs.queued += self._repair(self._suspects(shard, queue, now - grace), "queued")
             self._say_whether_served(shard, queue, now)
         repairs.planner += self._wake_planner(shard, now - grace)
 
     def _due(self, key: str, now: int) -> Iterator[tuple[str, str, int, int]]:
-        rows: Any = self.store.redis.zrange(key, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)  # type: ignore[arg-type]
+        rows: Any = self.store.redis.zrange(key, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)
         for raw, score in rows:
             job, call, attempt = raw.decode().split("|")
             yield job, call, int(attempt), int(score)
 
     def _suspects(self, shard: Shard, queue: str, before: int) -> Iterator[tuple[str, str, int, int]]:
         if self._backlog(queue):
-            before = min(before, int(self.store.redis.hget(shard.marks, queue) or 0) - int(self.store.settings.grace_s * 1000))  # type: ignore[arg-type]
+            before = min(before, int(self.store.redis.hget(shard.marks, queue) or 0) - int(self.store.settings.grace_s * 1000))
         yield from self._due(shard.queued(queue), before)
 
     def _backlog(self, queue: str) -> int:
@@ -130,7 +129,7 @@ class Reconciler:
         return repaired
 
     def _wake_planner(self, shard: Shard, before: int) -> int:
-        rows: Any = self.store.redis.zrange(shard.accepted, "-inf", before, byscore=True, offset=0, num=BATCH)  # type: ignore[arg-type]
+        rows: Any = self.store.redis.zrange(shard.accepted, "-inf", before, byscore=True, offset=0, num=BATCH)
         if not rows or self._backlog(PLANNER):
             return 0
         for raw in rows:
@@ -144,7 +143,7 @@ class Reconciler:
             for job, field_name in [key for key in self._idle_said if key[1].endswith(f":{queue}")]:
                 self._forget(job, field_name)
             return
-        for job, call, _, _ in self._due(shard.queued(queue), now - NO_WORKER_AFTER_MS):
+        for job, call, _, _ in self._due(shard.queued(queue), now - int(self.store.settings.grace_s * 500)):
             self._say_idle(job, call.rpartition("#")[0], queue)
 
     def _say_idle(self, job: str, step: str, queue: str) -> None:

