@@ -1,0 +1,318 @@
+"""Fetches the image that a URI names, past a guard: allowed folders, public addresses, bounded bytes and pixels.
+
+A host is resolved once and the connection goes to the address that was checked, for every hop of a redirect, so that
+a name that changes its answer between check and use gains nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import ipaddress
+import os
+import socket
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
+
+import httpx
+from PIL import Image, ImageOps
+
+from orchestrator.errors import ToolError
+from orchestrator.settings import Settings
+
+DATA = Path(__file__).parent / "data"
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+MAX_PIXELS = 40_000_000
+MAX_REDIRECTS = 5
+CONNECT_S, FETCH_S = 5.0, 30.0
+_RETRYABLE_STATUS = frozenset({408, 425, 429})
+
+
+def bundled_images() -> list[str]:
+    """The names that `bundled:<name>` takes."""
+    return sorted(p.stem for p in DATA.glob("*.png"))
+
+
+def load_image(uri: str, settings: Settings) -> Image.Image:
+    """The image that a `bundled:`, `data:`, `file:`, `http:` or `https:` URI names: upright, RGB, on white.
+
+    Raises:
+        ToolError: `bad_uri`, `forbidden`, `not_found`, `empty_file`, `not_an_image`, `corrupt_image`, `too_large`,
+            `http_error`; `unreachable` (and a server's 5xx) is retryable.
+    """
+    return decode(fetch(uri, settings), short(uri))
+
+
+def short(uri: str) -> str:
+    """The URI as messages show it: without credentials and query, without the bytes of a `data:` URI."""
+    if uri.startswith("data:"):
+        return uri.partition(",")[0][:60] + ",..."
+    try:
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return uri[:200]
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"[:200] if parts.netloc else uri[:200]
+
+
+def fetch(uri: str, settings: Settings) -> bytes:
+    """The bytes that the URI names, at most `settings.fetch_max_bytes` of them."""
+    scheme, colon, rest = uri.partition(":")
+    match scheme.lower() if colon else "":
+        case "bundled":
+            data = _bundled(rest, settings)
+        case "data":
+            data = _data(uri, settings)
+        case "file":
+            data = _file(uri, settings)
+        case "http" | "https":
+            data = _http(uri, settings)
+        case _:
+            raise _bad(uri, "is no address of an image")
+    if not data:
+        raise ToolError(f"`{short(uri)}` is empty", code="empty_file", path="image_uri", next="Send the image again.")
+    return data
+
+
+def _bad(uri: str, what: str) -> ToolError:
+    return ToolError(
+        f"`{short(uri)}` {what}",
+        code="bad_uri",
+        path="image_uri",
+        next="Write https://..., file:///path/image.png, data:image/png;base64,... or bundled:<name>.",
+    )
+
+
+def _too_large(uri: str, settings: Settings) -> ToolError:
+    return ToolError(
+        f"`{short(uri)}` is larger than {settings.fetch_max_bytes:,} bytes",
+        code="too_large",
+        path="image_uri",
+        next="Send a smaller image, or raise TOOLWEAVER_FETCH_MAX_BYTES.",
+    )
+
+
+def _bundled(name: str, settings: Settings) -> bytes:
+    names = bundled_images()
+    if name.removesuffix(".png") not in names:
+        raise ToolError(
+            f"there is no bundled image `{name}`", code="not_found", path="image_uri", next=f"There are: {', '.join(names)}."
+        )
+    return _read(DATA / f"{name.removesuffix('.png')}.png", f"bundled:{name}", settings)
+
+
+def _data(uri: str, settings: Settings) -> bytes:
+    head, comma, body = uri.partition(",")
+    if not comma:
+        raise _bad(uri, "has no comma before its data")
+    if len(body) > settings.fetch_max_bytes * 3:  # three characters a byte is the longest spelling
+        raise _too_large(uri, settings)
+    try:
+        data = base64.b64decode(unquote(body), validate=True) if head.endswith(";base64") else unquote_to_bytes(body)
+    except (binascii.Error, ValueError):
+        raise _bad(uri, "is no valid base64") from None
+    if len(data) > settings.fetch_max_bytes:
+        raise _too_large(uri, settings)
+    return data
+
+
+def _file(uri: str, settings: Settings) -> bytes:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or "\0" in unquote(parts.path):
+        raise _bad(uri, "names no file of this machine by its whole path")
+    path = Path(unquote(parts.path)).resolve()
+    roots = [r.expanduser().resolve() for r in (*settings.file_roots, DATA)]
+    if not any(path.is_relative_to(root) for root in roots):
+        raise ToolError(
+            f"`{short(uri)}` lies outside the folders that may be read",
+            code="forbidden",
+            path="image_uri",
+            next="Add its folder to TOOLWEAVER_FILE_ROOTS.",
+        )
+    return _read(path, uri, settings)
+
+
+def _read(path: Path, uri: str, settings: Settings) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe put in its place must not hang us
+    except OSError as error:
+        raise ToolError(
+            f"`{short(uri)}` cannot be opened: {error.strerror}",
+            code="not_found",
+            path="image_uri",
+            next="Check the path and its permissions.",
+        ) from None
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ToolError(f"`{short(uri)}` is no file", code="not_found", path="image_uri", next="Name a file.")
+        if status.st_size > settings.fetch_max_bytes:
+            raise _too_large(uri, settings)
+        return file.read(settings.fetch_max_bytes)
+
+
+def _http(uri: str, settings: Settings) -> bytes:
+    deadline = time.monotonic() + FETCH_S
+    with (
+        httpx.Client(timeout=httpx.Timeout(10.0, connect=CONNECT_S), trust_env=False, follow_redirects=False) as client,
+        _unreachable(uri),
+    ):
+        url = _parse(uri)
+        for _ in range(MAX_REDIRECTS + 1):
+            request = _request(client, url, settings)
+            response = client.send(request, stream=True)
+            try:
+                if not response.has_redirect_location:
+                    return _body(response, uri=uri, settings=settings, deadline=deadline)
+                url = _parse(str(url.join(response.headers["location"])))
+            finally:
+                response.close()
+    raise ToolError(
+        f"`{short(uri)}` redirects more than {MAX_REDIRECTS} times",
+        code="http_error",
+        path="image_uri",
+        next="Name the final address.",
+    )
+
+
+def _parse(uri: str) -> httpx.URL:
+    try:
+        url = httpx.URL(uri)
+    except httpx.InvalidURL:
+        raise _bad(uri, "is no valid URL") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise _bad(uri, "is no http(s) URL with a host")
+    return url
+
+
+@contextmanager
+def _unreachable(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TransportError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise ToolError(
+            f"`{short(uri)}` cannot be reached: {reason}",
+            code="unreachable",
+            retryable=True,
+            path="image_uri",
+            next="Check the address and that its server is up.",
+        ) from None
+
+
+def _request(client: httpx.Client, url: httpx.URL, settings: Settings) -> httpx.Request:
+    """A request to the checked address itself; name and certificate stay those of the host."""
+    address = checked_address(url.host, url.port or (443 if url.scheme == "https" else 80), settings)
+    headers = {"Host": url.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "toolweaver"}
+    return client.build_request("GET", url.copy_with(host=address), headers=headers, extensions={"sni_hostname": url.host})
+
+
+def checked_address(host: str, port: int, settings: Settings) -> str:
+    """The address to connect to for a host: resolved once, and public unless `settings.fetch_hosts` names the host.
+
+    Raises:
+        ToolError: `forbidden`.
+        OSError: the name cannot be resolved.
+    """
+    found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    trusted = host.lower() in {h.lower() for h in settings.fetch_hosts}
+    if not trusted and (private := [a for a in found if not is_public(a)]):
+        raise ToolError(
+            f"`{host}` is at {private[0]}, which is no public address",
+            code="forbidden",
+            path="image_uri",
+            next="Add the host to TOOLWEAVER_FETCH_HOSTS if it may be fetched from.",
+        )
+    return found[0].partition("%")[0]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is on the public internet, and does not wrap one that is not."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if embedded is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
+    return ip.is_global and not ip.is_multicast
+
+
+def _body(response: httpx.Response, *, uri: str, settings: Settings, deadline: float) -> bytes:
+    status = response.status_code
+    if status != httpx.codes.OK:
+        raise ToolError(
+            f"`{short(uri)}` answered {status} {response.reason_phrase}".rstrip(),
+            code="http_error",
+            retryable=status >= 500 or status in _RETRYABLE_STATUS,
+            path="image_uri",
+            next="Check the address.",
+        )
+    if int(response.headers.get("content-length", "0") or 0) > settings.fetch_max_bytes:
+        raise _too_large(uri, settings)
+    data = bytearray()
+    for chunk in response.iter_raw():  # raw: nothing is unpacked, so nothing grows
+        data += chunk
+        if len(data) > settings.fetch_max_bytes:
+            raise _too_large(uri, settings)
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout(f"not done after {FETCH_S:g} s")
+    return bytes(data)
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """The picture in the bytes: turned upright as its EXIF says, RGB, transparency on white.
+
+    Raises:
+        ToolError: `not_an_image`, `corrupt_image` or `too_large`.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(name) from None
+    except (OSError, ValueError, SyntaxError, struct.error):
+        raise _no_image(data, name) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_many_pixels(name)
+    try:
+        upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
+        raise ToolError(
+            f"`{name}` is a damaged {image.format} image: {error}",
+            code="corrupt_image",
+            path="image_uri",
+            next="Send the image again.",
+        ) from None
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright).convert("RGB")
+
+
+def _too_many_pixels(name: str) -> ToolError:
+    return ToolError(
+        f"`{name}` has more than {MAX_PIXELS:,} pixels", code="too_large", path="image_uri", next="Send it at a lower resolution."
+    )
+
+
+def _no_image(data: bytes, name: str) -> ToolError:
+    known = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP", b"GIF8": "GIF"}
+    kind = next((k for magic, k in known.items() if data.startswith(magic)), None)
+    if kind:
+        return ToolError(
+            f"`{name}` is a damaged {kind} image", code="corrupt_image", path="image_uri", next="Send the image again."
+        )
+    what = "a text file" if _is_text(data[:4096]) else "no image of a known format"
+    return ToolError(f"`{name}` is {what}", code="not_an_image", path="image_uri", next=f"Send one of {', '.join(FORMATS)}.")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return data.decode("utf-8", errors="strict").isprintable() or b"\0" not in data
+    except UnicodeDecodeError:
+        return False
