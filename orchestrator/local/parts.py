@@ -12,27 +12,30 @@ from orchestrator.broker.queues import POOLS
 from orchestrator.errors import BackendError, RequestError
 from orchestrator.extras import install_command, missing_packages
 from orchestrator.local.home import Home
-from orchestrator.local.processes import MARK, mark
+from orchestrator.local.processes import mark
 from orchestrator.local.server import server_command
 from orchestrator.local.supervisor import ChildSpec
+from orchestrator.models.platform import MARK
 from orchestrator.settings import Settings
 
 PORTS_TRIED = 50
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
 
 
-def check_pools(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def check_pools(names: Sequence[str], *, own: bool = False) -> tuple[list[str], list[str]]:
     """The pools that can run here, and a line for each that cannot, with what installs it.
+
+    `own` allows other names than the bundled ones: pools of the user's tools.
 
     Raises:
         RequestError: there is no pool of that name.
     """
     able, lines = [], []
     for name in names:
-        if name not in POOLS:
+        if name not in POOLS and not own:
             near = "".join(f"Did you mean `{n}`? " for n in get_close_matches(name, POOLS, n=1))
             raise RequestError(f"there is no pool `{name}`", next=f"{near}The pools are {', '.join(POOLS)}.")
-        extra = POOLS[name].extra
+        extra = POOLS[name].extra if name in POOLS else None
         if extra and (missing := missing_packages(extra)):
             lines.append(f"pool {name} is not started: {', '.join(missing)} not installed; run `{install_command(extra)}`")
         else:
@@ -40,7 +43,7 @@ def check_pools(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return able, lines
 
 
-def free_port(host: str, first: int) -> int:
+def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
     """The first free port from `first` on.
 
     Raises:
@@ -55,7 +58,8 @@ def free_port(host: str, first: int) -> int:
                 continue
             return port
     raise BackendError(
-        f"no port from {first} to {first + PORTS_TRIED - 1} is free on {host}", next="Set TOOLWEAVER_API_PORT to another one."
+        f"no port from {first} to {first + PORTS_TRIED - 1} is free on {host}",
+        next=f"Set TOOLWEAVER_{setting.upper()} to another one.",
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-MARK = "TOOLWEAVER_SUPERVISED"  # environment of every descendant: "<pid of the supervisor>@<home>"
+from orchestrator.models.platform import MARK
+
 _PR_SET_PDEATHSIG = 1
 
 

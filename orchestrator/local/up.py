@@ -75,7 +75,7 @@ def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None])
     """
     home = Home(settings.home)
     home.make()
-    able, lines = parts.check_pools(wanted.pools)
+    able, lines = parts.check_pools(wanted.pools, own=bool(settings.tools))
     with _only_one(home), _guard(home):
         say_all(lines)
         _clear_away(home)
@@ -136,18 +136,19 @@ def _clear_away(home: Home) -> None:
 
 def _prepare(settings: Settings, wanted: Wanted, *, home: Home, pools: list[str]) -> _Run:
     redis_url = settings.redis_url or home.redis_url
-    api_port = _moved_on("API", settings.api_host, settings.api_port)
-    flower_port = _moved_on("Flower", settings.api_host, settings.flower_port) if wanted.flower else None
+    api_port = _moved_on(settings, "api_port")
+    flower_port = _moved_on(settings, "flower_port") if wanted.flower else None
     env = parts.environment(home, settings, redis_url=redis_url, api_port=api_port)
     supervisor = Supervisor(home, env=env, say=say)
     signals = Signals(watch=sys.stdin.fileno() if wanted.until_stdin_ends else None)
     return _Run(settings, wanted, home, supervisor, signals, redis_url, api_port, pools, flower_port)
 
 
-def _moved_on(name: str, host: str, wanted: int) -> int:
-    port = parts.free_port(host, wanted)
+def _moved_on(settings: Settings, setting: str) -> int:
+    wanted: int = getattr(settings, setting)
+    port = parts.free_port(settings.api_host, wanted, setting=setting)
     if port != wanted:
-        say(f"port {wanted} is busy: {name} listens on {port}")
+        say(f"port {wanted} is busy: {setting} is {port}")
     return port
 
 
@@ -206,20 +207,16 @@ def _give_up(run: _Run, missing: Sequence[str], *, late: bool) -> None:
 
 
 def not_ready(api_url: str, supervisor: Supervisor, pools: Sequence[str]) -> list[str]:
-    """The parts that do not answer yet: the API by its health, the pools by their announcement, the planner by both."""
+    """The parts that do not answer yet: the API by its health, the pools by their announcement, the planner by its being there."""
     try:
         with httpx.Client(base_url=api_url, timeout=2.0, trust_env=False) as client:
             if client.get("/health").status_code != httpx.codes.OK:
                 return ["api"]
-            answer = client.get("/v1/workers").raise_for_status().json()
+            announced = {worker["pid"] for worker in client.get("/v1/workers").raise_for_status().json()}
     except (httpx.HTTPError, ValueError):
         return ["api"]
-    pids = {w["pool"]: {x["pid"] for x in answer if x["pool"] == w["pool"]} for w in answer}
-    return [p for p in ("planner", *pools) if not _announced(supervisor.children[p], pids.get(p, set()))]
-
-
-def _announced(child: Child, pids: set[int]) -> bool:
-    return child.process is not None and child.process.pid in pids
+    pids = {name: child.process.pid for name, child in supervisor.children.items() if child.process is not None}
+    return [p for p in pools if pids.get(p) not in announced] + [p for p in ("planner",) if p not in pids]
 
 
 def _describe(run: _Run) -> Platform:

@@ -9,6 +9,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE_NAME = "platform.json"
+MARK = "TOOLWEAVER_SUPERVISED"  # in the environment of every process of a platform: "<pid of its supervisor>@<home>"
 
 
 class Platform(BaseModel):

@@ -18,6 +18,7 @@ from orchestrator.errors import BackendError, Conflict
 from orchestrator.local import processes
 from orchestrator.local.home import SOCKET_PATH_MAX, Home
 from orchestrator.local.server import EmbeddedServer, answers, find_orphan, note_pid, server_command, stop_orphan
+from orchestrator.models.platform import MARK
 from tests.support import wait_until
 
 pytestmark = pytest.mark.integration
@@ -191,8 +192,8 @@ def test_stop_kills_a_server_that_does_not_listen(tmp_path: Path) -> None:
 
 def test_the_sweep_finds_what_carries_the_mark_and_nothing_else(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import signal; signal.pause()"]
-    mine = subprocess.Popen(sleeper, env={**os.environ, processes.MARK: processes.mark(tmp_path, 12345)})
-    other = subprocess.Popen(sleeper, env={**os.environ, processes.MARK: processes.mark(tmp_path / "elsewhere", 12345)})
+    mine = subprocess.Popen(sleeper, env={**os.environ, MARK: processes.mark(tmp_path, 12345)})
+    other = subprocess.Popen(sleeper, env={**os.environ, MARK: processes.mark(tmp_path / "elsewhere", 12345)})
     wait_until(lambda: processes.marked(tmp_path), description="the marked process is seen")
 
     count = processes.sweep(tmp_path, grace_s=0.0)

@@ -1,0 +1,63 @@
+# One line for every check; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST_ARGS ?=
+
+# A stamp is as new as what was installed last; a change of pyproject.toml installs again.
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+
+.PHONY: help demo up test check format unit chaos clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; run: make PYTHON=<a Python 3.11 or newer> ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(CORE): pyproject.toml | $(BIN)/python
+	@echo "installing ToolWeaver into $(VENV) (once)" >&2
+	$(PIP) install --editable '.[ocr]'
+	@touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "installing ToolWeaver and the tools of its developers into $(VENV) (once)" >&2
+	$(PIP) install --editable '.[ocr,dev]'
+	@touch $@ $(CORE)
+
+demo: $(CORE) ## run the receipts job on the bundled images, from nothing
+	@exec $(BIN)/toolweaver demo
+
+up: $(CORE) ## keep the platform running until Ctrl-C
+	@exec $(BIN)/toolweaver up
+
+check: $(DEV) ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(DEV) ## the tests that need no server, in seconds
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+test: check ## every check and every test
+	$(BIN)/pytest tests $(PYTEST_ARGS)
+
+chaos: $(DEV) ## only the tests that kill processes
+	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
+
+format: $(DEV) ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and every cache; the state in ~/.toolweaver stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m orchestrator.cli`: the command `toolweaver` where no script is installed."""
+
+from orchestrator.cli.app import main
+
+main()

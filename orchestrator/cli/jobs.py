@@ -1,0 +1,226 @@
+"""The commands about jobs: submit one, look at it, stop it, go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.follow import ending, watch_or_detach
+from orchestrator.cli.inputs import read_object, read_pairs, read_value
+from orchestrator.cli.output import DONE, AsJson, print_json, print_line, print_table, register, say
+from orchestrator.cli.progress import step_line
+from orchestrator.client.client import Client
+from orchestrator.client.handle import JobHandle
+from orchestrator.errors import RequestError
+from orchestrator.models.event import Event
+from orchestrator.models.job import JobResult, JobStatus, JobView, Priority
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Show the progress and print the result.")]
+
+
+@contextmanager
+def open_job(job_id: str) -> Iterator[JobHandle]:
+    """The handle of a job on the platform in use."""
+    with Client() as client:
+        yield client.job(job_id)
+
+
+def finish(job: JobHandle, *, as_json: bool) -> int:
+    """Waits for the end with progress, prints what came out; the exit code."""
+    status = watch_or_detach(job)
+    details = job.details()
+    if as_json:
+        print_json(details)
+    elif status is JobStatus.SUCCEEDED:
+        print_line(details.answer) if details.answer is not None else print_json(details.output)
+    else:
+        _explain(details)
+    return ending(status)
+
+
+def _explain(details: JobResult) -> None:
+    say(f"{details.job_id} {details.status}; `toolweaver retry {details.job_id}` goes on from what did not succeed")
+    for error in details.errors:
+        item = "" if error.index is None else f"#{error.index}"
+        say(f"  {error.step or 'job'}{item}: {error.message}" + (f" {error.next}" if error.next else ""))
+
+
+def announce(job: JobHandle, client: Client, *, as_json: bool) -> None:
+    """Says a new job's id (data), its address and what comes next."""
+    address, following = f"{client.url}/v1/jobs/{job.id}", f"toolweaver status {job.id} --follow"
+    if as_json:
+        print_json({"id": job.id, "address": address, "next": following})
+        return
+    print_line(job.id)
+    say(f"address  {address}")
+    say(f"next     {following}")
+
+
+def show_view(view: JobView) -> None:
+    """A job as a table of its steps."""
+    name = f" {view.name}" if view.name else ""
+    print_line(f"{view.id}{name} {view.status}{' with errors' if view.has_errors else ''} · {age(view)}")
+    print_table(
+        ("step", "tool", "state", "progress"), ((s.id, s.tool, s.state, step_line(s).partition(" ")[2]) for s in view.steps)
+    )
+    for call in view.unknown:
+        print_line(f"{call.call} may or may not have happened: `toolweaver resolve {view.id} {call.call} --happened` or `--retry`")
+    if view.error:
+        print_line(f"error: {view.error.message}" + (f" {view.error.next}" if view.error.next else ""))
+
+
+def age(view: JobView) -> str:
+    """How long a job took, or has been going on."""
+    seconds = ((view.finished_at or datetime.now(UTC)) - view.created_at).total_seconds()
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def event_line(event: Event) -> str:
+    """An event in one line."""
+    place = event.call or event.step or ""
+    data = " ".join(f"{k}={v}" for k, v in event.data.items()) if event.type != "gap" else "(events before this were dropped)"
+    return f"{event.ts:%H:%M:%S.%f}"[:-3] + f"  {event.type:<15} {place:<20} {data}".rstrip()
+
+
+def past_events(job: JobHandle, after: str | None) -> Iterator[Event]:
+    """The events up to now, without waiting for more."""
+    newest = job.view().cursor
+    if newest is None or newest == after:
+        return
+    for event in job.events(after):
+        yield event
+        if event.id == newest:
+            return
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the commands."""
+
+    @register(app, "submit", examples="toolweaver submit receipts --wait · toolweaver submit plan.json -i amount=12.5")
+    def submit(
+        plan: Annotated[str, typer.Argument(help="A plan file (.json), or the name of a bundled plan.")],
+        pair: Annotated[
+            list[str] | None, typer.Option("--input", "-i", metavar="NAME=VALUE", help="One input; may be repeated.")
+        ] = None,
+        inputs: Annotated[str | None, typer.Option(help="All inputs as a JSON object, @file, or - for stdin.")] = None,
+        key: Annotated[str | None, typer.Option(help="Idempotency key: the same key and plan give the same job.")] = None,
+        priority: Annotated[Priority, typer.Option(help="Who goes first when workers are busy.")] = "normal",
+        wait: Wait = False,
+        as_json: AsJson = False,
+    ) -> int:
+        """Submit a plan; prints the job's id."""
+        given = {**read_object(inputs, option="--inputs"), **read_pairs(pair or (), option="--input")}
+        with Client() as client:
+            job = client.submit(plan, inputs=given, idempotency_key=key, priority=priority)
+            if not wait:
+                announce(job, client, as_json=as_json)
+                return DONE
+            say(f"{job.id}  {client.url}/v1/jobs/{job.id}")
+            return finish(job, as_json=as_json)
+
+    @register(app, "status")
+    def status(
+        job_id: JobId,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch until it ends.")] = False,
+        as_json: AsJson = False,
+    ) -> int:
+        """Where a job stands, step by step."""
+        with open_job(job_id) as job:
+            if follow:
+                watch_or_detach(job)
+            view = job.view()
+        if as_json:
+            print_json(view)
+        else:
+            show_view(view)
+        return ending(view.status)
+
+    @register(app, "result")
+    def result(job_id: JobId, as_json: AsJson = False) -> int:
+        """Wait for a job with progress, and print what came out."""
+        with open_job(job_id) as job:
+            return finish(job, as_json=as_json)
+
+    @register(app, "events")
+    def events(
+        job_id: JobId,
+        follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the job ends.")] = True,
+        after: Annotated[str | None, typer.Option(help="Resume after the event of this id.")] = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Print what happens in a job, one event a line."""
+        with open_job(job_id) as job:
+            for event in job.events(after) if follow else past_events(job, after):
+                if as_json:
+                    print_json(event, indent=None)
+                else:
+                    print_line(event_line(event))
+        return DONE
+
+    _add_actions(app)
+
+
+def _add_actions(app: typer.Typer) -> None:
+    @register(app, "cancel")
+    def cancel(job_id: JobId, as_json: AsJson = False) -> int:
+        """Cancel a job; running calls that listen stop."""
+        with open_job(job_id) as job:
+            return _acted(job.cancel(), as_json=as_json)
+
+    @register(app, "retry")
+    def retry(job_id: JobId, wait: Wait = False, as_json: AsJson = False) -> int:
+        """Go on with a failed or cancelled job, from what did not succeed."""
+        with open_job(job_id) as job:
+            view = job.retry()
+            return finish(job, as_json=as_json) if wait else _acted(view, as_json=as_json)
+
+    @register(app, "resolve", examples="toolweaver resolve job_1f3a pay#0 --happened --result '{\"paid\": true}'")
+    def resolve(
+        job_id: JobId,
+        call: Annotated[str, typer.Argument(help="The call, such as pay#0 (see `status`).")],
+        happened: Annotated[bool, typer.Option("--happened", help="It did its work.")] = False,
+        retry: Annotated[bool, typer.Option("--retry", help="It did not; run it again.")] = False,
+        result: Annotated[str | None, typer.Option(help="With --happened: its result, as JSON or @file.")] = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Settle a call whose outcome is unknown."""
+        if happened == retry:
+            raise RequestError("say either --happened or --retry", next="Look whether the call did its work, then say which.")
+        value = read_value(result, option="--result") if result is not None else None
+        with open_job(job_id) as job:
+            return _acted(job.resolve(call, happened=happened, result=value), as_json=as_json)
+
+    @register(app, "jobs")
+    def jobs(
+        status: Annotated[JobStatus | None, typer.Option(help="Only jobs that stand there.")] = None,
+        name: Annotated[str | None, typer.Option(help="Only jobs of this bundled plan.")] = None,
+        limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+        as_json: AsJson = False,
+    ) -> int:
+        """List jobs, newest first."""
+        with Client() as client:
+            found = list(client.jobs(status=status, name=name, limit=limit))
+        if as_json:
+            print_json(found)
+        else:
+            print_table(("job", "plan", "status", "created", "took"), (_job_row(v) for v in found))
+        return DONE
+
+
+def _acted(view: JobView, *, as_json: bool) -> int:
+    if as_json:
+        print_json(view)
+    else:
+        print_line(f"{view.id} {view.status}")
+        say(f"next     toolweaver status {view.id}" + ("" if view.status.final else " --follow"))
+    return DONE
+
+
+def _job_row(view: JobView) -> tuple[object, ...]:
+    flaw = " with errors" if view.has_errors else ""
+    return view.id, view.name, f"{view.status}{flaw}", f"{view.created_at.astimezone():%Y-%m-%d %H:%M:%S}", age(view)
