@@ -24,7 +24,7 @@ Effect = Literal["none", "idempotent", "once"]
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "contains", "exists", "truthy", "falsy"]
 
 _HEAD = re.compile(r"^(?:(step|input):([A-Za-z][\w-]{0,63})|(item))(?=$|[.\[])")
-_PART = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(\*)\]")
+_PART = re.compile(r"\.(?!\s)([^.\[\]]+)|\[(\d+)\]|\[(\*)\]")
 
 
 class _Wire(BaseModel):

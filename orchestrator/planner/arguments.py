@@ -15,7 +15,19 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.planner.problems import Problems, clip, join, listed
-from orchestrator.planner.schemas import UNKNOWN, Path, Shape, describe, fields, kind_of, kind_words, kinds, shape_of, walk
+from orchestrator.planner.schemas import (
+    UNKNOWN,
+    Path,
+    Shape,
+    describe,
+    fields,
+    kind_of,
+    kind_words,
+    kinds,
+    shape_of,
+    value_words,
+    walk,
+)
 
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
 MOST = 20  # problems told of one object of arguments
@@ -98,7 +110,7 @@ def check_arguments(made: Checked, arguments: dict[str, Any], *, place: str, pro
 
 def explain(error: Violation) -> str:
     """A violation in words, beginning after the name of the place: `is text, but must be a number`."""
-    given = kind_words(frozenset({kind_of(error.instance)}))
+    given = value_words(error.instance)
     limit = error.validator_value
     if error.validator == "type":
         wanted = frozenset([limit] if isinstance(limit, str) else limit)
@@ -148,7 +160,7 @@ def _note(made: Checked, error: Violation, *, place: str, problems: Problems) ->
         _note_unknown(made, found, where=where, problems=problems)
     elif inner is None:
         wanted = describe(Shape(error.schema, made.input.root))
-        given = kind_words(frozenset({kind_of(error.instance)}))
+        given = value_words(error.instance)
         problems.add(where, "wrong_type", f"{name} is {given}, but must be {wanted}.", _move(made, found))
     else:
         code = "wrong_type" if found.validator == "type" else "bad_value"

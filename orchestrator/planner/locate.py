@@ -65,13 +65,15 @@ def locate(text: str, path: str, *, key: bool = False) -> tuple[int, int, str]:
 def render_problem(text: str, filename: str, problem: Mapping[str, Any]) -> str:
     """A problem for a terminal: file and place, the line with a caret, the message, the next move."""
     path = str(problem.get("path") or "$")
+    move = f"\n  {problem['next']}" if problem.get("next") else ""
+    if problem.get("given") or (problem.get("code") == "missing_input" and "line" not in problem):
+        return f"{path}  (given with the plan)\n  {problem.get('message', '')}{move}"
     if "line" in problem:
         span = Span(int(problem["line"]), int(problem.get("column", 1)))
     else:
         span = _span(text, path, key=problem.get("code") in _AT_KEY)
     shown, caret = _window(_line(text, span.line), span)
     head = f"{filename}:{span.line}:{span.column}  {path}"
-    move = f"\n  {problem['next']}" if problem.get("next") else ""
     return f"{head}\n    {shown}\n    {caret}\n  {problem.get('message', '')}{move}"
 
 

@@ -17,15 +17,21 @@ _SIMPLE_KEY = re.compile(r"^[^.\[\]\"\s]+$")
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong so far; `count` goes on where `found` stops at `MAX_PROBLEMS`."""
+    """What is wrong so far; `count` goes on where `found` stops at `MAX_PROBLEMS`.
 
+    `given` names the inputs that came beside the plan: their problems do not lie in its file.
+    """
+
+    given: frozenset[str] = frozenset()
     found: list[dict[str, Any]] = field(default_factory=list)
     count: int = 0
     _budget: int = _COMPARISONS
 
-    def add(self, path: str, code: str, message: str, next: str, **more: Any) -> None:
+    def add(self, path: str, code: str, message: str, next: str) -> None:
         """Notes a problem; the same one at the same place only once."""
-        problem = {"path": path, "code": code, "message": message, "next": next} | more
+        problem: dict[str, Any] = {"path": path, "code": code, "message": message, "next": next}
+        if _input_name(path) in self.given:
+            problem["given"] = True
         if problem in self.found[-20:]:
             return
         self.count += 1
@@ -83,6 +89,11 @@ def clip(value: object, *, most: int = 60) -> str:
     """A value quoted for a message, cut when long."""
     text = str(value)
     return f"`{text}`" if len(text) <= most else f"`{text[:most]}…`"
+
+
+def _input_name(path: str) -> str | None:
+    found = re.match(r"inputs\.([^.\[]+)", path)
+    return found[1] if found else None
 
 
 def _position(problem: Mapping[str, Any]) -> tuple[int, int]:

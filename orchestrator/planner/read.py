@@ -45,9 +45,9 @@ _WANTED = {
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
     "string_too_long": "at most {max_length} characters long",
     "string_too_short": "at least {min_length} character long",
     "literal_error": "{expected}",
@@ -114,8 +114,12 @@ def check_json(value: object, *, place: str, problems: Problems) -> None:
         elif isinstance(inner, list | tuple):
             stack.extend((v, join(here, i), depth + 1) for i, v in enumerate(inner))
         elif not _is_json_leaf(inner):
-            what = f"`{inner}`" if isinstance(inner, float) else f"a Python {type(inner).__name__}"
-            problems.add(here or "$", "not_json", f"JSON has no {what}.", "Write it as text, a number, true, false or null.")
+            what = (
+                f"JSON has no number `{inner}`"
+                if isinstance(inner, float)
+                else f"A Python `{type(inner).__name__}` is no JSON value"
+            )
+            problems.add(here or "$", "not_json", f"{what}.", "Write it as text, a number, true, false or null.")
 
 
 def _key_place(place: str, key: object, problems: Problems) -> str:
@@ -188,11 +192,11 @@ def _note(error: ErrorDetails, *, model: tuple[type[BaseModel], str], place: str
     owner, owner_name = _MODELS.get(str(loc[-2]), model) if len(loc) > 1 else model
     given = kind_words(frozenset({kind_of(error["input"])}))
     if error["type"] == "missing":
-        message = f"`{name}` is missing in {owner_name}."
+        message = f"`{name}` is missing in {owner_name.replace('a ', 'the ')}."
         problems.add(where, "missing_field", message, f"Add `{name}`: {_ADVICE.get(name, 'a value')}.")
     elif error["type"] == "extra_forbidden":
         known = list(owner.model_fields)
-        message = f"There is no field `{name}` in {owner_name}."
+        message = f"`{name}` is no field of {owner_name}."
         problems.add(
             where, "unknown_field", message, problems.suggest(name, known, otherwise=f"Its fields are {listed(known, most=12)}.")
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.planner.problems import join, listed
+from orchestrator.planner.problems import clip, join, listed
 
 KINDS = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 _WORDS = {
@@ -50,10 +50,11 @@ class NoSuchPath(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """Why a value cannot stand somewhere: at `path` inside it, in words."""
+    """Why a value cannot stand somewhere: at `path` inside it, in words. `plain`: it is of another kind altogether."""
 
     path: Path
     why: str
+    plain: bool = False
 
 
 def shape_of(schema: Mapping[str, Any] | None) -> Shape:
@@ -160,9 +161,18 @@ def kind_of(value: Any) -> str:
     return "object"
 
 
+def value_words(value: Any) -> str:
+    """A value for a sentence: small ones as they are, others by their type."""
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    words = kind_words(frozenset({kind_of(value)}))
+    return f"{words} ({clip(value, most=40)})" if isinstance(value, str | int | float) else words
+
+
 def _plural(found: frozenset[str]) -> str:
-    words = {"object": "objects", "array": "lists", "string": "text", "number": "numbers", "integer": "whole numbers"}
-    return words.get(next(iter(found)), "values") if len(found - {"integer"} or found) == 1 else "values"
+    words = {"object": "objects", "array": "lists", "string": "texts", "number": "numbers", "integer": "whole numbers"}
+    shown = found - ({"integer"} if "number" in found else set())
+    return " or ".join(words.get(k, k) for k in _WORDS if k in shown)
 
 
 def _open(schema: Any, root: Any, depth: int) -> Iterator[Any]:
@@ -288,7 +298,7 @@ def _misfit_plain(source: Shape, target: Shape, seen: _Seen, depth: int) -> Misf
     mine, asked = _kinds(source.schema), _kinds(target.schema)
     shared = mine & asked or ({"number"} if "number" in mine and "integer" in asked else set())
     if not shared:
-        return Misfit((), f"{describe(source)} where {describe(target)} belongs")
+        return Misfit((), f"{describe(source)} where {describe(target)} belongs", plain=True)
     if not isinstance(source.schema, dict) or not isinstance(target.schema, dict):
         return None
     if mine == {"object"}:
@@ -303,7 +313,7 @@ def _misfit_object(source: Shape, target: Shape, seen: _Seen, depth: int) -> Mis
     wanted = target.schema.get("properties", {})
     for name in target.schema.get("required", ()):
         if _schema_at_key(source.schema, name) is False:
-            return Misfit((name,), f"there is no `{name}`, which is required")
+            return Misfit((), f"there is no `{name}`, which is required")
     for name in source.schema.get("required", ()):
         here = source.schema.get("properties", {}).get(name)
         if name in wanted and here is not None:
@@ -311,7 +321,7 @@ def _misfit_object(source: Shape, target: Shape, seen: _Seen, depth: int) -> Mis
             if inner:
                 return Misfit((name, *inner.path), inner.why)
         elif name not in wanted and target.schema.get("additionalProperties") is False:
-            return Misfit((name,), f"`{name}` is not allowed")
+            return Misfit((), f"there is `{name}`, which is not taken")
     return None
 
 

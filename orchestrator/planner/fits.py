@@ -1,0 +1,82 @@
+"""Whether what a reference stands for can be the argument that it is given as."""
+
+from __future__ import annotations
+
+from orchestrator.models.plan import Reference
+from orchestrator.planner.arguments import Checked, explain, innermost
+from orchestrator.planner.problems import Problems, join
+from orchestrator.planner.schemas import (
+    KINDS,
+    NoSuchPath,
+    Path,
+    Shape,
+    describe,
+    fitting_fields,
+    item_of,
+    kinds,
+    list_of,
+    misfit,
+    path_text,
+    value_words,
+)
+from orchestrator.planner.sources import MANY, Source
+from orchestrator.planner.steps import Item
+
+
+def check_fit(source: Source, reference: Reference, *, path: Path, item: Item, made: Checked, problems: Problems) -> None:
+    """Notes it when the reference at `path` in the step's arguments can give nothing that the tool takes there."""
+    try:
+        target = made.target(path)
+    except NoSuchPath:
+        return  # told as an unknown argument
+    place, argument = join(item.arguments_at, *path), f"`{join('', *path)}` of `{item.step.tool}`"
+    if source.values is not None:
+        _check_values(source, target, argument=f"{argument} ({place})", reference=reference, made=made, problems=problems)
+        return
+    wrong = misfit(source.shape, target)
+    if wrong is None:
+        return
+    what = f"`{reference}` is {source.about}, {describe(source.shape)}"
+    if wrong.plain:
+        why = f"; {argument} takes {describe(target)}"
+    else:
+        inside = f" at `{path_text(wrong.path).lstrip('.')}`," if wrong.path else ""
+        why = f", which does not fit {argument}:{inside} {wrong.why}"
+    problems.add(place, "wrong_type", f"{what}{why}.", _move(source, target, reference, item))
+
+
+def _move(source: Source, target: Shape, reference: Reference, item: Item) -> str:
+    if misfit(list_of(source.shape), target) is None:
+        return f'A list is taken here: write `["{reference}"]`{_all_of(reference, item)}.'
+    element = item_of(source.shape) if kinds(source.shape) == {"array"} else None
+    if element and kinds(element) != KINDS and misfit(element, target) is None:
+        mapped = reference.kind == "step" and item.step.map is None
+        run = f', or run this step once per element: `"map": "{reference}"`, and `item` here' if mapped else ""
+        return f"Name one element, such as `{reference}[0]`{run}."
+    near = [f"`{reference}{path_text(p)}`" for p in fitting_fields(source.shape, target)]
+    if near:
+        return f"Name a field of it that is {describe(target)}: {', '.join(near[:-1]) + ' or ' if near[1:] else ''}{near[-1]}."
+    return f"Nothing in it is {describe(target)}; put a step between that makes one, or refer to another step."
+
+
+def _all_of(reference: Reference, item: Item) -> str:
+    """How to name all results where the one at the same index was named."""
+    if reference.path or item.step.map is None:
+        return ""
+    listed = item.step.map if reference.kind == "item" else str(reference)
+    star = "" if listed.startswith("input:") or listed.endswith("]") else "[*]"
+    return f", or `{listed}{star}` for all of them"
+
+
+def _check_values(source: Source, target: Shape, *, argument: str, reference: Reference, made: Checked, problems: Problems) -> None:
+    told = 0
+    for at, value in source.values or ():
+        for error in made.misfits(value, target):
+            found = innermost(error, target.root)
+            where = join(at, *(found or error).absolute_path)
+            why = explain(found) if found else f"is {value_words(value)}, but must be {describe(target)}"
+            message = f"`{where}` {why}: it becomes {argument}."
+            problems.add(where, "bad_input", message, f"Give another value, or change `{reference}` in the plan.")
+            told += 1
+        if told >= MANY:
+            return

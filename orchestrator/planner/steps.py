@@ -1,0 +1,108 @@
+"""Steps as they will run: tools looked up, `function_call` turned into a call of the function it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from jsonschema.exceptions import SchemaError
+
+from orchestrator.models.plan import Step
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.planner.arguments import Checked, prepare
+from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.read import Draft
+from orchestrator.planner.schemas import value_words
+
+FUNCTION_CALL, CODE_EXEC = "function_call", "code_exec"
+
+
+@dataclass(slots=True)
+class Item:
+    """A step under judgement: normalised, with its tool and with where a person wrote its arguments."""
+
+    draft: Draft
+    step: Step
+    arguments_at: str
+    made: Checked | None = None
+    judged: bool = True  # the arguments can be judged: tool known, input well-formed
+    places: dict[str, str] = field(default_factory=dict)  # step that is named -> where
+
+    @property
+    def place(self) -> str:
+        """Where the step stands in the plan."""
+        return self.draft.place
+
+
+class Toolbox:
+    """The tools of a catalog, each made ready once."""
+
+    def __init__(self, tools: Iterable[ToolDefinition], problems: Problems) -> None:
+        self.tools = {t.name: t for t in tools}
+        self.made: dict[str, Checked | None] = {}
+        self.problems = problems
+
+    def normalise(self, draft: Draft) -> Item:
+        """The step with its tool and with its arguments where they belong; what is wrong with them is noted."""
+        item = Item(draft, draft.step, f"{draft.place}.input", judged="input" not in draft.broken)
+        tool_at, name = f"{draft.place}.tool", draft.step.tool
+        if "tool" in draft.broken:
+            item.judged = False
+        elif name == FUNCTION_CALL and FUNCTION_CALL not in self.tools:
+            self._unwrap_function(item)
+        elif name == CODE_EXEC and CODE_EXEC not in self.tools:
+            message = "No pool of this installation runs code yet."
+            self.problems.add(tool_at, "no_code_pool", message, "Name a tool instead; `toolweaver tools` lists them.")
+            item.judged = False
+        else:
+            item.made = self._tool(name, place=tool_at)
+        item.judged = item.judged and item.made is not None
+        return item
+
+    def _unwrap_function(self, item: Item) -> None:
+        """`function_call {name, args}` is a call of the function of that name."""
+        call, place = item.step.input, item.arguments_at
+        name, arguments = call.get("name"), call.get("args", {})
+        for key in call.keys() - {"name", "args"}:
+            move = self.problems.suggest(key, ("name", "args"), otherwise="Put the function's arguments into `args`.")
+            self.problems.add(join(place, key), "unknown_argument", f"`function_call` takes no `{key}`.", move)
+        if not isinstance(arguments, dict):
+            self._wrong_args(arguments, place=join(place, "args"))
+            arguments, item.judged = {}, False
+        if name is None:
+            message = "`function_call` needs `name`, which is missing."
+            self.problems.add(join(place, "name"), "missing_argument", message, "Add `name`: the name of a function.")
+        elif not isinstance(name, str) or not name:
+            message = f"`name` is {value_words(name)}, but must be the name of a function."
+            self.problems.add(join(place, "name"), "wrong_type", message, "Write its name as text.")
+        else:
+            item.made = self._tool(name, place=join(place, "name"))
+            item.step = item.step.model_copy(update={"tool": name, "input": arguments})
+            item.arguments_at = join(place, "args")
+
+    def _wrong_args(self, arguments: object, *, place: str) -> None:
+        message = f"`args` is {value_words(arguments)}, but must be an object."
+        self.problems.add(place, "wrong_type", message, "Write the arguments by name; a reference stands for one of them.")
+
+    def _tool(self, name: str, *, place: str) -> Checked | None:
+        tool = self.tools.get(name)
+        if tool is None:
+            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools` lists the tools there are.")
+            self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move)
+            return None
+        if "direct" not in tool.allowed_callers:
+            message = f"Tool `{name}` may be called by {listed(tool.allowed_callers)} only, not by a step of a plan."
+            self.problems.add(place, "caller_refused", message, "Name another tool, or add `direct` to its `allowed_callers`.")
+        if name not in self.made:
+            self.made[name] = self._prepare(tool)
+        if self.made[name] is None:
+            message = f"Tool `{name}` describes its arguments by a schema that cannot be read."
+            self.problems.add(place, "bad_tool_schema", message, "Mend the tool's definition and announce it again.")
+        return self.made[name]
+
+    @staticmethod
+    def _prepare(tool: ToolDefinition) -> Checked | None:
+        try:
+            return prepare(tool)
+        except SchemaError:
+            return None
