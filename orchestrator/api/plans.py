@@ -1,0 +1,45 @@
+"""`/v1/plans`: the bundled plans, and the check that a plan passes before it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from orchestrator.api.accept import JsonOnly, digest, find_plan
+from orchestrator.api.services import Api
+from orchestrator.models.plan import Plan
+from orchestrator.models.request import CheckRequest, PlanSummary
+from orchestrator.planner.check import check_plan
+from orchestrator.planner.named import load_named, named_plans
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"])
+
+
+@router.get("")
+def list_plans() -> list[PlanSummary]:
+    """The bundled plans."""
+    return [_summary(name, load_named(name)) for name in named_plans()]
+
+
+@router.get("/{name}")
+def plan(name: str) -> Plan:
+    """A bundled plan."""
+    return Plan.model_validate(load_named(name))
+
+
+@router.post("/check", dependencies=[JsonOnly])
+def check(request: CheckRequest, api: Api) -> Plan:
+    """The plan as it would run; all its problems at once when it has some. Nothing runs."""
+    digest("check", request.model_dump())  # refuses what is no sound JSON
+    source, _ = find_plan(request.plan)
+    return check_plan(source, api.tools(), inputs=request.inputs).plan
+
+
+def _summary(name: str, plan: dict[str, Any]) -> PlanSummary:
+    return PlanSummary(
+        name=name,
+        description=plan.get("description", ""),
+        steps=tuple(s["id"] for s in plan["steps"]),
+        inputs=plan.get("inputs", {}),
+    )

@@ -1,0 +1,99 @@
+"""`/v1/tools` and `/v1/workers`: what can be called, one call of it, and who runs it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
+from orchestrator.api.services import Api, Services, Tenant
+from orchestrator.errors import NotFound, PlanError
+from orchestrator.models.job import JobView
+from orchestrator.models.plan import parse_reference
+from orchestrator.models.request import RunToolRequest
+from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.models.worker import WorkerInfo
+
+router = APIRouter(prefix="/v1", tags=["tools"])
+STEP = "call"
+
+
+@router.get("/tools")
+def list_tools(api: Api) -> ToolCatalog:
+    """The tools that plans may use."""
+    return api.tools()
+
+
+@router.get("/tools/{name:path}")
+def tool(name: str, api: Api) -> ToolDefinition:
+    """One tool: its parameters, its effect, the pool that runs it."""
+    return _find(api, name)
+
+
+@router.post(
+    "/tools/{name:path}/run",
+    status_code=201,
+    dependencies=[JsonOnly],
+    responses={200: {"model": JobView, "description": "made by an earlier request"}},
+)
+def run_tool(
+    name: str, request: RunToolRequest, response: Response, api: Api, tenant: Tenant, idempotency_key: IdempotencyKey = None
+) -> JobView:
+    """A job of one call of the tool."""
+    body_hash = digest(f"/v1/tools/{name}/run", request.model_dump())
+    _find(api, name)
+    idempotency = (idempotency_key, body_hash) if idempotency_key else None
+    try:
+        job, created = accept(
+            api, _one_step(name, request), inputs={}, name="", priority=request.priority, tenant=tenant, idempotency=idempotency
+        )
+    except PlanError as error:
+        raise _about_the_input(error, name) from None
+    return answer(response, job, created=created)
+
+
+@router.get("/workers")
+def workers(api: Api) -> list[WorkerInfo]:
+    """The workers that are alive, by pool."""
+    return [WorkerInfo.model_validate(w, from_attributes=True) for w in api.store.workers()]
+
+
+def _find(api: Services, name: str) -> ToolDefinition:
+    catalog = api.tools()
+    found = catalog.get_tool(name)
+    if found is None:
+        near = get_close_matches(name[:256], [t.name for t in catalog.tools], n=1)
+        move = f"Did you mean `{near[0]}`?" if near else "`toolweaver tools list` shows those that there are."
+        raise NotFound(f"There is no tool `{name[:256]}`.", path="name", next=move)
+    return found
+
+
+def _one_step(name: str, request: RunToolRequest) -> dict[str, Any]:
+    step: dict[str, Any] = {"id": STEP, "tool": name, "input": _literal(request.input)}
+    if request.timeout_s is not None:
+        step["timeout_s"] = request.timeout_s
+    return {"steps": [step], "output": f"step:{STEP}"}
+
+
+def _literal(value: Any) -> Any:
+    """The value with everything escaped that a plan would take for a reference."""
+    if isinstance(value, dict):
+        return {"$literal": value} if set(value) == {"$literal"} else {k: _literal(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_literal(v) for v in value]
+    return {"$literal": value} if _looks_like_reference(value) else value
+
+
+def _looks_like_reference(value: Any) -> bool:
+    try:
+        return parse_reference(value) is not None
+    except ValueError:
+        return True
+
+
+def _about_the_input(error: PlanError, name: str) -> PlanError:
+    """The problems of the plan that we made, as problems of the input that the caller gave."""
+    problems = [p | {"path": str(p.get("path", "$")).removeprefix("steps[0].")} for p in error.problems]
+    return PlanError(f"The input does not fit the tool `{name}`; nothing was run.", problems=problems)
