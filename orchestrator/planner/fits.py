@@ -42,21 +42,33 @@ def check_fit(source: Source, reference: Reference, *, path: Path, item: Item, m
     else:
         inside = f" at `{path_text(wrong.path).lstrip('.')}`," if wrong.path else ""
         why = f", which does not fit {argument}:{inside} {wrong.why}"
-    problems.add(place, "wrong_type", f"{what}{why}.", _move(source, target, reference, item))
+    problems.add(place, "wrong_type", f"{what}{why}.", _move(source, target, reference, item=item, plain=wrong.plain))
 
 
-def _move(source: Source, target: Shape, reference: Reference, item: Item) -> str:
+def _move(source: Source, target: Shape, reference: Reference, *, item: Item, plain: bool) -> str:
     if misfit(list_of(source.shape), target) is None:
         return f'A list is taken here: write `["{reference}"]`{_all_of(reference, item)}.'
-    element = item_of(source.shape) if kinds(source.shape) == {"array"} else None
-    if element and kinds(element) != KINDS and misfit(element, target) is None:
-        mapped = reference.kind == "step" and item.step.map is None
-        run = f', or run this step once per element: `"map": "{reference}"`, and `item` here' if mapped else ""
-        return f"Name one element, such as `{reference}[0]`{run}."
+    if kinds(source.shape) == {"array"} and (move := _one_of(item_of(source.shape), target, reference, item)):
+        return move
     near = [f"`{reference}{path_text(p)}`" for p in fitting_fields(source.shape, target)]
     if near:
         return f"Name a field of it that is {describe(target)}: {', '.join(near[:-1]) + ' or ' if near[1:] else ''}{near[-1]}."
+    if not plain:
+        return "Refer to something that has what is asked for, or put a step between that makes it."
     return f"Nothing in it is {describe(target)}; put a step between that makes one, or refer to another step."
+
+
+def _one_of(element: Shape, target: Shape, reference: Reference, item: Item) -> str | None:
+    """How to name one element of a list, or a field of one, where that is what fits."""
+    if kinds(element) == KINDS:
+        return None
+    paths = [()] if misfit(element, target) is None else fitting_fields(element, target, most=1)
+    if not paths:
+        return None
+    tail = path_text(paths[0])
+    mapped = reference.kind == "step" and item.step.map is None
+    run = f', or run this step once per element: `"map": "{reference}"`, and `item{tail}` here' if mapped else ""
+    return f"Name one, such as `{reference}[0]{tail}`{run}."
 
 
 def _all_of(reference: Reference, item: Item) -> str:

@@ -67,7 +67,7 @@ def render_problem(text: str, filename: str, problem: Mapping[str, Any]) -> str:
     path = str(problem.get("path") or "$")
     move = f"\n  {problem['next']}" if problem.get("next") else ""
     if problem.get("given") or (problem.get("code") == "missing_input" and "line" not in problem):
-        return f"{path}  (given with the plan)\n  {problem.get('message', '')}{move}"
+        return f"{path}  (an input that comes with the plan)\n  {problem.get('message', '')}{move}"
     if "line" in problem:
         span = Span(int(problem["line"]), int(problem.get("column", 1)))
     else:

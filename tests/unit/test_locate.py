@@ -140,3 +140,8 @@ def test_hostile_text_is_refused_like_any_other(text: str) -> None:
 
 def test_good_text_is_read() -> None:
     assert read_text(PLAN)["steps"][0]["id"] == "ocr"
+
+
+def test_a_problem_of_a_value_given_beside_the_plan_has_no_line_in_its_file() -> None:
+    problem = {"path": "inputs.image", "code": "bad_input", "message": "Wrong.", "next": "Mend.", "given": True}
+    assert render_problem(PLAN, "plan.json", problem) == "inputs.image  (an input that comes with the plan)\n  Wrong.\n  Mend."

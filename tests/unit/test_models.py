@@ -219,7 +219,8 @@ def test_references_are_found_with_their_places_and_literals_hide_theirs() -> No
 def test_the_readme_plan_is_read() -> None:
     text = """{"request_id": "req-001", "steps": [{"id": "step-1", "tool": "receipt_ocr", "input": {"image_uri": "u"}},
       {"id": "step-2", "tool": "function_call", "input": {"name": "compute_tax",
-       "args": {"amount": "step:step-1", "tax_rate": 0.08}}, "depends_on": ["step-1"]}], "final_synthesis": {"prompt_template": "Summary:\\n{{steps}}"}}"""
+       "args": {"amount": "step:step-1", "tax_rate": 0.08}}, "depends_on": ["step-1"]}],
+       "final_synthesis": {"prompt_template": "Summary:\\n{{steps}}"}}"""
     plan = Plan.model_validate_json(text)
     assert plan.steps[1].depends_on == ("step-1",)
     assert plan.steps[1].on_error is None
