@@ -18,11 +18,16 @@ STOP_S = 20.0  # the supervisor stops its processes within 10 s; beyond this som
 class Launched:
     """A platform of this process: it is told to stop when its standard input ends, so it ends however this process does."""
 
-    def __init__(self, *, options: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, options: Sequence[str] = (), env: Mapping[str, str] | None = None, quiet: bool = False) -> None:
         command = (sys.executable, "-m", "orchestrator.local", "up", "--json", "--until-stdin-ends", *options)
         # A session of its own: Ctrl-C is ours to handle, and the platform stops in its own order.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env={**os.environ, **(env or {})}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
 
     def wait_ready(self) -> Platform:

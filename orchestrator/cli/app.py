@@ -15,7 +15,7 @@ from orchestrator.extras import DISTRIBUTION
 app = typer.Typer(
     name="toolweaver",
     help="Runs AI-agent work on task queues: a plan of tool calls, pools of workers, an answer.",
-    epilog="Data on stdout, progress on stderr. Exit codes: 0 done, 1 the job failed, 2 bad request, 3 unreachable, 130 interrupted.",
+    epilog="Data on stdout, progress on stderr. Exit codes: 0 done, 1 job failed, 2 bad request, 3 unreachable, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

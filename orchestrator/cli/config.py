@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from orchestrator.cli.output import DONE, AsJson, print_json, print_table, register
 from orchestrator.settings import Settings, load_settings
 
-_PASSWORD = re.compile(r"(?P<before>://[^:/@\s]*:)[^@/\s]+(?=@)|(?P<key>[?&](?:password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?P<before>://[^:/@\s]*:)\S+(?=@)|(?P<key>[?&](?:password|token|secret|key)=)[^&\s]+", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"password|token|secret|api_key", re.IGNORECASE)
 
 

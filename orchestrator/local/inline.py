@@ -1,0 +1,142 @@
+"""A plan run from a script or a notebook: on the platform in use, else on one that lives as long as this process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from orchestrator.catalog.register import registry
+from orchestrator.client.aio import AsyncClient
+from orchestrator.client.outcome import outcome
+from orchestrator.errors import RequestError
+from orchestrator.launch import Launched
+from orchestrator.models.plan import FinalSynthesis, Plan
+from orchestrator.models.platform import Platform, running_platform
+from orchestrator.planner.synthesis import final_synthesis_text
+from orchestrator.settings import Settings, load_settings
+
+GROUP, NAME = "toolweaver.inline", "worker"
+Runner = Callable[[Settings, Sequence[str]], AbstractContextManager[None]]
+
+
+async def execute_plan(plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The results of a plan by step id.
+
+    It runs on the platform at TOOLWEAVER_URL or in the home folder; when there is none, on one that is started for
+    this process and stopped with it. Functions registered in `__main__` run in a thread of this process.
+
+    Raises:
+        PlanError: the plan has problems; nothing of it ran.
+        JobFailed: the job failed; `.result` holds what was done.
+        BackendError: the platform does not answer or does not come up.
+    """
+    settings = await asyncio.to_thread(_settings_of_platform)
+    with await asyncio.to_thread(_serve_own, settings, own_functions(plan)):
+        async with AsyncClient(settings=settings) as client:
+            job = await client.submit(plan, inputs=inputs)
+            details = await job.wait()
+    outcome(details)
+    return details.steps
+
+
+async def final_synthesis(plan: Mapping[str, Any] | Plan, context: Mapping[str, Any]) -> str:
+    """The worded answer of a plan, from what `execute_plan` gave; all results when the plan has no template."""
+    synthesis = plan.final_synthesis if isinstance(plan, Plan) else plan.get("final_synthesis")
+    template = FinalSynthesis.model_validate(synthesis or {"prompt_template": "{{steps}}"})
+    worded = Plan.model_validate(plan).model_copy(update={"final_synthesis": template})
+    return final_synthesis_text(worded, context) or ""
+
+
+def own_functions(plan: Mapping[str, Any] | Plan) -> list[str]:
+    """The tools of a plan that are functions of the script or notebook itself, which no worker can import."""
+    steps: Any = plan.steps if isinstance(plan, Plan) else plan.get("steps") or ()
+    named = {_tool_of(step) for step in steps}
+    found = {name: registry.get(name) for name in named if name}
+    return sorted(name for name, tool in found.items() if tool is not None and tool.function.__module__ == "__main__")
+
+
+def private_runner() -> Runner | None:
+    """What runs the caller's own functions in a thread of the caller; None when no package offers it.
+
+    It is called with the settings and the functions' names, and serves a private queue for as long as its block runs.
+    """
+    found = next(iter(entry_points(group=GROUP, name=NAME)), None)
+    if found is None:
+        return None
+    runner: Runner = found.load()
+    return runner
+
+
+def _tool_of(step: Any) -> str | None:
+    if not isinstance(step, Mapping):
+        return str(step.tool) if hasattr(step, "tool") else None
+    called, given = step.get("tool"), step.get("input")
+    if called == "function_call" and isinstance(given, Mapping):
+        called = given.get("name")
+    return called if isinstance(called, str) else None
+
+
+def _serve_own(settings: Settings, names: Sequence[str]) -> AbstractContextManager[None]:
+    if not names:
+        return nullcontext()
+    runner = private_runner()
+    if runner is None:
+        raise RequestError(
+            f"`{names[0]}` is a function of this script, and nothing here runs such functions",
+            next="Move it to a module and set TOOLWEAVER_TOOLS to that module.",
+        )
+    return runner(settings, names)
+
+
+def _settings_of_platform() -> Settings:
+    """Settings that lead to a running platform, started here if need be."""
+    settings = load_settings()
+    if settings.url is not None:
+        return settings
+    platform = running_platform(settings.home) or _embedded.ensure()
+    return settings.model_copy(update={"url": platform.api, "redis_url": platform.redis})
+
+
+class _Embedded:
+    """The platform of this process: started once, on first use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._launched: Launched | None = None
+        self._platform: Platform | None = None
+        self._home: Path | None = None
+        self._owner = 0
+
+    def ensure(self) -> Platform:
+        """The running platform; starts it when there is none, or when this is a fork of the process that had one."""
+        with self._lock:
+            if self._platform is None or not self._platform.alive or self._owner != os.getpid():
+                self._start()
+            assert self._platform is not None
+            return self._platform
+
+    def _start(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="toolweaver-"))
+        self._owner = os.getpid()
+        self._launched = Launched(options=("--no-flower",), env={"TOOLWEAVER_HOME": str(self._home)})
+        atexit.register(self.stop)
+        self._platform = self._launched.wait_ready()
+
+    def stop(self) -> None:
+        """Stops it and removes its folder; a fork leaves it alone."""
+        if self._launched is not None and self._owner == os.getpid():
+            self._launched.stop()
+            shutil.rmtree(self._home or "", ignore_errors=True)
+            self._launched = self._platform = None
+
+
+_embedded = _Embedded()
