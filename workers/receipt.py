@@ -6,13 +6,14 @@ Amounts are numbers in the receipt's currency, rounded to cents; what could not 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 CENT = Decimal("0.01")
+_WIDE = Context(prec=400)  # any float has its cents in it
 
 
 def exact(value: float | int | Decimal) -> Decimal:
@@ -22,7 +23,7 @@ def exact(value: float | int | Decimal) -> Decimal:
 
 def cents(value: Decimal) -> float:
     """The amount as it goes over the wire: rounded to cents, halves away from zero."""
-    return float(value.quantize(CENT, ROUND_HALF_UP))
+    return float(value.quantize(CENT, ROUND_HALF_UP, _WIDE))
 
 
 class _Shape(BaseModel):
@@ -60,7 +61,7 @@ class Item(_Shape):
 class CategorizedItem(Item):
     """An item and what it was bought for."""
 
-    category: str = "other"
+    category: str | None = None
 
 
 class Charge(_Shape):

@@ -69,7 +69,7 @@ class RegisteredTool:
             raise self._refused("bad_output", error) from None
         except (PydanticSerializationError, ValueError) as error:
             raise ToolError(
-                f"`{self.definition.name}` returned what is no JSON value: {error}",
+                f"`{self.definition.name}` returned what is no JSON value: {error}.",
                 code="bad_output",
                 next="Return numbers, strings, lists, dicts or pydantic models.",
             ) from None
@@ -88,7 +88,11 @@ class RegisteredTool:
             else ("returned what it does not promise", "Mend the tool or its return annotation.")
         )
         return ToolError(
-            f"`{self.definition.name}` {verb}: {told}.", code=code, path=problems[0]["path"] or None, next=move, problems=problems
+            f"`{self.definition.name}` {verb}: {told}{'' if told.endswith('?') else '.'}",
+            code=code,
+            path=problems[0]["path"] or None,
+            next=move,
+            problems=problems,
         )
 
     def _problem(self, error: Any) -> dict[str, Any]:

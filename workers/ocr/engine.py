@@ -13,7 +13,7 @@ from workers.ocr.layout import Cell, lines
 from workers.receipt import OcrResult
 
 THREADS = 1  # a process's share: the pool has one process per core or so
-SMALLEST = 32  # pixels; the detector cannot take less
+SMALLEST, SLIMMEST = 32, 25  # pixels, and length over width: the detector cannot take less, or slimmer
 
 
 @lru_cache(maxsize=1)
@@ -32,8 +32,9 @@ def engine() -> Any:
 def read(image: Image.Image, *, source: str = "") -> OcrResult:
     """The text of an RGB image."""
     width, height = image.size
-    if min(width, height) < SMALLEST:
-        padded = Image.new("RGB", (max(width, SMALLEST), max(height, SMALLEST)), "white")
+    least = max(SMALLEST, max(width, height) // SLIMMEST)
+    if min(width, height) < least:
+        padded = Image.new("RGB", (max(width, least), max(height, least)), "white")
         padded.paste(image)
         image = padded
     found = engine()(np.asarray(image)[:, :, ::-1])  # as BGR

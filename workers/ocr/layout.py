@@ -49,8 +49,8 @@ def lines(cells: Sequence[Cell]) -> tuple[OcrLine, ...]:
 def _tilt(cells: Sequence[Cell]) -> float:
     """The page's angle in radians: the median over the wide boxes, which show it best."""
     angles = []
-    for (x0, y0), (x1, y1), _, (x3, y3) in (c.corners for c in cells):
-        if abs(x1 - x0) > WIDE * max(abs(y3 - y0), 1.0):
+    for (x0, y0), (x1, y1), _, (_, below) in (c.corners for c in cells):
+        if abs(x1 - x0) > WIDE * max(abs(below - y0), 1.0):
             angles.append(atan2(y1 - y0, x1 - x0))
     return median(angles) if angles else 0.0
 

@@ -32,7 +32,7 @@ def receipt_ocr(image_uri: str, context: ToolContext) -> OcrResult:
     An image without readable text gives an empty text.
 
     Args:
-        image_uri: The image: `https://...`, `file:///...` beneath an allowed folder, `data:image/png;base64,...` or `bundled:<name>`.
+        image_uri: `https://...`, `file:///...` in an allowed folder, `data:image/png;base64,...` or `bundled:<name>`.
     """
     image = load_image(image_uri, context.settings)
     context.check()

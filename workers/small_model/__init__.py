@@ -1,0 +1,1 @@
+"""The pool of small tasks that need some understanding: by rules here."""
