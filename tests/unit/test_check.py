@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.errors import PlanError
 from orchestrator.models.plan import Plan, Reference
 from orchestrator.models.tool import ToolCatalog, ToolDefinition, ToolParameter
 from orchestrator.planner.check import CheckedPlan, check_plan
+from orchestrator.planner.named import load_named, named_plans
 from orchestrator.planner.problems import MAX_PROBLEMS
 from tests.unit.bad_plans import README_PLAN
 from tests.unit.sample_catalog import sample_catalog
@@ -233,3 +235,15 @@ def test_a_large_hostile_plan_is_refused_in_bounded_time() -> None:
     start = time.perf_counter()
     assert len(problems(*steps)) == MAX_PROBLEMS
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize("name", named_plans())
+def test_bundled_plans_are_good_with_the_bundled_tools_alone(name: str) -> None:
+    checked = check_plan(load_named(name), bundled_catalog(), inputs={})
+    assert checked.required_inputs == ()
+
+
+def test_the_bundled_tools_say_the_same_about_r1_example_plan() -> None:
+    with pytest.raises(PlanError) as caught:
+        check_plan(README_PLAN, bundled_catalog(), inputs={})
+    assert [(p["path"], p["code"]) for p in caught.value.problems] == [("steps[1].input.args.amount", "wrong_type")]
