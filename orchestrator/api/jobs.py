@@ -15,6 +15,7 @@ from orchestrator.api.services import Api, Services, Tenant
 from orchestrator.api.sse import event_stream
 from orchestrator.errors import RequestError
 from orchestrator.jobs.events import check_event_id
+from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, SubmitRequest
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CallPage, ResolveRequest
@@ -128,8 +129,7 @@ async def events(
 ) -> Response:
     """What happens in the job, live, up to its last event; resumes after any event."""
     after = _resume_point(last_event_id or start.after)
-    job = await run_in_threadpool(api.store.view, job_id, tenant=tenant)
-    if job.status.final and job.cursor is not None and _position(after) >= _position(job.cursor):
+    if await run_in_threadpool(_nothing_follows, api.store, job_id, after=after, tenant=tenant):
         return Response(status_code=204)  # tells a browser, too, not to come back
     return event_stream(api.events.follow(job_id, after=after), for_s=start.for_s)
 
@@ -151,6 +151,13 @@ def resolve(job_id: str, request: ResolveRequest, api: Api, tenant: Tenant) -> J
     """Settles a call whose outcome is unknown: it happened, or it is to be run again."""
     digest("resolve", request.result)  # refuses what is no sound JSON
     return api.control.resolve(job_id, request.call, happened=bool(request.happened), result=request.result, tenant=tenant)
+
+
+def _nothing_follows(store: JobStore, job_id: str, *, after: str, tenant: str) -> bool:
+    if not store.status(job_id, tenant=tenant).final:
+        return False
+    last = store.view(job_id, tenant=tenant).cursor
+    return last is not None and _position(after) >= _position(last)
 
 
 def _whole_result(api: Services, job_id: str, tenant: str) -> JobResult:
