@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -19,6 +19,9 @@ _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
 _COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4})$")
 _FRONT = re.compile(r"^(?P<q>\d{1,4})\s+(?=\D)")
 _ARTICLE_NUMBER = re.compile(r"^\d{5,}\s+(?=\S)")
+_HEAD_WORDS = re.compile(
+    r"(?i)\b(?:description|item|qty|quantity|price|amount|total|menge|preis|betrag|artikel|prix|qté|u/p|unit)\b"
+)
 _QUANTITY_HEAD = re.compile(r"\b(?:qty|quantity|menge|anz|anzahl|qté|cant|pcs)\b", re.IGNORECASE)
 
 
@@ -50,15 +53,25 @@ class _Reader:
     ahead: Line | None = None  # a reckoning that precedes its item
 
     def take(self, row: Row) -> None:
-        if not row.amounts:
-            self.name = row.text
+        if reckoning := _reckoning(row.text):
+            self._take_reckoning(reckoning)
+        elif not row.amounts:
+            self._take_name(row)
         elif row.kind == "info":
             self.name = None
-        elif reckoning := _reckoning(row.text):
-            self._take_reckoning(reckoning)
         else:
             self._take_line(_line(row, heads=self.heads))
             self.name = None
+
+    def _take_name(self, row: Row) -> None:
+        """A line without amounts: the name of an item that has only an article number so far, or of the next item."""
+        above = self.lines[-1] if self.lines and self.name is None else None
+        if _is_heads(row):
+            self.name = None
+        elif above and above.description.isdigit():
+            self.lines[-1] = replace(above, description=_clean(row.text))
+        else:
+            self.name = row.text
 
     def _take_reckoning(self, reckoning: Line) -> None:
         """A line that is nothing but `3 @ 4.50`: it belongs to the item above, or to the one below."""
@@ -74,7 +87,7 @@ class _Reader:
         elif self.ahead:
             self.problems.append(f"`{self.ahead.quantity} x {self.ahead.unit_price}` belongs to no item")
         self.ahead = None
-        if not line.description and self.name:
+        if (not line.description or line.description.isdigit()) and self.name:
             line = replace(line, description=_clean(self.name))
         if not line.description:
             self.problems.append(f"an item of {line.amount} has no description")
@@ -85,12 +98,24 @@ class _Reader:
 
 def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[Line], list[str]]:
     """The items that the rows tell, and what is wrong with them; `heads` are the rows above, perhaps with column heads."""
-    reader = _Reader(heads=any(_QUANTITY_HEAD.search(r.text) for r in heads))
+    rows = list(rows)
+    reader = _Reader(heads=any(_QUANTITY_HEAD.search(r.text) for r in heads) or _counts_in_front(rows))
     for row in rows:
         reader.take(row)
     if reader.ahead:
         reader.problems.append(f"`{reader.ahead.quantity} x {reader.ahead.unit_price}` belongs to no item")
     return reader.lines, reader.problems
+
+
+def _counts_in_front(rows: Sequence[Row]) -> bool:
+    """Whether most lines with an amount begin with a number: then it is a column of quantities, and no `7 Up`."""
+    priced = [r for r in rows if r.amounts and not _TIMES.match(r.text)]
+    counted = [r for r in priced if _FRONT.match(r.label)]
+    return len(counted) >= 2 and len(counted) * 3 >= len(priced) * 2
+
+
+def _is_heads(row: Row) -> bool:
+    return len(_HEAD_WORDS.findall(row.text)) >= 2
 
 
 def _reckoning(text: str) -> Line | None:

@@ -19,9 +19,22 @@ _FILLER = frozenset(_VOCABULARY.pop("filler"))  # words that say nothing alone
 _KIND_OF = {word: cast(Kind, kind) for kind, words in _VOCABULARY.items() for word in words}
 _WORDS = sorted({*_KIND_OF, *_FILLER}, key=len, reverse=True)
 _RANK: tuple[Kind, ...] = ("payment", "charge", "tax", "subtotal", "discount", "net", "total", "info")
-_EXCLUSIVE = frozenset({"excl", "exclusive", "excluding", "before", "exkl", "without", "hors", "zzgl", "ht"})
+_EXCLUSIVE = frozenset({"excl", "exclude", "exclusive", "excluding", "before", "exkl", "without", "hors", "zzgl", "ht"})
 _INCLUSIVE = frozenset(
-    {"incl", "inclusive", "including", "included", "inkl", "inklusive", "enthalten", "inbegriffen", "compris", "ttc", "with"}
+    {
+        "incl",
+        "include",
+        "inclusive",
+        "including",
+        "included",
+        "inkl",
+        "inklusive",
+        "enthalten",
+        "inbegriffen",
+        "compris",
+        "ttc",
+        "with",
+    }
 )
 
 

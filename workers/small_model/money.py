@@ -25,7 +25,7 @@ _AMOUNT = re.compile(
     rf"(?![\d'/:%])(?![.,]\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
 )
 _DECIMALS = re.compile(r"[.,]\s?(\d{2})$")
-_FLAGS = re.compile(r"\s*(?:[A-Z*#]{1,3}\s*)?$")  # tax marks behind an amount: `3.50 T`, `7.00 SR`, `1,59 A`
+_FLAGS = re.compile(r"\s*(?:[A-Z*#]{1,3}\s*){0,2}$")  # tax marks behind an amount: `3.50 T`, `7.00 SR`, `1,59 A`
 _US_HINT = re.compile(r"\b[A-Z]{2}\s+\d{5}(?:-\d{4})?\b|\bsales\s?tax\b", re.IGNORECASE)
 _DOLLAR_ELSEWHERE = re.compile(r"\b(?:ABN|HST|PST|QST|GST/HST|UEN)\b")
 
@@ -48,8 +48,8 @@ def amounts(line: str) -> list[Amount]:
         grouped = not decimals and not number.isdigit()
         if not (decimals or symbol or grouped):
             continue
-        digits = re.sub(r"\D", "", number[: decimals.start()] if decimals else number)
-        value = Decimal(f"{digits or 0}.{decimals[1] if decimals else '0'}")
+        digits = re.sub(r"\D", "", number[: decimals.start()] if decimals else number) or "0"
+        value = Decimal(f"{digits}.{decimals[1]}" if decimals else digits)
         negative = any((match[name] or "").strip() in ("-", "–", "−") for name in ("sign", "sign2", "minus"))
         found.append(Amount(-value if negative else value, match.start(), match.end()))
     return found

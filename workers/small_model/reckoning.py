@@ -18,7 +18,10 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True)
 class Reckoning:
-    """What the lines below the items say, exact. `early` are the charges that stand above the subtotal."""
+    """What the lines below the items say, exact.
+
+    `early` are the charges above the subtotal, `net` is what a tax line itself says that it is of.
+    """
 
     subtotal: Decimal | None
     tax: Decimal | None
@@ -26,6 +29,7 @@ class Reckoning:
     charges: tuple[tuple[str, Decimal], ...]
     early: Decimal
     rate: Decimal | None
+    net: Decimal | None
     included: bool
     problems: tuple[str, ...]
 
@@ -36,8 +40,8 @@ class Reckoning:
 
     def tax_base(self, items_sum: Decimal) -> Decimal | None:
         """The net amount that the rate applies to, or None when there is no single rate."""
-        if self.rate is None or self.tax is None:
-            return None
+        if self.rate is None or self.tax is None or self.net is not None:
+            return self.net
         if self.total is not None and (self.included or (self.subtotal is None and _near(self.total, items_sum + self.charged))):
             return self.total - self.tax
         return self.subtotal if self.subtotal is not None else items_sum
@@ -85,6 +89,7 @@ def read_reckoning(rows: Sequence[Row]) -> Reckoning:
         charges=tuple((label, amount) for _, label, amount in charges),
         early=sum((a for n, _, a in charges if at_subtotal is not None and n < at_subtotal), _ZERO),
         rate=rates.pop() if len(rates) == 1 and len(taxes) == 1 else None,
+        net=share[0] if len(taxes) == 1 and (share := _share(taxes[0])) else None,
         included=any(tax_included(r.label) for r in taxes),
         problems=tuple(problems),
     )
@@ -100,9 +105,14 @@ def _charge(row: Row) -> Decimal:
 
 def _tax_rows(rows: Sequence[Row], stop: int) -> list[Row]:
     """The tax lines above the total, else those below; a `total tax` stands for all of them."""
-    above = [r for r in rows[:stop] if r.kind == "tax"]
-    found = above or [r for r in rows[stop:] if r.kind == "tax"]
+    above = [r for r in rows[:stop] if _is_tax(r)]
+    found = above or [r for r in rows[stop:] if _is_tax(r)]
     return [r for r in found if re.search(r"(?i)total|summe|gesamt", r.label)][:1] or found
+
+
+def _is_tax(row: Row) -> bool:
+    """A line called tax, or one of a tax table: a rate, a net amount and its share."""
+    return row.kind == "tax" or (row.kind is None and len(row.amounts) > 1 and _share(row) is not None)
 
 
 def _tax(rows: Sequence[Row]) -> tuple[Decimal | None, list[str]]:
@@ -120,12 +130,18 @@ def _tax_amount(row: Row) -> Decimal | None:
     """The tax in a tax line; of several amounts (net, tax, gross) the one that is the rate's share of another."""
     if len(row.amounts) == 1:
         return row.amount
+    share = _share(row)
+    return share[1] if share else None
+
+
+def _share(row: Row) -> tuple[Decimal, Decimal] | None:
+    """The two amounts of a line of which one is the line's rate of the other: net and tax."""
     rate = _rate(row.label)
-    values = [a.value for a in row.amounts]
     if rate is None:
         return None
-    shares = {v for v in values for net in values if v < net and abs(net * rate - v) <= CENT}
-    return shares.pop() if len(shares) == 1 else None
+    values = [a.value for a in row.amounts]
+    found = {(net, v) for v in values for net in values if _ZERO < v < net and abs(net * rate - v) <= CENT}
+    return found.pop() if len(found) == 1 else None
 
 
 def _rate(label: str) -> Decimal | None:

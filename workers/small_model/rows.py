@@ -12,6 +12,7 @@ from workers.receipt import OcrResult
 from workers.small_model.labels import Kind, kind_of
 from workers.small_model.money import Amount, trailing
 
+_WHOLE = re.compile(r"\s{2,}(?P<number>-?[1-9]\d{0,2})$")
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
 
 
@@ -42,7 +43,25 @@ def read_rows(ocr: OcrResult) -> list[Row]:
         if rows and not rows[-1].amounts and not row.label and len(row.amounts) == 1 and kind_of(rows[-1].text):
             row = _row(f"{rows.pop().text}  {row.text}", confidence)
         rows.append(row)
-    return rows
+    return _with_whole(rows)
+
+
+def _with_whole(rows: list[Row]) -> list[Row]:
+    """Where no amount has decimals, a bare whole number in the last cell is an amount too, from the first amount on."""
+    values = [a.value for r in rows for a in r.amounts]
+    if len(values) < 2 or any("." in str(v) for v in values):
+        return rows
+    first = next(n for n, r in enumerate(rows) if r.amounts)
+    return rows[:first] + [_whole(r) for r in rows[first:]]
+
+
+def _whole(row: Row) -> Row:
+    match = None if row.amounts else _WHOLE.search(row.text)
+    if match is None:
+        return row
+    label = row.text[: match.start()].rstrip(" .:-_*")
+    amount = Amount(Decimal(match["number"]), match.start("number"), match.end())
+    return Row(row.text, label, (amount,), kind_of(label), row.confidence)
 
 
 def _row(text: str, confidence: float) -> Row:
