@@ -149,13 +149,22 @@ def _read(path: Path, uri: str, settings: Settings) -> bytes:
             path="image_uri",
             next="Check the path and its permissions.",
         ) from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    with _closing(handle):
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise ToolError(f"`{short(uri)}` is no file", code="not_found", path="image_uri", next="Name a file.")
         if status.st_size > settings.fetch_max_bytes:
             raise _too_large(uri, settings)
-        return file.read(settings.fetch_max_bytes)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read(settings.fetch_max_bytes)
+
+
+@contextmanager
+def _closing(handle: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _http(uri: str, settings: Settings) -> bytes:

@@ -37,7 +37,7 @@ def read_rows(ocr: OcrResult) -> list[Row]:
     told = [(line.text, line.confidence) for line in ocr.lines] or [(line, 1.0) for line in ocr.text.splitlines()]
     rows: list[Row] = []
     for text, confidence in told:
-        row = _row(" ".join(p if p else " " for p in re.split(r"\s", unicodedata.normalize("NFKC", text).strip())), confidence)
+        row = _row(_plain(text), confidence)
         if not row.text:
             continue
         if rows and not rows[-1].amounts and not row.label and len(row.amounts) == 1 and kind_of(rows[-1].text):
@@ -62,6 +62,11 @@ def _whole(row: Row) -> Row:
     label = row.text[: match.start()].rstrip(" .:-_*")
     amount = Amount(Decimal(match["number"]), match.start("number"), match.end())
     return Row(row.text, label, (amount,), kind_of(label), row.confidence)
+
+
+def _plain(text: str) -> str:
+    """Full-width signs as plain ones, and two spaces where cells stand apart."""
+    return re.sub(r"\s{2,}|\t", "  ", unicodedata.normalize("NFKC", text).strip())
 
 
 def _row(text: str, confidence: float) -> Row:

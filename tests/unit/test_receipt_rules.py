@@ -1,0 +1,329 @@
+"""Receipts by rules, on texts of many countries that no renderer of ours made; what is not printed stays None."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from workers.receipt import Item, OcrLine, OcrResult, ParsedReceipt
+from workers.small_model.categories import categorise, category_of
+from workers.small_model.dates import find_date
+from workers.small_model.labels import kind_of
+from workers.small_model.money import amounts, find_currency, trailing
+from workers.small_model.receipt_rules import parse_receipt
+
+
+def parsed(*lines: str) -> ParsedReceipt:
+    return parse_receipt(OcrResult(text="\n".join(lines)))
+
+
+def rows(receipt: ParsedReceipt) -> list[tuple[Any, ...]]:
+    return [(i.description, i.quantity, i.unit_price, i.amount) for i in receipt.items]
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("Bananas 2.31 lb  1.59", ["1.59"]),
+        ("TOTAL  $37.32", ["37.32"]),
+        ("1'729.06", ["1729.06"]),
+        ("1.234,56 €", ["1234.56"]),
+        ("1,599.50CHF", ["1599.50"]),
+        ("Umbrella  ¥1,280", ["1280"]),
+        ("Nasi goreng  25,000", ["25000"]),
+        ("Trade discount  -4.60", ["-4.60"]),
+        ("coupon  4.60-", ["-4.60"]),
+        ("-$4.60", ["-4.60"]),
+        ("Milk  3.50 T", ["3.50"]),
+        ("2 PC x 3.50  7.00 SR", ["3.50", "7.00"]),
+        ("12. 50", ["12.50"]),
+        ("9.00 - 18.30", []),
+        ("03/14/2026  17:42", []),
+        ("21.05.2026 10:16", []),
+        ("Tel (937) 555-0142", []),
+        ("TAX 7.25%", []),
+        ("Reg 03", []),
+    ],
+)
+def test_amounts(line: str, values: list[str]) -> None:
+    assert [a.value for a in amounts(line)] == [Decimal(v) for v in values]
+
+
+def test_only_amounts_that_end_a_line_are_taken_off_its_label() -> None:
+    label, found = trailing("Water 0,51 bottle  3,90 A *")
+    assert (label, [a.value for a in found]) == ("Water 0,51 bottle", [Decimal("3.90")])
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("SUB TOTAL", "subtotal"),
+        ("Sub-Total", "subtotal"),
+        ("Total Sales (Excluding GST)", "subtotal"),
+        ("Zwischensumme", "subtotal"),
+        ("TAX 7.25%", "tax"),
+        ("VAT @ 20% included", "tax"),
+        ("inkl. MwSt 19%", "tax"),
+        ("Total GST", "tax"),
+        ("SALESTAX", "tax"),
+        ("GRANDTOTAL", "total"),
+        ("TOTALUSD", "total"),
+        ("Amount due", "total"),
+        ("Total Sales (Inclusive GST)", "total"),
+        ("Summe EUR", "total"),
+        ("Service charge 18%", "charge"),
+        ("Rounding Adj", "charge"),
+        ("Trade discount", "discount"),
+        ("CHANGE", "payment"),
+        ("Visa ****4417", "payment"),
+        ("Gegeben Bar", "payment"),
+        ("Total Qty", "info"),
+        ("Total savings", "info"),
+        ("GST ID", "info"),
+        ("Total Cereal", None),
+        ("Taxi", None),
+        ("Chocolate bar", None),
+        ("Tip Top Bread", None),
+        ("Green Tea", None),
+        ("", None),
+    ],
+)
+def test_labels(label: str, kind: str | None) -> None:
+    assert kind_of(label) == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "month_first", "expected"),
+    [
+        ("03/14/202617:42", None, date(2026, 3, 14)),
+        ("21.05.2026 10:16", None, date(2026, 5, 21)),
+        ("2026/06/30 22:08", None, date(2026, 6, 30)),
+        ("Date: 17 April 2026", None, date(2026, 4, 17)),
+        ("Mar 5, 2026", None, date(2026, 3, 5)),
+        ("12-JAN-19", None, date(2019, 1, 12)),
+        ("05/02/2026", True, date(2026, 5, 2)),
+        ("05/02/2026", False, date(2026, 2, 5)),
+        ("05/05/2026", None, date(2026, 5, 5)),
+        ("05/02/2026", None, None),
+        ("31/02/2026", None, None),
+        ("Valid until 31.12.2027", None, None),
+        ("Tel 555-01-42", None, None),
+    ],
+)
+def test_dates(line: str, month_first: bool | None, expected: date | None) -> None:
+    assert find_date([line], month_first=month_first)[0] == expected
+
+
+def test_a_date_that_can_be_read_two_ways_is_not_read() -> None:
+    assert find_date(["05/02/2026"], month_first=None) == (None, "the date 05/02/2026 can be read two ways")
+
+
+@pytest.mark.parametrize(
+    ("lines", "currency"),
+    [
+        (["TOTAL CAD  62.43", "$1.00"], "CAD"),
+        (["RM 12.50"], "MYR"),
+        (["5,90€"], "EUR"),
+        (["TOTALUSD  5.00"], "USD"),
+        (["$5.00"], "USD"),
+        (["HST 13%  0.65", "TOTAL $5.65"], None),
+        (["12.00"], None),
+    ],
+)
+def test_currencies(lines: list[str], currency: str | None) -> None:
+    assert find_currency(lines) == currency
+
+
+def test_malaysia_article_number_above_the_name() -> None:
+    receipt = parsed(
+        "OJC MARKETING SDN BHD",
+        "TAX INVOICE",
+        "Date : 15/01/2019 11:05:16 AM",
+        "Description  Qty  Price  Amount",
+        "000000111  1  193.00  193.00 SR",
+        "KINGS SAFETY SHOES KWD 805",
+        "Qty: 1  Total Exclude GST:  193.00",
+        "Total GST @6%:  0.00",
+        "Total Inclusive GST:  193.00",
+        "Round Amt:  0.00",
+        "TOTAL:  193.00",
+        "VISA CARD  193.00",
+    )
+    assert rows(receipt) == [("KINGS SAFETY SHOES KWD 805", 1, 193.0, 193.0)]
+    assert (receipt.merchant, receipt.date, receipt.subtotal, receipt.total) == (
+        "OJC MARKETING SDN BHD",
+        "2019-01-15",
+        193.0,
+        193.0,
+    )
+    assert receipt.balanced
+    assert receipt.problems == ("no currency could be read",)
+
+
+def test_indonesia_whole_amounts_and_counts_in_front() -> None:
+    receipt = parsed(
+        "Nasi Campur Bali  75,000",
+        "1 x Bbk Bengil Nasi  125,000",
+        "1 MilkShake Starwb  37,000",
+        "1 Ice Lemon Tea  24,000",
+        "Sub-Total  261,000",
+        "Service  13,050",
+        "PB1  27,405",
+        "Rounding  -55",
+        "Grand Total  301,400",
+    )
+    assert rows(receipt)[2] == ("MilkShake Starwb", 1, None, 37000)
+    assert [c.amount for c in receipt.charges] == [13050, -55]
+    assert (receipt.tax, receipt.total, receipt.balanced) == (27405, 301400, True)
+    assert {"no merchant could be read", "no date could be read", "no currency could be read"} == set(receipt.problems)
+
+
+def test_united_states_reckoning_below_its_item_and_tax_on_a_part() -> None:
+    receipt = parsed(
+        "TRADER OAK'S",
+        "Springfield IL 62704",
+        "TOMATOES CRUSHED  $1.59",
+        "ORGANIC BANANAS  $0.87",
+        "3EA  @ 0.29/EA",
+        "PAPER PLATES  $4.00",
+        "SUBTOTAL  $6.46",
+        "TAX 8.25% ON $4.00  $0.33",
+        "TOTAL  $6.79",
+        "CASH  $20.00",
+        "CHANGE  $13.21",
+        "ITEMS 5  05-04-2026 11:02AM",
+    )
+    assert ("ORGANIC BANANAS", 3, 0.29, 0.87) in rows(receipt)
+    assert receipt.tax_base is not None
+    assert (receipt.tax_base.amount, receipt.tax_base.rate) == (4.0, 0.0825)
+    assert (receipt.date, receipt.balanced, receipt.problems) == ("2026-05-04", True, ())
+
+
+def test_germany_tax_table_and_deposit() -> None:
+    receipt = parsed(
+        "REWE",
+        "Hauptstr. 5",
+        "BIO BANANEN  1,99 B",
+        "JOGHURT  3,00 B",
+        "4 Stk x  0,75",
+        "PFAND  0,25 A *",
+        "WASCHMITTEL  8,99 A",
+        "SUMME  EUR  14,23",
+        "Geg. EC-Cash  EUR  14,23",
+        "Steuer %  Netto  Steuer  Brutto",
+        "A= 19,0%  7,76  1,48  9,24",
+        "B= 7,0%  4,66  0,33  4,99",
+        "Gesamtbetrag  12,42  1,81  14,23",
+        "Datum: 04.11.2025",
+    )
+    assert rows(receipt)[1] == ("JOGHURT", 4, 0.75, 3.0)
+    assert (receipt.tax, receipt.total, receipt.tax_base) == (1.81, 14.23, None)
+    assert (receipt.merchant, receipt.date, receipt.currency, receipt.balanced) == ("REWE", "2025-11-04", "EUR", True)
+
+
+def test_france_tax_included_below_the_total() -> None:
+    receipt = parsed(
+        "BOULANGERIE MARTIN",
+        "Le 12/09/2024 a 08:14",
+        "BAGUETTE TRADITION  2 x 1,30  2,60€",
+        "CAFE  1,80€",
+        "TOTAL TTC  4,40€",
+        "DONT TVA 5,5%  0,23€",
+        "CB  4,40€",
+    )
+    assert rows(receipt) == [("BAGUETTE TRADITION", 2, 1.3, 2.6), ("CAFE", None, None, 1.8)]
+    assert (receipt.date, receipt.tax, receipt.total, receipt.balanced) == ("2024-09-12", 0.23, 4.4, True)
+
+
+def test_weights_and_promotions() -> None:
+    receipt = parsed("TESCO", "MILK 2L  £1.65", "APPLES 0.456 kg @ £2.10/kg  £0.96", "Promo  £-1.00", "TOTAL  £1.61", "CARD  £1.61")
+    assert rows(receipt) == [("MILK 2L", None, None, 1.65), ("APPLES", 0.456, 2.1, 0.96), ("Promo", None, None, -1.0)]
+    assert receipt.balanced
+
+
+def test_a_label_whose_amount_is_on_the_next_line() -> None:
+    assert parsed("SHOP", "Tea  2.00", "TOTAL", "$2.00").total == 2.0
+
+
+def test_items_that_do_not_add_up_are_told() -> None:
+    receipt = parsed("SHOP", "Tea  2.00", "Cake  3.00", "TOTAL  6.00")
+    assert not receipt.balanced
+    assert "the items with charges and tax come to 5.00, the printed total is 6.00 (1.00 more)" in receipt.problems
+
+
+def test_a_subtotal_that_is_no_sum_is_told_although_the_total_follows_from_it() -> None:
+    receipt = parsed("SHOP", "Tea  2.00", "SUBTOTAL  3.00", "TAX 10%  0.30", "TOTAL  3.30")
+    assert not receipt.balanced
+    assert [p for p in receipt.problems if "subtotal" in p] == ["the items sum to 2.00, the printed subtotal is 3.00 (1.00 more)"]
+
+
+def test_a_printed_product_that_is_wrong_is_told() -> None:
+    receipt = parsed("SHOP", "Tea 3 x 2.00  7.00", "TOTAL  7.00")
+    assert "`Tea`: 3 x 2.00 is not the printed 7.00" in receipt.problems
+    assert not receipt.balanced
+
+
+def test_nothing_is_guessed_when_the_total_is_missing() -> None:
+    receipt = parsed("SHOP", "Tea  2.00", "TAX  0.20", "CASH  5.00", "CHANGE  2.80")
+    assert receipt.is_receipt
+    assert (receipt.total, receipt.balanced) == (None, False)
+    assert "no total could be read" in receipt.problems
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["LUNCH MENU", "Soup of the day  6.50", "Burger  15.50"],
+        ["CITY LIBRARY", "Saturday  10.00 - 16.00", "Book exhibition: 12.05 to 30.06, room 2.14"],
+        ["Dear Mr Smith,", "your total balance is 45.00 on 3 May.", "Best regards"],
+        ["Hello"],
+    ],
+)
+def test_what_is_no_receipt_is_called_so(lines: list[str]) -> None:
+    receipt = parsed(*lines)
+    assert not receipt.is_receipt
+    assert receipt.items == ()
+    assert len(receipt.problems) == 1
+
+
+def test_an_empty_text_is_no_receipt() -> None:
+    assert parsed("").problems == ("no text could be read in the image",)
+
+
+def test_lines_read_with_little_confidence_are_named() -> None:
+    line = [OcrLine(text=t, confidence=c, box=(0, 0, 1, 1)) for t, c in (("SHOP", 0.9), ("Tea  2.00", 0.5), ("TOTAL  2.00", 0.9))]
+    receipt = parse_receipt(OcrResult(text="ignored", lines=tuple(line)))
+    assert "`Tea  2.00` was read with little confidence (0.50)" in receipt.problems
+
+
+@pytest.mark.parametrize(
+    ("description", "category"),
+    [
+        ("Ground Coffee", "beverage"),
+        ("Coffee cake", "food"),
+        ("GREEN TEA 600ML", "beverage"),
+        ("Paper Towels 6pk", "household"),
+        ("Printer paper A4", "office"),
+        ("USB-C dock", "electronics"),
+        ("Trade discount", "discount"),
+        ("Zorblax 3000", "other"),
+        ("", "other"),
+    ],
+)
+def test_categories(description: str, category: str) -> None:
+    assert category_of(Item(description=description)) == category
+
+
+def test_totals_by_category_are_exact_and_sorted() -> None:
+    items = [
+        Item(description="Tea", amount=0.1),
+        Item(description="Coffee", amount=0.2),
+        Item(description="Bread", amount=5),
+        Item(description="x"),
+    ]
+    made = categorise(items)
+    assert [(t.category, t.count, t.total) for t in made.totals] == [("food", 1, 5.0), ("beverage", 2, 0.3), ("other", 1, 0.0)]
+    assert sum(Decimal(str(t.total)) for t in made.totals) == Decimal("5.3")
