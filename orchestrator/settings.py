@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
     events_max: int = Field(default=10_000, description="events kept per job, about")
+    task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows; costs about a tenth a call")
     log_level: str = "INFO"
 
     @field_validator("tools", "file_roots", "fetch_hosts", mode="before")
@@ -75,6 +76,11 @@ class Settings(BaseSettings):
         """The broker URL in the spelling that kombu expects."""
         url = self.broker_url or self.store_url
         return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=") if url.startswith("unix://") else url
+
+    @cached_property
+    def direct(self) -> bool:
+        """Whether the broker is the store's own Redis, so that the ledger's scripts push messages themselves."""
+        return self.broker_url in (None, self.redis_url)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -9,6 +9,7 @@ import logging
 import os
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 
@@ -17,10 +18,11 @@ from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import ToolWeaverError
+from orchestrator.jobs.ledger import Queues
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
-from orchestrator.planner.check import check_plan
 from orchestrator.publisher.compile import compile_plan
+from orchestrator.publisher.envelope import Envelopes
 from orchestrator.publisher.publish import Publisher
 from orchestrator.publisher.reconcile import Reconciler, start
 from orchestrator.settings import Settings, load_settings
@@ -36,25 +38,35 @@ class Planner:
         client = connect(settings)
         self.store = JobStore(client, settings)
         self.catalog = CatalogStore(client)
+        self.bundled = bundled_catalog()
         self.publisher = Publisher(app)
+        self.envelopes = Envelopes(app)
 
     def plan_job(self, job: str) -> int:
-        """Starts an accepted job; the number of calls that were published. A second message changes nothing."""
+        """Starts an accepted job; how many steps it has. A second message changes nothing."""
         if self.store.redis.hget(self.store.ledger.keys(job).state, "st") != b"planning":
             return 0
         plan = self.store.plan(job, tenant=self.store.tenant(job))
         inputs = self.store.inputs(job)
         try:
-            catalog = self.catalog.all(bundled_catalog())
-            compiled = compile_plan(check_plan(plan, catalog, inputs=inputs).plan, catalog=catalog, inputs=inputs)
+            compiled = compile_plan(plan, catalog=self.catalog.all(self.bundled), inputs=inputs)
         except ToolWeaverError as error:
-            info = ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next)
-            self.store.ledger.fail(job, info.model_dump_json().encode())
-            return 0
-        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=compiled.queues)
-        self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=self.store.priority(job))
-        log.info("published %d calls", len(calls), extra={"action": "publish", "job_id": job})
-        return len(calls)
+            return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
+        except redis.RedisError:
+            raise  # the reconciler wakes the planner again
+        except Exception as error:  # a defect of ours must not leave the job waiting for ever
+            log.exception("planning failed", extra={"action": "plan_error", "job_id": job})
+            return self._give_up(job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {error!r}"))
+        queues = Queues(compiled.queues, self.store.priority(job))
+        envelopes = self.envelopes.named(compiled.tools, queues.priority) if self.store.ledger.direct else {}
+        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=queues, envelopes=envelopes)
+        self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=queues.priority)
+        log.info("published", extra={"action": "publish", "job_id": job})
+        return len(compiled.rows)
+
+    def _give_up(self, job: str, error: ErrorInfo) -> int:
+        self.store.ledger.fail(job, error.model_dump_json().encode())
+        return 0
 
 
 def register(app: Celery, planner: Planner) -> None:
@@ -90,7 +102,19 @@ def main() -> None:
 
     # solo: the planner's tasks are short, and the reconciler's thread must not be forked
     app.worker_main(
-        ["worker", "-P", "solo", "-Q", PLANNER, "-n", f"planner-{os.getpid()}@%h", "-l", settings.log_level, "--without-gossip", "--without-mingle"]
+        [
+            "worker",
+            "-P",
+            "solo",
+            "-Q",
+            PLANNER,
+            "-n",
+            f"planner-{os.getpid()}@%h",
+            "-l",
+            settings.log_level,
+            "--without-gossip",
+            "--without-mingle",
+        ]
     )
 
 

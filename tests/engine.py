@@ -10,7 +10,7 @@ from celery import Celery
 
 from orchestrator.broker.app import make_app
 from orchestrator.catalog.register import ToolRegistry, register_function
-from orchestrator.jobs.ledger import ReadyCall
+from orchestrator.jobs.ledger import Queues, ReadyCall
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import JobResult, JobView
 from orchestrator.models.plan import Plan
@@ -42,9 +42,11 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self.registry = ToolRegistry()
+        app = make_app(settings)
+        settings = settings.model_copy(update={"broker_url": "memory://"})  # so that messages come to the mailbox
         self.store = JobStore(connect(settings), settings)
         self.ledger = self.store.ledger
-        self.mailbox = Mailbox(make_app(settings))
+        self.mailbox = Mailbox(app)
         self.beats = BeatTable(8)
         self.runner = Runner(self.store, self.mailbox.app, registry=self.registry, queue="function", beats=self.beats)
         self.runner.publisher = self.mailbox
@@ -61,11 +63,11 @@ class Engine:
     def start(self, job: str, inputs: Mapping[str, Any] | None = None) -> None:
         catalog = ToolCatalog(tools=self.registry.definitions())
         compiled = compile_plan(self.store.plan(job), catalog=catalog, inputs=inputs or {})
-        calls = self.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=compiled.queues)
+        calls = self.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=Queues(compiled.queues), envelopes={})
         self.mailbox.publish(calls)
 
     def deliver(self, call: ReadyCall) -> str:
-        return self.runner.run(call.job, call.call, attempt=call.attempt, published=call.published)
+        return self.runner.run(call.job, call.call, attempt=call.attempt)
 
     def drain(self, *, shuffle: random.Random | None = None, limit: int = 100_000) -> int:
         """Delivers messages until there are none; how many there were."""

@@ -11,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import signal
 import struct
 import threading
 import time
@@ -24,6 +25,7 @@ from orchestrator.jobs.ledger import Claim, Ledger
 
 log = logging.getLogger(__name__)
 
+KILL_AFTER_S = 5.0
 SLOT = 512
 _HEAD = struct.Struct("<QIId")  # serial, pid, length of the payload (0: free), deadline on the monotonic clock
 _FENCED = struct.Struct("<Q")  # serial that was refused; written by the beating thread only
@@ -128,10 +130,14 @@ def _alive(pid: int) -> bool:
 
 
 class Beater:
-    """The thread: beats for every call of the table and calls `also` (the worker's sign of life) each round."""
+    """The thread: beats for every call of the table and calls `also` (the worker's sign of life) each round.
 
-    def __init__(self, table: BeatTable, ledger: Ledger, also: Callable[[], None]) -> None:
-        self._table, self._ledger, self._also = table, ledger, also
+    With `kills`, a child that is still busy `KILL_AFTER_S` past its call's deadline is killed: its tool hangs in native
+    code, where no timeout reaches it, and would hold the slot for ever.
+    """
+
+    def __init__(self, table: BeatTable, ledger: Ledger, *, also: Callable[[], None], kills: bool = False) -> None:
+        self._table, self._ledger, self._also, self._kills = table, ledger, also, kills
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beats", daemon=True)
 
@@ -156,7 +162,11 @@ class Beater:
     def beat(self) -> None:
         """One round of beats."""
         now = time.monotonic()
-        due = [r for r in self._table.calls() if r.deadline > now]
+        running = self._table.calls()
+        due = [r for r in running if r.deadline > now]
+        for hung in (r for r in running if self._kills and r.deadline + KILL_AFTER_S < now):
+            log.error("killed pid %d: a tool hangs past its timeout", hung.pid, extra={"action": "kill", "job_id": hung.job})
+            os.kill(hung.pid, signal.SIGKILL)
         if not due:
             return
         answers = self._ledger.beat([(r.job, r.call, r.attempt) for r in due])

@@ -19,7 +19,8 @@ from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS, Pool, task_name
 from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_tools, registry
 from orchestrator.catalog.store import CatalogStore
-from orchestrator.jobs.store import JobStore, WorkerInfo
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from orchestrator.state.keys import WORKERS, WORKERS_INFO
@@ -56,16 +57,16 @@ class Worker:
         prefork = self.pool.kind == "prefork"
 
         @app.task(name=task_name(self.pool.name))
-        def call(job: str, call: str, attempt: int, published: int) -> str:
+        def call(job: str, call: str, attempt: int | str) -> str:
             slot = getattr(current_process(), "index", None) if prefork else None
-            return self.runner().run(job, call, attempt=attempt, published=published, slot=slot)
+            return self.runner().run(job, call, attempt=int(attempt), slot=slot)
 
     def ready(self) -> None:
         """Announces the tools and begins to beat."""
         client = connect(self.settings)
         store = JobStore(client, self.settings)
         CatalogStore(client).announce(self.definitions())
-        self._beater = Beater(self.beats, store.ledger, also=lambda: self._show_life(store))
+        self._beater = Beater(self.beats, store.ledger, also=lambda: self._show_life(store), kills=self.pool.kind == "prefork")
         self._show_life(store)
         self._beater.start()
 

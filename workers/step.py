@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import signal
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -103,9 +105,9 @@ class Runner:
         self._inputs: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._loop: asyncio.Runner | None = None
 
-    def run(self, job: str, call: str, *, attempt: int, published: int, slot: int | None = None) -> str:
+    def run(self, job: str, call: str, *, attempt: int, slot: int | None = None) -> str:
         """Runs one call if this message still gets it; the verdict, for the log."""
-        claim = self.store.ledger.claim(job, call, attempt=attempt, token=new_token(), published=published, queue=self.queue)
+        claim = self.store.ledger.claim(job, call, attempt=attempt, token=new_token(), queue=self.queue)
         if isinstance(claim, str):
             log.debug("message dropped: %s", claim, extra={"action": "drop", "job_id": job, "call": call})
             return claim
@@ -119,7 +121,7 @@ class Runner:
             return self._execute(claim, context)
         except CallCancelled as error:
             return None if context.cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
-        except (SoftTimeLimitExceeded, TimeoutError):
+        except TimeoutError:
             return None if context.cancelled() else _timed_out(claim)
         except ToolError as error:
             return _failed(claim, error)
@@ -171,7 +173,8 @@ class Runner:
         if tool.context_parameter is not None:
             arguments[tool.context_parameter] = context
         if not tool.is_async:
-            return tool.function(**arguments)
+            with time_limit(context.claim.spec["timeout_s"]):
+                return tool.function(**arguments)
         self._loop = self._loop or asyncio.Runner()
         return self._loop.run(_watched(tool.function(**arguments), context, context.claim.spec["timeout_s"]))
 
@@ -180,9 +183,7 @@ class Runner:
         if verdict != "ok":
             log.info("outcome refused: %s", verdict, extra=_where(claim, "refused"))
         try:
-            self.publisher.publish(
-                sorted(ready, key=lambda c: c.step), priority=self.store.priority(claim.job) if ready else "normal"
-            )
+            self.publisher.publish(sorted(ready, key=lambda c: c.step), priority=claim.queues.priority)
         except (OperationalError, redis.RedisError) as error:
             log.warning("what became ready stays in the outbox: %s", error, extra=_where(claim, "publish_failed"))
         return verdict
@@ -205,6 +206,28 @@ class Runner:
                     raise
                 log.warning("commit waits for Redis: %s", error, extra=_where(claim, "commit_wait"))
                 time.sleep(0.5)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block after `seconds`, in the main thread of a process; elsewhere only beats stop.
+
+    A tool that never comes back to the interpreter is killed with its process a little later, by the beating thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _raise_timeout)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _raise_timeout(*_: Any) -> None:
+    raise TimeoutError
 
 
 class _NoResults:

@@ -40,3 +40,9 @@ POOLS = {
 def task_name(queue: str) -> str:
     """The Celery task that runs the calls of a queue; Flower shows the tool's name in its place."""
     return f"{queue}.call"
+
+
+def list_name(queue: str, priority: Priority) -> str:
+    """The Redis list that kombu keeps the messages of a queue and priority in."""
+    step = PRIORITIES[priority]
+    return f"{queue}{SEPARATOR}{step}" if step else queue

@@ -47,7 +47,7 @@ def check_event_id(after: str | None) -> str:
     if not after:
         return START
     time, _, number = after.partition("-")
-    if not (time.isdigit() and (number.isdigit() or number == "")):
+    if not (time.isascii() and time.isdigit() and number.isascii() and (number.isdigit() or number == "")):
         raise RequestError(
             f"`{after}` is no event's id.", path="Last-Event-ID", next="Pass back the `id` of the last event that you saw."
         )
@@ -88,7 +88,7 @@ class EventReader:
                     event = parse_event(job_id, stream_id, fields)
                     at = event.id
                     yield event
-                    if event.final and await asyncio.to_thread(self._ended, job_id):
+                    if event.final and await asyncio.to_thread(self._over, job_id, at):
                         return
                 if events:
                     continue
@@ -131,11 +131,6 @@ class EventReader:
     def _status(self, job_id: str) -> bytes | None:
         raw: Any = self._redis.hget(job_keys(job_id, self._settings.shards).state, "st")
         return bytes(raw) if raw is not None else None
-
-    def _ended(self, job_id: str) -> bool:
-        """A job that was retried has a final event in the middle of its stream."""
-        status = self._status(job_id)
-        return status is None or JobStatus(status.decode()).final
 
     def _over(self, job_id: str, at: str) -> bool:
         """Nothing follows: the job is gone, or it ended and `at` is its last event."""

@@ -12,11 +12,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis
 
 from orchestrator.jobs.values import Stored
+from orchestrator.broker.queues import list_name
+from orchestrator.models.job import Priority
 from orchestrator.settings import Settings
 from orchestrator.state.keys import JobKeys, Shard, job_keys
 from orchestrator.state.scripts import Scripts
@@ -41,12 +43,18 @@ class ReadyCall:
     attempt: int
     queue: str
     tool: str
-    timeout_s: float
-    published: int
 
     @property
     def step(self) -> str:
         return self.call.rpartition("#")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The queues of a job, and at which priority its calls stand in them."""
+
+    names: tuple[str, ...] = ()
+    priority: Priority = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Claim:
     token: str
     spec: dict[str, Any]
     tries: int
-    queues: tuple[str, ...]
+    queues: Queues
     totals: dict[str, int]
 
     @property
@@ -85,8 +93,10 @@ class Ledger:
     """The scripts as methods. All are safe to repeat: a second answer changes nothing."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        """`direct`, from the settings: the broker is this server, so the scripts push the messages themselves."""
         self.redis: Any = client  # redis-py types one method for its sync and async client at once
         self.settings = settings
+        self.direct = settings.direct
         self._scripts = Scripts(client, LUA)
 
     def keys(self, job: str) -> JobKeys:
@@ -94,28 +104,31 @@ class Ledger:
 
     def submit(self, job: str, *, fields: Mapping[str, Any], plan: bytes, inputs: bytes, tenant: str) -> bool:
         """Stores an accepted job; False when it is known already."""
-        extra = [self.keys(job).shard.index(tenant)]
         args = [json.dumps({"v": SCHEMA_VERSION, "tenant": tenant, **fields}), plan, inputs]
-        return bool(self._run("submit", job, (), args, extra))
+        return bool(self._call("submit", job, [self.keys(job).shard.index(tenant)], args))
 
-    def start(self, job: str, *, rows: Sequence[StepRow], lengths: Mapping[str, int], queues: Sequence[str]) -> list[ReadyCall]:
-        """Enters a planned job's steps; the calls that are ready at once. Empty when it started already."""
+    def start(
+        self, job: str, *, rows: Sequence[StepRow], lengths: Mapping[str, int], queues: Queues, envelopes: Mapping[str, bytes]
+    ) -> list[ReadyCall]:
+        """Enters a planned job's steps; the calls to publish. Empty when it started already."""
         steps = [[r.id, r.dependencies, _json(r.facts), _json(r.spec)] for r in rows]
-        answer = self._run("start", job, queues, [_json(steps), _json(lengths), _json(list(queues))])
+        flat = [part for row in envelopes.items() for part in row]
+        answer = self._run("start", job, queues, [_json(steps), _json(lengths), _json(queues.names), *flat])
         return self._ready(job, queues, answer)
 
-    def claim(self, job: str, call: str, *, attempt: int, token: str, published: int, queue: str) -> Claim | str:
+    def claim(self, job: str, call: str, *, attempt: int, token: str, queue: str) -> Claim | str:
         """The call, or the reason why this message does not get it."""
         keys, s = self.keys(job), self.settings
         answer = self._scripts.call(
             "claim",
             [keys.state, keys.events, keys.shard.leases, keys.shard.marks, keys.shard.queued(queue)],
-            [job, call, attempt, token, int(s.lease_s * 1000), published, s.events_max, queue],
+            [job, call, attempt, token, int(s.lease_s * 1000), s.events_max, queue],
         )
         if answer[0] != b"ok":
             return str(answer[0].decode())
-        totals = {answer[i].decode(): int(answer[i + 1]) for i in range(4, len(answer), 2)}
-        return Claim(job, call, attempt, token, json.loads(answer[1]), int(answer[2]), tuple(json.loads(answer[3])), totals)
+        totals = {answer[i].decode(): int(answer[i + 1]) for i in range(5, len(answer), 2)}
+        queues = Queues(tuple(json.loads(answer[3])), cast(Priority, answer[4].decode()))
+        return Claim(job, call, attempt, token, json.loads(answer[1]), int(answer[2]), queues, totals)
 
     def beat(self, job_calls: Sequence[tuple[str, str, int]]) -> list[bool]:
         """Extends the leases of running calls `(job, call, attempt)`; False: cancelled or overtaken, stop it."""
@@ -183,30 +196,32 @@ class Ledger:
         answer = self._run("retry", job, queues, [_json(rows)])
         return answer[0].decode(), self._ready(job, queues, answer[1])
 
-    def queues(self, job: str) -> tuple[str, ...]:
+    def queues(self, job: str) -> Queues:
         """The queues that a started job uses."""
-        raw = self.redis.hget(self.keys(job).state, "qs")
-        return tuple(json.loads(raw)) if raw else ()
+        names, priority = self.redis.hmget(self.keys(job).state, ["qs", "pri"])
+        return Queues(tuple(json.loads(names or b"[]")), cast(Priority, (priority or b"normal").decode()))
 
     def now_ms(self) -> int:
         """The ledger's clock."""
         seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def _run(self, name: str, job: str, queues: Sequence[str], args: Sequence[Any], extra: Sequence[str] = ()) -> Any:
+    def _run(self, name: str, job: str, queues: Queues, args: Sequence[Any]) -> Any:
+        shard = self.keys(job).shard
+        lists = [list_name(q, queues.priority) for q in queues.names] if self.direct else []
+        return self._call(name, job, [*(shard.queued(q) for q in queues.names), *lists], args)
+
+    def _call(self, name: str, job: str, more_keys: Sequence[str], args: Sequence[Any]) -> Any:
         keys, shard, s = self.keys(job), self.keys(job).shard, self.settings
         all_keys = [
             keys.state, keys.data, keys.events, keys.big, shard.leases, shard.timers, shard.marks, shard.accepted, shard.queues,
-            *(shard.queued(q) for q in queues), *extra,
+            shard.envelopes, *more_keys,
         ]  # fmt: skip
-        return self._scripts.call(name, all_keys, [job, s.window, s.retention_s, s.events_max, *args])
+        return self._scripts.call(name, all_keys, [job, s.window, s.retention_s, s.events_max, int(self.direct), *args])
 
     @staticmethod
-    def _ready(job: str, queues: Sequence[str], rows: Sequence[Sequence[bytes]]) -> list[ReadyCall]:
-        return [
-            ReadyCall(job, c.decode(), int(a), queues[int(q)], tool.decode(), int(timeout) / 1000, int(at))
-            for c, a, q, tool, timeout, at in rows
-        ]
+    def _ready(job: str, queues: Queues, rows: Sequence[Sequence[bytes]]) -> list[ReadyCall]:
+        return [ReadyCall(job, c.decode(), int(a), queues.names[int(q)], tool.decode()) for c, a, q, tool in rows]
 
 
 def new_token() -> str:

@@ -12,7 +12,6 @@ from heapq import merge
 from typing import Any, cast
 
 import redis
-from pydantic import BaseModel, ConfigDict
 
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.jobs.ledger import Ledger
@@ -31,6 +30,7 @@ from orchestrator.models.job import (
     StepView,
 )
 from orchestrator.models.plan import Plan, Step
+from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings
 from orchestrator.state.keys import WORKERS, WORKERS_INFO, all_shards, tenant_shard
 
@@ -45,23 +45,8 @@ _STATES = {
     "u": CallState.UNKNOWN,
 }
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
-_META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un", "qs")
+_META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un")
 _CHUNK = 2_000
-
-
-class WorkerInfo(BaseModel):
-    """A worker process that is alive."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    host: str
-    pid: int
-    pool: str
-    queue: str
-    concurrency: int
-    tools: tuple[str, ...] = ()
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +122,9 @@ class JobStore:
         Raises:
             NotFound: there is none of that id for this tenant.
         """
+        newest = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)  # first: the view includes at least this
         meta = self._meta(job_id, tenant)
-        plan = self._plan(job_id)
-        newest = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)
-        steps = tuple(self._steps(job_id, plan, meta))
+        steps = tuple(self._steps(job_id, self._plan(job_id), meta))
         unknown = tuple(self.calls(job_id, tenant=tenant, state=CallState.UNKNOWN)) if meta.number("un") else ()
         return JobView(
             **self._summary(job_id, meta),
@@ -339,9 +323,9 @@ class JobStore:
         return meta.number("ne") + meta.number("nf") > 0
 
     def _steps(self, job_id: str, plan: Plan, meta: _Meta) -> Iterator[StepView]:
-        names = [f"{p}:{s.id}" for s in plan.steps for p in "tnkfzs"]
+        names = ["qs", *(f"{p}:{s.id}" for s in plan.steps for p in "tnkfzs")]
         got = dict(zip(names, self._hmget(self.ledger.keys(job_id).state, names), strict=True))
-        queues = json.loads(meta.raw.get("qs") or b"[]")
+        queues = json.loads(got["qs"] or b"[]")
         idle = self._idle_queues(job_id, queues)
         running = self._running(job_id, [s for s in plan.steps if got[f"t:{s.id}"] == b"r"])
         for s in plan.steps:
@@ -441,7 +425,7 @@ class JobStore:
         if cursor is None:
             return None
         score, _, job = cursor.partition("-")
-        if not score.isdigit() or not job:
+        if not (score.isascii() and score.isdigit() and job):
             raise RequestError(
                 f"`{cursor}` is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
             )

@@ -11,6 +11,7 @@ from orchestrator.jobs.ledger import StepRow
 from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
 from orchestrator.models.plan import MAX_MAP, Plan, Retry
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.publisher.envelope import envelope_name
 from orchestrator.publisher.graph import Graph, Node, build_graph, references
 
 NO_LIST, TOO_LONG = -1, -2
@@ -18,11 +19,12 @@ NO_LIST, TOO_LONG = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A plan as the ledger takes it."""
+    """A plan as the ledger takes it; `tools` are its (queue, tool) pairs."""
 
     rows: tuple[StepRow, ...]
     lengths: dict[str, int]
     queues: tuple[str, ...]
+    tools: tuple[tuple[str, str], ...]
 
 
 def compile_plan(plan: Plan, *, catalog: ToolCatalog, inputs: Mapping[str, Any]) -> Compiled:
@@ -37,7 +39,8 @@ def compile_plan(plan: Plan, *, catalog: ToolCatalog, inputs: Mapping[str, Any])
     takers = _takers(graph)
     rows = tuple(_row(plan, graph, node, tool=tools[name], queues=queues, takers=takers) for name, node in graph.nodes.items())
     roots = {str(n.root): n.root for n in graph.nodes.values() if n.root is not None and n.root.kind == "input"}
-    return Compiled(rows, {key: list_length(inputs.get(root.name), root.path) for key, root in roots.items()}, queues)
+    lengths = {key: list_length(inputs.get(root.name), root.path) for key, root in roots.items()}
+    return Compiled(rows, lengths, queues, tuple({(t.pool, t.name): None for t in tools.values()}))
 
 
 def list_length(value: Any, path: Sequence[str | int]) -> int:
@@ -100,6 +103,7 @@ def _row(
         "ef": effect,
         "to": int(timeout_s * 1000),
         "tool": step.tool,
+        "env": envelope_name(tool.pool, step.tool),
         "rm": retry.max,
     }
     optional = {

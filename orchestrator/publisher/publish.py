@@ -19,7 +19,6 @@ from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import Priority
 
-HARD_LIMIT_AFTER_S = 5.0
 BATCH = 500
 
 
@@ -59,23 +58,19 @@ def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall]
         app.signature(STEP_FINISHED, args=(job, step), immutable=True, queue=PLANNER, task_id=f"{gid}:finished"),
         app=app,
     )
-    for index, header in enumerate(canvas.tasks):
-        header.apply_async(
-            producer=producer, chord=canvas.body, group_id=gid, group_index=index, root_id=job, add_to_parent=False, retry=False
-        )
+    for header in canvas.tasks:
+        header.apply_async(producer=producer, chord=canvas.body, group_id=gid, root_id=job, add_to_parent=False, retry=False)
 
 
 def _signature(app: Celery, c: ReadyCall, priority: Priority) -> Signature:
     return app.signature(
         task_name(c.queue),
-        args=(c.job, c.call, c.attempt, c.published),
+        args=(c.job, c.call, c.attempt),
         immutable=True,
         queue=c.queue,
         task_id=f"{c.job}:{c.call}:{c.attempt}",
         shadow=c.tool,
         priority=PRIORITIES[priority],
-        soft_time_limit=c.timeout_s,
-        time_limit=c.timeout_s + HARD_LIMIT_AFTER_S,
     )
 
 

@@ -147,7 +147,7 @@ class Reconciler:
             self._say_idle(job, call.rpartition("#")[0], queue)
 
     def _say_idle(self, job: str, step: str, queue: str) -> None:
-        queues = self.store.ledger.queues(job)
+        queues = self.store.ledger.queues(job).names
         if queue not in queues or (job, f"nw:{queues.index(queue)}:{queue}") in self._idle_said:
             return
         keys = self.store.ledger.keys(job)

@@ -9,6 +9,7 @@ from functools import lru_cache
 WORKERS = "tw:workers"
 WORKERS_INFO = "tw:workers:info"
 CATALOG = "tw:catalog"
+CATALOG_VERSION = "tw:catalog:version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Shard:
     def queues(self) -> str:
         """Names of the queues in use."""
         return self._key("queues")
+
+    @property
+    def envelopes(self) -> str:
+        """Messages with blanks, by format, queue, tool and priority."""
+        return self._key("envelopes")
 
     @property
     def leader(self) -> str:

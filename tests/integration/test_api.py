@@ -384,7 +384,6 @@ def test_a_failed_job_tells_why_and_goes_on_when_retried(served: Served, client:
     assert job.result(timeout=10) == {"one": 1, "two": "x"}
 
 
-@pytest.mark.xfail(strict=True, reason="EventReader.follow ends at a final event in the middle once the job has ended again")
 def test_the_failure_of_a_job_that_was_retried_is_not_the_end_of_its_events(served: Served, client: Client) -> None:
     job = client.submit({"steps": [{"id": "one", "tool": "break_once", "input": {"text": "x"}}]})
     served.run(job.id)

@@ -294,7 +294,7 @@ def test_a_doubled_message_runs_once(engine: Engine) -> None:
 
 def test_a_claim_that_is_sent_again_gets_its_first_answer(engine: Engine) -> None:
     job = engine.submit([{"id": "a", "tool": "echo"}])
-    claims = [engine.ledger.claim(job, "a#0", attempt=1, token=t, published=0, queue="function") for t in ("t1", "t1", "t2")]
+    claims = [engine.ledger.claim(job, "a#0", attempt=1, token=t, queue="function") for t in ("t1", "t1", "t2")]
     assert claims[0] == claims[1]
     assert claims[2] == "already r"
 
@@ -315,7 +315,7 @@ def test_a_lost_worker(engine: Engine, effect: str, status: str) -> None:
 
     job = engine.submit([{"id": "a", "tool": "act"}])
     lost = engine.mailbox.calls.pop()
-    held = engine.ledger.claim(job, "a#0", attempt=1, token="dead", published=0, queue="function")
+    held = engine.ledger.claim(job, "a#0", attempt=1, token="dead", queue="function")
     look = reconciler(engine)
     wait_until(lambda: look.once().lost, description="the lease runs out")
     assert engine.store.calls(job)[0].state == status
@@ -337,7 +337,7 @@ def test_resolving_an_unknown_effect(engine: Engine, happened: bool) -> None:
 
     job = engine.submit([{"id": "pay", "tool": "pay"}, {"id": "after", "tool": "echo", "input": {"value": "step:pay.paid"}}])
     engine.mailbox.calls.clear()
-    engine.ledger.claim(job, "pay#0", attempt=1, token="dead", published=0, queue="function")
+    engine.ledger.claim(job, "pay#0", attempt=1, token="dead", queue="function")
     look = reconciler(engine)
     wait_until(lambda: look.once().lost, description="the lease runs out")
     assert [c.call for c in engine.store.view(job).unknown] == ["pay#0"]
@@ -355,7 +355,7 @@ def test_a_poison_call_ends_as_failed(engine: Engine) -> None:
     look = reconciler(engine)
     for attempt in range(1, engine.store.settings.max_lost + 1):
         engine.mailbox.calls.clear()
-        engine.ledger.claim(job, "a#0", attempt=attempt, token="dead", published=0, queue="function")
+        engine.ledger.claim(job, "a#0", attempt=attempt, token="dead", queue="function")
         wait_until(lambda: look.once().lost, description=f"lease {attempt} runs out")
     view = engine.store.view(job)
     assert view.status is JobStatus.FAILED
@@ -365,7 +365,7 @@ def test_a_poison_call_ends_as_failed(engine: Engine) -> None:
 
 def test_beats_keep_a_call_and_cancel_reaches_the_tool(engine: Engine) -> None:
     job = engine.submit([{"id": "a", "tool": "echo"}])
-    claim = engine.ledger.claim(job, "a#0", attempt=1, token="t", published=0, queue="function")
+    claim = engine.ledger.claim(job, "a#0", attempt=1, token="t", queue="function")
     assert not isinstance(claim, str)
     with engine.beats.running(claim, timeout_s=60) as refused:
         rows = [(r.job, r.call, r.attempt) for r in engine.beats.calls()]

@@ -1,11 +1,11 @@
 -- A worker asks for a call. Only the message that carries the current attempt of a queued call gets it.
 -- KEYS 1 state, 2 events, 3 leases, 4 marks, 5 queued set of the queue
--- ARGV 1 job, 2 call, 3 attempt, 4 token, 5 lease (ms), 6 publish time, 7 events kept, 8 queue
--- Answers {why not} or {'ok', x (JSON), tries, queues (JSON), inputs' step lengths...}
+-- ARGV 1 job, 2 call, 3 attempt, 4 token, 5 lease (ms), 6 events kept, 7 queue
+-- Answers {why not} or {'ok', x (JSON), tries, queues (JSON), priority, and of each step whose whole list is read: name, calls}
 local STATE = KEYS[1]
 local job, call, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local step = string.match(call, '^(.-)#')
-local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step)
+local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step, 'pri')
 local member = job .. '|' .. call .. '|' .. attempt
 if v[1] ~= 'running' and v[1] ~= 'waiting' then
   redis.call('ZREM', KEYS[5], member)
@@ -21,10 +21,10 @@ if st == 'q' then
   redis.call('HSET', STATE, 'c:' .. call, string.format('r|%s|%s|%s|%d|%s', a, tries, lost, now, token))
   redis.call('ZREM', KEYS[5], member)
   redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
-  if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[4], ARGV[8]) or 0) then redis.call('HSET', KEYS[4], ARGV[8], ARGV[6]) end
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[7], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
+  if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], ARGV[7]) or 0) then redis.call('HSET', KEYS[4], ARGV[7], since) end
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
 end
-local answer = {'ok', v[3], tries, v[4]}
+local answer = {'ok', v[3], tries, v[4], v[6]}
 local lists = cjson.decode(v[5]).ls
 if lists then
   for _, s in ipairs(lists) do answer[#answer + 1] = s; answer[#answer + 1] = redis.call('HGET', STATE, 'n:' .. s) or '0' end

@@ -1,8 +1,8 @@
 -- include ledger
 -- A worker commits the outcome of a call: exactly once, by state, attempt and token. Answers {verdict, calls to publish}.
--- ARGV 5 call, 6 attempt, 7 token, 8 outcome s|f|k|w|u, 9 value or error, 10 delay before the retry (ms),
---      11 lengths of the lists that maps take from the result (JSON or ''), 12 SHA-256 of a large value, 13 the large value
-local call, attempt, token, outcome, payload = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+-- ARGV 6 call, 7 attempt, 8 token, 9 outcome s|f|k|w|u, 10 value or error, 11 delay before the retry (ms),
+--      12 lengths of the lists that maps take from the result (JSON or ''), 13 SHA-256 of a large value, 14 the large value
+local call, attempt, token, outcome, payload = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local s = step_of(call)
 preload({'st', 'c:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left', 'live', 'un'})
 redis.call('ZREM', LEASES, JOB .. '|' .. call .. '|' .. attempt)
@@ -13,8 +13,8 @@ local p = spec(s)
 if outcome == 's' then
   set_call(call, 's', a, tries, lost)
   redis.call('HSET', DATA, 'r:' .. call, payload)
-  if ARGV[12] ~= '' then redis.call('HSETNX', BIG, ARGV[12], ARGV[13]) end
-  if ARGV[11] ~= '' then for list, n in pairs(cjson.decode(ARGV[11])) do set('len:' .. list, n) end end
+  if ARGV[13] ~= '' then redis.call('HSETNX', BIG, ARGV[13], ARGV[14]) end
+  if ARGV[12] ~= '' then for list, n in pairs(cjson.decode(ARGV[12])) do set('len:' .. list, n) end end
   if p.m or num('n:' .. s) > 1 then
     if num('n:' .. s) <= 200 then event('call.succeeded', s, call, a) end
   end
@@ -28,8 +28,8 @@ elseif outcome == 'k' then
 elseif outcome == 'w' then
   set_call(call, 'w', a, tries + 1, lost)
   unpublish(p)
-  redis.call('ZADD', TIMERS, now + tonumber(ARGV[10]), JOB .. '|' .. call .. '|' .. attempt)
-  event('call.waiting', s, call, a, '{"retry_in_ms":' .. ARGV[10] .. ',"error":' .. payload .. '}')
+  redis.call('ZADD', TIMERS, now + tonumber(ARGV[11]), JOB .. '|' .. call .. '|' .. attempt)
+  event('call.waiting', s, call, a, '{"retry_in_ms":' .. ARGV[11] .. ',"error":' .. payload .. '}')
 elseif outcome == 'u' then
   set_call(call, 'u', a, tries, lost)
   note_error(call, payload)

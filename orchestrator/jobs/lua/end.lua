@@ -1,12 +1,12 @@
 -- include ledger
 -- The job stops before its time: nothing more is released, running calls learn it with their next beat.
--- Answers the status it had.   ARGV 5 cancelled|failed, 6 error (JSON or '')
+-- Answers the status it had.   ARGV 6 cancelled|failed, 7 error (JSON or '')
 local st = get('st')
 if not st then return '' end
 if st == 'planning' or st == 'running' or st == 'waiting' then
   redis.call('ZREM', ACCEPTED, JOB)
-  if ARGV[6] ~= '' then redis.call('HSET', DATA, 'error', ARGV[6]) end
-  ending = ARGV[5]
+  if ARGV[7] ~= '' then redis.call('HSET', DATA, 'error', ARGV[7]) end
+  ending = ARGV[6]
   settle()
 end
 return st

@@ -1,7 +1,8 @@
 -- The library that every script of the ledger includes.
 --
--- KEYS: 1 state, 2 data, 3 events, 4 big, 5 leases, 6 timers, 7 marks, 8 accepted, 9 queues, 10.. queued set of the job's queues
--- ARGV: 1 job, 2 window, 3 retention (s), 4 events kept, 5.. what the script itself takes
+-- KEYS: 1 state, 2 data, 3 events, 4 big, 5 leases, 6 timers, 7 marks, 8 accepted, 9 queues, 10 envelopes,
+--       11.. queued set of each of the job's queues, then, when DIRECT, the broker's list of each
+-- ARGV: 1 job, 2 window, 3 retention (s), 4 events kept, 5 direct (1: the broker is this server), 6.. what the script itself takes
 --
 -- Fields of the state hash (one job):
 --   st status   v schema   t0 t1 t2 accepted/started/finished (ms)   left steps not ended   nf failed steps   ne tolerated errors
@@ -15,7 +16,9 @@
 --   w:<q> published calls of a queue   ph: pt: p:<q>:<n> first-in-first-out list of ready, unpublished calls "step:lo:hi"
 --   nw:<q> "no worker" was said
 local STATE, DATA, EVENTS, BIG, LEASES, TIMERS, MARKS, ACCEPTED, QUEUES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local JOB, WINDOW, RETENTION, KEEP = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local ENVELOPES = KEYS[10]
+local JOB, WINDOW, RETENTION, KEEP, DIRECT = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == '1'
+local QUEUE_COUNT = DIRECT and (#KEYS - 10) / 2 or #KEYS - 10
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -63,19 +66,30 @@ local function set_call(call, st, a, tries, lost, since, token)
 end
 local function step_of(call) return string.match(call, '^(.-)#') end
 local function index_of(call) return tonumber(string.match(call, '#(%d+)$')) end
-local function queued_key(p) return KEYS[10 + p.q] end
+local function queued_key(p) return KEYS[11 + p.q] end
+local function list_key(p) return KEYS[11 + QUEUE_COUNT + p.q] end
 
-local out = {}       -- calls to publish: {call, attempt, queue index, tool, timeout ms, now}
+local out = {}       -- calls to publish, unless DIRECT: {call, attempt, queue index, tool}
 local touched = {}   -- queues whose window may be refilled
 local work = {}      -- steps to start or finish; a list instead of recursion, for plans of any depth
 local ending = nil   -- final status, said last
 
--- A call becomes `queued`: the sorted set is the outbox, `out` only saves the wait.
+-- The message of a call, from the envelope that Celery made for its tool: see publisher/envelope.py.
+local envelopes = {}
+local function message(p, call, attempt)
+  local name = p.env .. '/' .. get('pri')
+  local e = envelopes[name]
+  if not e then e = redis.call('HGET', ENVELOPES, name); envelopes[name] = e end
+  return (string.gsub(e, '@%u@', {['@J@'] = JOB, ['@S@'] = step_of(call), ['@C@'] = call, ['@A@'] = text(attempt)}))
+end
+
+-- A call becomes `queued`. The sorted set is the outbox; the message goes out at once where the broker is this server.
 local function enqueue(call, attempt, tries, lost)
   local p = spec(step_of(call))
   set_call(call, 'q', attempt, tries, lost, now)
   redis.call('ZADD', queued_key(p), now, JOB .. '|' .. call .. '|' .. text(attempt))
-  out[#out + 1] = {call, text(attempt), text(p.q), p.tool, text(p.to), text(now)}
+  if DIRECT then redis.call('LPUSH', list_key(p), message(p, call, attempt))
+  else out[#out + 1] = {call, text(attempt), text(p.q), p.tool} end
 end
 local function unpublish(p) inc('w:' .. p.q, -1); touched[p.q] = true end
 

@@ -1,7 +1,7 @@
 -- include ledger
 -- The reconciler repairs one call, if it is still in the state that looked broken. Answers {verdict, calls to publish}.
--- ARGV 5 kind lost|due|queued, 6 call, 7 attempt, 8 attempts that may be lost, 9 publish time seen (queued)
-local kind, call, attempt = ARGV[5], ARGV[6], ARGV[7]
+-- ARGV 6 kind lost|due|queued, 7 call, 8 attempt, 9 attempts that may be lost, 10 publish time seen (queued)
+local kind, call, attempt = ARGV[6], ARGV[7], ARGV[8]
 local member = JOB .. '|' .. call .. '|' .. attempt
 local st, a, tries, lost, since = call_of(call)
 local alive = get('st') == 'running' or get('st') == 'waiting'
@@ -26,7 +26,7 @@ if kind == 'lost' then
     fail_call(call, a, tries + 1, lost, cjson.encode({code = 'timeout', step = s, call = call, attempt = a,
       message = 'tool `' .. p.tool .. '` ran longer than its timeout_s of ' .. string.format('%g', p.to / 1000),
       next = 'raise `timeout_s` of the step or give the tool less to do'}))
-  elseif lost + 1 >= tonumber(ARGV[8]) then
+  elseif lost + 1 >= tonumber(ARGV[9]) then
     fail_call(call, a, tries, lost + 1, cjson.encode({code = 'poison', step = s, call = call, attempt = a,
       message = 'tool `' .. p.tool .. '` took its worker down ' .. text(lost + 1) .. ' times; the call is not tried again',
       next = 'look at the worker\'s log for a crash or the out-of-memory killer'}))
@@ -42,7 +42,7 @@ else
   local p = get('s:' .. step_of(call)) and spec(step_of(call))
   if p then
     local seen = redis.call('ZSCORE', queued_key(p), member)
-    if not seen or text(tonumber(seen)) ~= ARGV[9] then return {'moved', {}} end
+    if not seen or text(tonumber(seen)) ~= ARGV[10] then return {'moved', {}} end
     redis.call('ZREM', queued_key(p), member)
   end
   if not current or st ~= 'q' then return {'stale', {}} end

