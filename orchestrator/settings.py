@@ -33,10 +33,13 @@ class Settings(BaseSettings):
     api_host: str = Field(default="127.0.0.1", description="address that the API listens on; loopback only for now")
     api_port: int = Field(default=8400, description="first port tried; a busy one moves on and is printed")
     flower_port: int = Field(default=5555, description="first port tried for Flower")
-    tools: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="modules or .py files with tools of yours, comma-separated")
+    tools: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="modules or .py files with tools of yours, comma-separated"
+    )
     concurrency: int = Field(default=2, ge=1, description="processes of a prefork pool")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(), description="folders beneath which `file:` inputs may lie, comma-separated; default: none beyond the bundled data"
+        default=(),
+        description="folders beneath which `file:` inputs may lie, comma-separated; default: none beyond the bundled data",
     )
     fetch_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="hosts that http(s) inputs may name although their address is private, comma-separated"
@@ -53,7 +56,9 @@ class Settings(BaseSettings):
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
     events_max: int = Field(default=10_000, description="events kept per job, about")
-    task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows; costs about a tenth a call")
+    task_events: bool = Field(
+        default=True, description="workers send Celery events, which Flower shows; costs about a tenth a call"
+    )
     log_level: str = "INFO"
 
     @field_validator("tools", "file_roots", "fetch_hosts", mode="before")

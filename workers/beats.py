@@ -170,6 +170,6 @@ class Beater:
         if not due:
             return
         answers = self._ledger.beat([(r.job, r.call, r.attempt) for r in due])
-        for running, goes_on in zip(due, answers, strict=True):
+        for beaten, goes_on in zip(due, answers, strict=True):
             if not goes_on:
-                self._table.refuse(running)
+                self._table.refuse(beaten)

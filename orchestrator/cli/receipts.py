@@ -21,7 +21,8 @@ def answer(result: JobResult) -> Group:
     rows: Sequence[Row] = summary.get("rows") or ()
     parts: list[Table | Text] = [_pictures(rows, result.steps.get("merge") or [])]
     parts += [Text(line, style="yellow") for line in problem_lines(rows)]
-    parts += [_categories(total) for total in summary.get("totals") or ()]
+    if summary.get("totals"):
+        parts.append(_categories(summary["totals"]))
     return Group(*parts, Text(headline(summary), style="bold"))
 
 
@@ -85,15 +86,22 @@ def _verdict(row: Row) -> Text:
     return Text("yes", style="green") if row.get("balanced") else Text("no", style="bold red")
 
 
-def _categories(total: Row) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{total['currency']}", title_justify="left")
-    table.add_column("category")
-    table.add_column("items", justify="right")
-    table.add_column("total", justify="right")
-    for category in total.get("categories") or ():
-        table.add_row(category["category"], str(category["count"]), _money(category["total"]))
-    table.add_section()
-    table.add_row(f"{total['receipts']} receipts, as printed", "", _money(total["total"]), style="bold")
+def _categories(totals: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, right in (("currency", 0), ("category", 0), ("items", 1), ("total", 1)):
+        table.add_column(name, justify="right" if right else "left")
+    for total in totals:
+        for category in total.get("categories") or ():
+            table.add_row(total["currency"], category["category"], str(category["count"]), _money(category["total"]))
+        count = total["receipts"]
+        table.add_row(
+            total["currency"],
+            f"printed total of {count} receipt{'s' if count != 1 else ''}",
+            "",
+            _money(total["total"]),
+            style="bold",
+        )
+        table.add_section()
     return table
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 
 import redis
 
-from orchestrator.jobs.values import Stored
 from orchestrator.broker.queues import list_name
+from orchestrator.jobs.values import Stored
 from orchestrator.models.job import Priority
 from orchestrator.settings import Settings
 from orchestrator.state.keys import JobKeys, Shard, job_keys
@@ -155,9 +155,8 @@ class Ledger:
     ) -> tuple[str, list[ReadyCall]]:
         """Commits the outcome of a call; `("ok", calls that became ready)` or the reason why it was refused."""
         large_args = [large.sha256, large.large] if large is not None else ["", b""]
-        args = [
-            claim.call, claim.attempt, claim.token, outcome, payload, int(delay_s * 1000), _json(lengths) if lengths else "", *large_args
-        ]  # fmt: skip
+        identity = [claim.call, claim.attempt, claim.token]
+        args = [*identity, outcome, payload, int(delay_s * 1000), _json(lengths) if lengths else "", *large_args]
         answer = self._run("complete", claim.job, claim.queues, args)
         verdict = answer[0].decode()
         return verdict, self._ready(claim.job, claim.queues, answer[1]) if verdict == "ok" else []

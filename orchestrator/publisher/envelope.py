@@ -9,9 +9,9 @@ priority into a channel that keeps the message instead of delivering it, so it f
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from typing import Any
 
-import celery
 import kombu
 from celery import Celery
 from kombu.utils.json import dumps
@@ -21,7 +21,7 @@ from orchestrator.models.job import Priority
 from orchestrator.publisher.publish import send_chord
 
 JOB, STEP, CALL, ATTEMPT = "@J@", "@S@", "@C@", "@A@"
-_FORMAT = f"1/{celery.__version__}/{kombu.__version__}"
+_FORMAT = f"1/{version('celery')}/{version('kombu')}"
 
 
 def envelope_name(queue: str, tool: str) -> str:
@@ -36,9 +36,10 @@ class Envelopes:
         self._app = app
         self._kept: list[Any] = []
         self._made: dict[tuple[str, str, Priority], bytes] = {}
-        self._channel = kombu.Connection("memory://").default_channel
-        self._channel.body_encoding = None  # blanks in the body stay readable; kombu decodes a plain body as it is
-        self._channel._put = lambda _queue, message, **_: self._kept.append(message)
+        channel: Any = kombu.Connection("memory://").default_channel
+        self._channel = channel
+        channel.body_encoding = None  # blanks in the body stay readable; kombu decodes a plain body as it is
+        channel._put = lambda _queue, message, **_: self._kept.append(message)
 
     def named(self, pairs: Iterable[tuple[str, str]], priority: Priority) -> dict[str, bytes]:
         """The envelopes of (queue, tool) pairs at a priority, by the name under which the ledger looks for them."""
