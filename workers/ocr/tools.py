@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from PIL import Image
-
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.register import tool
 from workers.ocr.engine import read
-from workers.ocr.images import load_image, short
+from workers.ocr.images import DATA, decode, load_image, short
 from workers.receipt import OcrResult
 
 
 def warm_up() -> None:
-    """Loads the models and runs them once, so that the first call is as fast as the next."""
-    read(Image.new("RGB", (320, 320), "white"))
+    """Loads the models and reads one image, so that the first call is as fast as the next."""
+    read(decode((DATA / "notice.png").read_bytes(), "notice.png"))
 
 
 @tool(
