@@ -6,8 +6,6 @@ import argparse
 import importlib
 import logging
 import os
-import socket
-from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
@@ -20,16 +18,13 @@ from orchestrator.broker.queues import POOLS, Pool, task_name
 from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_tools, registry
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.jobs.store import JobStore
-from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
-from orchestrator.state.keys import WORKERS, WORKERS_INFO
 from workers.beats import Beater, BeatTable
+from workers.presence import Presence
 from workers.step import Runner
 
 log = logging.getLogger(__name__)
-
-ALIVE_MS = 6_000
 
 
 class Worker:
@@ -38,10 +33,9 @@ class Worker:
     def __init__(self, settings: Settings, pool: Pool, *, concurrency: int, tools: ToolRegistry) -> None:
         self.settings, self.pool, self.tools = settings, pool, tools
         self.concurrency = 1 if pool.kind == "solo" else concurrency
-        self.id = f"{pool.name}-{os.getpid()}@{socket.gethostname()}"
         self.app = make_app(settings)
         self.beats = BeatTable(self.concurrency if pool.kind == "prefork" else max(64, self.concurrency))
-        self._since = datetime.now(UTC)
+        self.presence = Presence(pool.name, concurrency=self.concurrency, tools=[t.name for t in self.definitions()])
         self._runner: Runner | None = None
         self._beater: Beater | None = None
         self._add_task(self.app)
@@ -66,36 +60,19 @@ class Worker:
         client = connect(self.settings)
         store = JobStore(client, self.settings)
         CatalogStore(client).announce(self.definitions())
-        self._beater = Beater(self.beats, store.ledger, also=lambda: self._show_life(store), kills=self.pool.kind == "prefork")
-        self._show_life(store)
+        self._beater = Beater(self.beats, store.ledger, also=lambda: self.presence.show(store), kills=self.pool.kind == "prefork")
+        self.presence.show(store)
         self._beater.start()
 
     def gone(self) -> None:
         """Takes the sign of life back."""
         if self._beater is not None:
             self._beater.stop()
-        client = connect(self.settings, retries=0, timeout_s=2.0)
-        client.zrem(WORKERS, self.id)
-        client.hdel(WORKERS_INFO, self.id)
+        self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
 
     def definitions(self) -> list[Any]:
         """The tools of this pool."""
         return [t for t in self.tools.definitions() if t.pool == self.pool.name]
-
-    def _show_life(self, store: JobStore) -> None:
-        info = WorkerInfo(
-            id=self.id, host=socket.gethostname(), pid=os.getpid(), pool=self.pool.name, queue=self.pool.name,
-            concurrency=self.concurrency, tools=tuple(t.name for t in self.definitions()), since=self._since,
-        )  # fmt: skip
-        now = store.ledger.now_ms()
-        pipe = store.redis.pipeline()
-        pipe.zadd(WORKERS, {self.id: now + ALIVE_MS})
-        pipe.hset(WORKERS_INFO, self.id, info.model_dump_json())
-        stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
-        if stale:
-            pipe.zrem(WORKERS, *stale)
-            pipe.hdel(WORKERS_INFO, *stale)
-        pipe.execute()
 
     def run(self) -> None:
         """Serves the queue until SIGTERM."""

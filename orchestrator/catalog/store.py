@@ -28,6 +28,13 @@ class CatalogStore:
             pipe.incr(CATALOG_VERSION)
             pipe.execute()
 
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Takes tools out that nobody will run again."""
+        pipe = self._redis.pipeline()
+        pipe.hdel(CATALOG, *names)
+        pipe.incr(CATALOG_VERSION)
+        pipe.execute()
+
     def all(self, base: ToolCatalog | None = None) -> ToolCatalog:
         """The announced tools over those of `base` (the bundled ones), by name."""
         version = self._redis.get(CATALOG_VERSION)

@@ -1,0 +1,48 @@
+"""A worker's sign of life: who serves which queue, with which tools. It lapses by itself when the process dies."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.worker import WorkerInfo
+from orchestrator.state.keys import WORKERS, WORKERS_INFO
+
+ALIVE_MS = 6_000
+
+
+class Presence:
+    """Shown every few seconds by the beating thread."""
+
+    def __init__(self, pool: str, *, concurrency: int, tools: Sequence[str]) -> None:
+        host = socket.gethostname()
+        self.info = WorkerInfo(
+            id=f"{pool}-{os.getpid()}@{host}",
+            host=host,
+            pid=os.getpid(),
+            pool=pool,
+            queue=pool,
+            concurrency=concurrency,
+            tools=tuple(tools),
+            since=datetime.now(UTC),
+        )
+
+    def show(self, store: JobStore) -> None:
+        """Says that the worker is alive, and forgets those that died without a word."""
+        now = store.ledger.now_ms()
+        pipe = store.redis.pipeline()
+        pipe.zadd(WORKERS, {self.info.id: now + ALIVE_MS})
+        pipe.hset(WORKERS_INFO, self.info.id, self.info.model_dump_json())
+        stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
+        if stale:
+            pipe.zrem(WORKERS, *stale)
+            pipe.hdel(WORKERS_INFO, *stale)
+        pipe.execute()
+
+    def withdraw(self, store: JobStore) -> None:
+        """Takes the sign of life back."""
+        store.redis.zrem(WORKERS, self.info.id)
+        store.redis.hdel(WORKERS_INFO, self.info.id)
