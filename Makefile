@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 
-.PHONY: help demo up test check format unit chaos clean
+.PHONY: help demo up test check lint format unit chaos clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,9 @@ demo: $(CORE) ## run the receipts job on the bundled images, from nothing
 up: $(CORE) ## keep the platform running until Ctrl-C
 	@exec $(BIN)/toolweaver up
 
-check: $(DEV) ## format, lint, types, layers
+check: $(DEV) lint unit ## format, lint, types, layers, unit tests
+
+lint: $(DEV) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -48,11 +50,11 @@ check: $(DEV) ## format, lint, types, layers
 unit: $(DEV) ## the tests that need no server, in seconds
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
-test: check ## every check and every test
+test: lint ## every check and every test
 	$(BIN)/pytest tests $(PYTEST_ARGS)
 
-chaos: $(DEV) ## only the tests that kill processes
-	$(BIN)/pytest tests -m chaos $(PYTEST_ARGS)
+chaos: $(DEV) ## the tests that kill processes, in their long form
+	CHAOS_JOBS=200 $(BIN)/pytest tests -m chaos --timeout 900 $(PYTEST_ARGS)
 
 format: $(DEV) ## rewrite the code in the house's format
 	$(BIN)/ruff format .

@@ -32,9 +32,12 @@ TOOLS = Path(__file__).parent / "fault_tools.py"
 class Platform:
     """Processes over one folder; `settings` reach them by environment."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, broker_db: int = 0, **settings: Any) -> None:
         self.folder = folder
         url = f"unix://{folder}/redis.sock?db=0"
+        if broker_db:
+            settings["broker_url"] = f"unix://{folder}/redis.sock?db={broker_db}"
+        self.broker = redis.Redis(unix_socket_path=f"{folder}/redis.sock", db=broker_db)
         self.settings: Settings = load_settings(_env_file=None, home=folder, redis_url=url, **settings)
         self._env = os.environ | {"TOOLWEAVER_HOME": str(folder), "TOOLWEAVER_REDIS_URL": url, "TOOLWEAVER_LOG_LEVEL": "INFO"}
         self._env |= {f"TOOLWEAVER_{k.upper()}": str(v) for k, v in settings.items()}

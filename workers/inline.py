@@ -75,7 +75,7 @@ def _own(catalog: CatalogStore, name: str, queue: str) -> ToolDefinition:
     return tool.definition.model_copy(update={"pool": queue})
 
 
-class _Server(ConsumerMixin):  # type: ignore[misc]
+class _Server(ConsumerMixin):
     """Takes messages of one queue, one after the other, in a thread."""
 
     def __init__(self, settings: Settings, queue: str, store: JobStore) -> None:
@@ -93,7 +93,7 @@ class _Server(ConsumerMixin):  # type: ignore[misc]
         self._thread.join(timeout=5)
         self.connection.release()
 
-    def get_consumers(self, Consumer: Any, channel: Any) -> list[Any]:  # noqa: ARG002, N803 (kombu's hook)
+    def get_consumers(self, Consumer: Any, channel: Any) -> list[Any]:  # noqa: ARG002 (kombu's hook)
         """One message at a time."""
         return [Consumer(queues=[self._queue], accept=["json"], on_message=self._on_message, prefetch_count=1)]
 

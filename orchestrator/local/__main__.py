@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ToolWeaverError as error:
         say(str(error))
         return BAD_REQUEST if isinstance(error, RequestError) else UNREACHABLE
-    say(f"stopped ({reason})")
+    if not options.until_stdin_ends:  # else somebody else speaks to the person
+        say(f"stopped ({reason})")
     return DONE
 
 

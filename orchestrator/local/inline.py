@@ -127,7 +127,7 @@ class _Embedded:
     def _start(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="toolweaver-"))
         self._owner = os.getpid()
-        self._launched = Launched(options=("--no-flower",), quiet=True, env={"TOOLWEAVER_HOME": str(self._home)})
+        self._launched = Launched(options=("--no-flower",), env={"TOOLWEAVER_HOME": str(self._home)})
         atexit.register(self.stop)
         self._platform = self._launched.wait_ready()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -21,7 +22,9 @@ from orchestrator.publisher.publish import Publisher
 from tests.processes import Platform, platform
 from tests.support import wait_until
 
-JOBS = 50
+JOBS = int(os.environ.get("CHAOS_JOBS", "50"))
+
+pytestmark = pytest.mark.chaos
 FAST = {"lease_s": 1.5, "grace_s": 1.0, "reconcile_s": 0.2}
 
 
@@ -75,7 +78,7 @@ def assert_whole(p: Platform, jobs: list[str]) -> None:
 
 def waiting_messages(p: Platform, queue: str = "function") -> list[tuple[str, list[bytes]]]:
     names = [f"{queue}{SEPARATOR}{s}" if s else queue for s in PRIORITY_STEPS]
-    client: Any = p.client
+    client: Any = p.broker
     return [(name, client.lrange(name, 0, -1)) for name in names]
 
 

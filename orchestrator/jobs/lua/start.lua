@@ -11,7 +11,7 @@ end
 for list, n in pairs(cjson.decode(ARGV[7])) do set('len:' .. list, n) end
 set('st', 'running'); set('t1', now); set('left', #steps); set('qs', ARGV[8])
 redis.call('SADD', QUEUES, unpack(cjson.decode(ARGV[8])))
-for i = 9, #ARGV, 2 do redis.call('HSETNX', ENVELOPES, ARGV[i], ARGV[i + 1]) end
+for i = 9, #ARGV, 2 do redis.call('HSET', ENVELOPES, ARGV[i], ARGV[i + 1]) end
 event('job.running')
 for _, s in ipairs(steps) do
   if s[2] == 0 then work[#work + 1] = {'start', s[1]} end
