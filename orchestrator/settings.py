@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(default=None, description="Celery broker; default: `redis_url`")
     api_host: str = Field(default="127.0.0.1", description="address that the API listens on; loopback only for now")
+    api_in_container: bool = Field(
+        default=False,
+        description="`api_host` may be any address: for a container whose port the host publishes on its own loopback only",
+    )
     api_port: int = Field(default=8400, description="first port tried; a busy one moves on and is printed")
     flower_port: int = Field(default=5555, description="first port tried for Flower")
     tools: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -18,17 +18,21 @@ STOP_WITHIN_S = 3
 EXIT = {RequestError: 2, BackendError: 3}
 
 
-def check_host(host: str) -> None:
+def check_host(settings: Settings) -> None:
     """Refuses an address that others can reach: the API asks nobody who they are yet.
+
+    A container's own loopback cannot be published, so there the host's loopback takes its place; requests must
+    still name a loopback host.
 
     Raises:
         RequestError: it is not an address of this machine's loopback.
     """
-    if not is_loopback(host):
+    if not is_loopback(settings.api_host) and not settings.api_in_container:
         raise RequestError(
-            f"The API has no sign-in yet and listens on loopback only, not on `{host}`.",
+            f"The API has no sign-in yet and listens on loopback only, not on `{settings.api_host}`.",
             path="TOOLWEAVER_API_HOST",
-            next="Use 127.0.0.1; reach it from elsewhere through an SSH tunnel.",
+            next="Use 127.0.0.1 and reach it from elsewhere through an SSH tunnel; in a container whose port is published on "
+            "127.0.0.1 only, set TOOLWEAVER_API_IN_CONTAINER=true.",
         )
 
 
@@ -54,7 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings) -> None:
     """Serves until a signal comes; open streams end within a second, other requests within three."""
-    check_host(settings.api_host)
+    check_host(settings)
     listener = listen(settings.api_host, settings.api_port)
     host, port = listener.getsockname()[:2]
     logging.getLogger(__name__).info("the API answers at http://%s:%d", host, port, extra={"action": "api_start"})
