@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import lru_cache
 from typing import Any
 
 import redis
@@ -21,7 +22,8 @@ from orchestrator.errors import ToolWeaverError
 from orchestrator.jobs.ledger import Queues
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
-from orchestrator.publisher.compile import compile_plan
+from orchestrator.models.plan import Plan
+from orchestrator.publisher.compile import Compiled, compile_plan
 from orchestrator.publisher.envelope import Envelopes
 from orchestrator.publisher.publish import Publisher
 from orchestrator.publisher.reconcile import Reconciler, start
@@ -41,15 +43,16 @@ class Planner:
         self.bundled = bundled_catalog()
         self.publisher = Publisher(app)
         self.envelopes = Envelopes(app)
+        self._compile = lru_cache(maxsize=32)(self._compile_new)
 
     def plan_job(self, job: str) -> int:
         """Starts an accepted job; how many steps it has. A second message changes nothing."""
-        if self.store.redis.hget(self.store.ledger.keys(job).state, "st") != b"planning":
+        accepted = self.store.accepted(job)
+        if accepted is None:
             return 0
-        plan = self.store.plan(job, tenant=self.store.tenant(job))
-        inputs = self.store.inputs(job)
         try:
-            compiled = compile_plan(plan, catalog=self.catalog.all(self.bundled), inputs=inputs)
+            compiled = self._compile(accepted.plan, self.catalog.version())
+            lengths = compiled.lengths(accepted.inputs)
         except ToolWeaverError as error:
             return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
         except redis.RedisError:
@@ -57,12 +60,16 @@ class Planner:
         except Exception as error:  # a defect of ours must not leave the job waiting for ever
             log.exception("planning failed", extra={"action": "plan_error", "job_id": job})
             return self._give_up(job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {error!r}"))
-        queues = Queues(compiled.queues, self.store.priority(job))
+        queues = Queues(compiled.queues, accepted.priority)
         envelopes = self.envelopes.named(compiled.tools, queues.priority) if self.store.ledger.direct else {}
-        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=queues, envelopes=envelopes)
+        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=lengths, queues=queues, envelopes=envelopes)
         self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=queues.priority)
         log.info("published", extra={"action": "publish", "job_id": job})
         return len(compiled.rows)
+
+    def _compile_new(self, plan: bytes, _catalog: bytes | None) -> Compiled:
+        """Kept by the text of the plan and the version of the catalog: jobs of one plan often come in numbers."""
+        return compile_plan(Plan.model_validate_json(plan), catalog=self.catalog.all(self.bundled))
 
     def _give_up(self, job: str, error: ErrorInfo) -> int:
         self.store.ledger.fail(job, error.model_dump_json().encode())

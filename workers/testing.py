@@ -186,10 +186,11 @@ class Engine:
 
     def start(self, job: str, inputs: Mapping[str, Any] | None = None) -> None:
         """Does the planner's part: enters the steps of an accepted job into the ledger."""
-        compiled = compile_plan(self.store.plan(job), catalog=self._catalog(), inputs=inputs or {})
+        compiled = compile_plan(self.store.plan(job), catalog=self._catalog())
         queues = Queues(compiled.queues, self.store.priority(job))
         envelopes = self._envelopes.named(compiled.tools, queues.priority)  # for an API beside us, which pushes messages
-        calls = self.ledger.start(job, rows=compiled.rows, lengths=compiled.lengths, queues=queues, envelopes=envelopes)
+        lengths = compiled.lengths(inputs or {})
+        calls = self.ledger.start(job, rows=compiled.rows, lengths=lengths, queues=queues, envelopes=envelopes)
         self.mailbox.publish(calls)
 
     def deliver(self, call: ReadyCall) -> str:

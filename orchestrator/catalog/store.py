@@ -35,9 +35,14 @@ class CatalogStore:
         pipe.incr(CATALOG_VERSION)
         pipe.execute()
 
+    def version(self) -> bytes | None:
+        """Changes with every announcement."""
+        raw: bytes | None = self._redis.get(CATALOG_VERSION)
+        return raw
+
     def all(self, base: ToolCatalog | None = None) -> ToolCatalog:
         """The announced tools over those of `base` (the bundled ones), by name."""
-        version = self._redis.get(CATALOG_VERSION)
+        version = self.version()
         if version != self._version:
             rows = self._redis.hgetall(CATALOG)
             self._tools = [ToolDefinition.model_validate_json(raw) for _, raw in sorted(rows.items())]

@@ -65,6 +65,15 @@ class _Meta:
         return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that waits for the planner: the text of its plan, its inputs with the plan's defaults."""
+
+    plan: bytes
+    inputs: dict[str, Any]
+    priority: Priority
+
+
 class JobStore:
     """Jobs of all tenants; each method sees only those of the tenant that it is given."""
 
@@ -154,6 +163,17 @@ class JobStore:
         """The plan that the job runs, as it was checked."""
         self._meta(job_id, tenant)
         return self._plan(job_id)
+
+    def accepted(self, job_id: str) -> Accepted | None:
+        """What the planner needs of an accepted job, in one round trip; None when it is planned already."""
+        keys = self.ledger.keys(job_id)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hmget(keys.state, ["st", "pri"])
+        pipe.hmget(keys.data, ["plan", "inputs"])
+        (status, priority), (plan, inputs) = pipe.execute()
+        if status != b"planning":
+            return None
+        return Accepted(bytes(plan), dict(json.loads(inputs or b"{}")), cast(Priority, (priority or b"normal").decode()))
 
     def inputs(self, job_id: str) -> dict[str, Any]:
         """The job's inputs with the plan's defaults."""

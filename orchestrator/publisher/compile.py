@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.errors import PlanError, ToolError
 from orchestrator.jobs.ledger import StepRow
 from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
-from orchestrator.models.plan import MAX_MAP, Plan, Retry
+from orchestrator.models.plan import MAX_MAP, Plan, Reference, Retry
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.publisher.envelope import envelope_name
 from orchestrator.publisher.graph import Graph, Node, build_graph, references
@@ -19,16 +19,23 @@ NO_LIST, TOO_LONG = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A plan as the ledger takes it; `tools` are its (queue, tool) pairs."""
+    """A plan as the ledger takes it, the same for all its jobs; `tools` are its (queue, tool) pairs.
+
+    `lists` are the lists in the inputs that maps run over.
+    """
 
     rows: tuple[StepRow, ...]
-    lengths: dict[str, int]
+    lists: tuple[Reference, ...]
     queues: tuple[str, ...]
     tools: tuple[tuple[str, str], ...]
 
+    def lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
+        """The lengths of the lists in a job's inputs."""
+        return {str(root): list_length(inputs.get(root.name), root.path) for root in self.lists}
 
-def compile_plan(plan: Plan, *, catalog: ToolCatalog, inputs: Mapping[str, Any]) -> Compiled:
-    """The rows, the lengths of the lists in the inputs, and the queues of a plan.
+
+def compile_plan(plan: Plan, *, catalog: ToolCatalog) -> Compiled:
+    """The rows, the lists in the inputs, and the queues of a plan.
 
     Raises:
         PlanError: a tool is not in the catalog any more.
@@ -39,8 +46,7 @@ def compile_plan(plan: Plan, *, catalog: ToolCatalog, inputs: Mapping[str, Any])
     takers = _takers(graph)
     rows = tuple(_row(plan, graph, node, tool=tools[name], queues=queues, takers=takers) for name, node in graph.nodes.items())
     roots = {str(n.root): n.root for n in graph.nodes.values() if n.root is not None and n.root.kind == "input"}
-    lengths = {key: list_length(inputs.get(root.name), root.path) for key, root in roots.items()}
-    return Compiled(rows, lengths, queues, tuple({(t.pool, t.name): None for t in tools.values()}))
+    return Compiled(rows, tuple(roots.values()), queues, tuple({(t.pool, t.name): None for t in tools.values()}))
 
 
 def list_length(value: Any, path: Sequence[str | int]) -> int:

@@ -10,6 +10,7 @@ local st, a, tries, lost, since, held = call_of(call)
 if st ~= 'r' or text(a) ~= attempt or held ~= token then return {'fenced'} end
 if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. (get('st') or 'unknown')} end
 local p = spec(s)
+preload({'w:' .. p.q, 'ph:' .. p.q, 'pt:' .. p.q})
 if outcome == 's' then
   set_call(call, 's', a, tries, lost)
   redis.call('HSET', DATA, 'r:' .. call, payload)

@@ -31,9 +31,13 @@ local function get(f)
   if v == nil then v = redis.call('HGET', STATE, f); cache[f] = v end
   return v
 end
-local function preload(fields)
-  local values = redis.call('HMGET', STATE, unpack(fields))
-  for i, f in ipairs(fields) do cache[f] = values[i] end
+local function preload(fields)  -- one command in place of many; what was read or set before stays
+  local missing = {}
+  for _, f in ipairs(fields) do if cache[f] == nil then missing[#missing + 1] = f end end
+  for at = 1, #missing, 1000 do
+    local values = redis.call('HMGET', STATE, unpack(missing, at, math.min(at + 999, #missing)))
+    for i, v in ipairs(values) do cache[missing[at + i - 1]] = v end
+  end
 end
 local function num(f) return tonumber(get(f) or 0) end
 local function set(f, v) cache[f] = text(v); dirty[f] = true end
@@ -137,6 +141,9 @@ end
 
 local function finish_step(s, forced)
   local p = spec(s)
+  local fields = {'f:' .. s, 'z:' .. s, 'n:' .. s, 'k:' .. s, 'nf'}
+  for _, b in ipairs(p.b) do fields[#fields + 1] = 'd:' .. b end
+  preload(fields)
   local st, started = forced, get('t:' .. s) == 'r'
   if not st then
     if num('f:' .. s) > 0 then
@@ -215,6 +222,7 @@ local function fail_call(call, attempt, tries, lost, err)
 end
 
 local function start_step(s)
+  preload({'s:' .. s, 'y:' .. s, 're:' .. s, 'k:' .. s, 'ax:' .. s, 'ic:' .. s, 'c:' .. s .. '#0', 'pri'})
   local p = spec(s)
   if get('y:' .. s) and not p.run then return finish_step(s, 'k') end
   local n = 1
