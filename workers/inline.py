@@ -28,6 +28,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
+from orchestrator.state.keys import all_shards
 from workers.beats import Beater, BeatTable
 from workers.presence import Presence
 from workers.step import Runner
@@ -62,6 +63,8 @@ def serve(settings: Settings, names: Sequence[str]) -> Iterator[None]:
         beater.stop()
         catalog.withdraw(names)
         presence.withdraw(store)
+        for shard in all_shards(settings.shards):
+            client.srem(shard.queues, queue)  # nobody will look after this queue again
 
 
 def _own(catalog: CatalogStore, name: str, queue: str) -> ToolDefinition:
