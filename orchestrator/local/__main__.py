@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -24,11 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = Wanted(
         pools=tuple(p for p in options.pools.split(",") if p), flower=options.flower, until_stdin_ends=options.until_stdin_ends
     )
+    settings = load_settings()
     try:
-        reason = up(load_settings(), wanted, ready=_print_json if options.json else _print_table)
+        reason = up(settings, wanted, ready=_print_json if options.json else _print_table)
     except ToolWeaverError as error:
         say(str(error))
         return BAD_REQUEST if isinstance(error, RequestError) else UNREACHABLE
+    finally:
+        if options.temporary:
+            shutil.rmtree(settings.home, ignore_errors=True)
     if not options.until_stdin_ends:  # else somebody else speaks to the person
         say(f"stopped ({reason})")
     return DONE
@@ -43,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--until-stdin-ends", action="store_true", help="stop when standard input ends: with the process that holds it"
     )
+    command.add_argument("--temporary", action="store_true", help="remove the home folder when everything has stopped")
     return parser
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from orchestrator.catalog.register import registry
@@ -100,9 +98,10 @@ def _serve_own(settings: Settings, names: Sequence[str]) -> AbstractContextManag
 def _settings_of_platform() -> Settings:
     """Settings that lead to a running platform, started here if need be."""
     settings = load_settings()
-    if settings.url is not None:
-        return settings
-    platform = running_platform(settings.home) or _embedded.ensure()
+    platform = running_platform(settings.home)
+    if settings.url is not None and (platform is None or platform.api != settings.url.rstrip("/")):
+        return settings  # a platform elsewhere: what it keeps its store in, the settings say
+    platform = platform or _embedded.ensure()
     return settings.model_copy(update={"url": platform.api, "redis_url": platform.redis})
 
 
@@ -113,7 +112,6 @@ class _Embedded:
         self._lock = threading.Lock()
         self._launched: Launched | None = None
         self._platform: Platform | None = None
-        self._home: Path | None = None
         self._owner = 0
 
     def ensure(self) -> Platform:
@@ -125,17 +123,16 @@ class _Embedded:
             return self._platform
 
     def _start(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="toolweaver-"))
+        home = tempfile.mkdtemp(prefix="toolweaver-")
         self._owner = os.getpid()
-        self._launched = Launched(options=("--no-flower",), env={"TOOLWEAVER_HOME": str(self._home)})
+        self._launched = Launched(options=("--no-flower", "--temporary"), env={"TOOLWEAVER_HOME": home})
         atexit.register(self.stop)
         self._platform = self._launched.wait_ready()
 
     def stop(self) -> None:
-        """Stops it and removes its folder; a fork leaves it alone."""
+        """Stops it, and with it goes its folder; a fork leaves it alone."""
         if self._launched is not None and self._owner == os.getpid():
             self._launched.stop()
-            shutil.rmtree(self._home or "", ignore_errors=True)
             self._launched = self._platform = None
 
 
