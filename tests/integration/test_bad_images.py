@@ -11,8 +11,6 @@ from orchestrator.models.job import JobStatus
 from orchestrator.planner.named import load_named
 from workers.testing import running_engine
 
-pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
-
 
 def closed_port() -> int:
     with socket.socket() as probe:
@@ -21,6 +19,7 @@ def closed_port() -> int:
 
 
 def test_bad_pictures_fail_alone(tmp_path: Path) -> None:
+    pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
     (tmp_path / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\x00" * 200)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("this is a text, not a picture")
