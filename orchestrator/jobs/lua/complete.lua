@@ -8,8 +8,19 @@ preload({'st', 'c:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left',
 redis.call('ZREM', LEASES, JOB .. '|' .. call .. '|' .. attempt)
 local st, a, tries, lost, since, held = call_of(call)
 if st ~= 'r' or text(a) ~= attempt or held ~= token then return {'fenced'} end
-if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. (get('st') or 'unknown')} end
 local p = spec(s)
+if get('st') ~= 'running' and get('st') ~= 'waiting' then
+  if p.ef == 'once' then  -- too late for the job, but a retry of it must know whether the effect happened
+    if outcome == 's' then
+      set_call(call, 's', a, tries, lost)
+      redis.call('HSET', DATA, 'r:' .. call, payload)
+      if ARGV[13] ~= '' then redis.call('HSETNX', BIG, ARGV[13], ARGV[14]) end
+      if ARGV[12] ~= '' then for list, n in pairs(cjson.decode(ARGV[12])) do set('len:' .. list, n) end end
+    elseif outcome ~= 'u' then set_call(call, 'n', a, 0, 0) end
+    settle()
+  end
+  return {'job ' .. get('st')}
+end
 preload({'w:' .. p.q, 'ph:' .. p.q, 'pt:' .. p.q})
 if outcome == 's' then
   set_call(call, 's', a, tries, lost)

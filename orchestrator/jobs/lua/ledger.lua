@@ -9,10 +9,11 @@
 --   live calls queued, running or waiting   un unknown calls   qs names of the queues (JSON)
 --   s:<step> what the scripts know of a step (JSON)   x:<step> what the worker needs (JSON)
 --   d:<step> dependencies not satisfied   t:<step> r|s|f|k once it started   n: k: f: z: calls in all, ended, failed, skipped
+--   o:<step> most calls it had before the job was retried
 --   y:<step> skip it   ax:<step> aligned dependencies that will never give items
 --   i:<step>#<n> aligned dependencies whose item n ended (+10000 for each without a value)   ic:<step> items begun that way
 --   len:<list> length of a list that a map runs over
---   c:<call> "state|attempt|tries|lost|since|token", state q r w s f k u
+--   c:<call> "state|attempt|tries|lost|since|token", state q r w s f k u, n reset by a retry of the job
 --   w:<q> published calls of a queue   ph: pt: p:<q>:<n> first-in-first-out list of ready, unpublished calls "step:lo:hi"
 --   nw:<q> "no worker" was said
 local STATE, DATA, EVENTS, BIG, LEASES, TIMERS, MARKS, ACCEPTED, QUEUES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -99,7 +100,7 @@ local function unpublish(p) inc('w:' .. p.q, -1); touched[p.q] = true end
 
 local function release_one(p, call)
   local st, a = call_of(call)
-  if st == 's' then return end  -- kept from before a retry of the job
+  if st == 's' or st == 'k' or st == 'u' then return end  -- kept from before a retry of the job
   inc('w:' .. p.q, 1); inc('live', 1)
   enqueue(call, a + 1, 0, 0)
 end
@@ -182,6 +183,8 @@ local function skip_call(s, i)
   end_call(s, i, 'k')
 end
 local function item_ready(s, i, flags)
+  local st = call_of(s .. '#' .. text(i))
+  if st == 's' or st == 'k' or st == 'u' then return end  -- kept from before a retry of the job
   if flags >= 10000 and not spec(s).run then skip_call(s, i) else push(s, i, i) end
 end
 local function item_ended(s, i, bad)
@@ -243,9 +246,11 @@ local function start_step(s)
   for _, b in ipairs(p.a) do dependency_done(b) end
   if get('re:' .. s) then  -- a retried job keeps the items that succeeded
     for i = 0, n - 1 do
-      if call_of(s .. '#' .. text(i)) == 's' then
+      local st = call_of(s .. '#' .. text(i))
+      if st == 's' or st == 'k' then
         inc('k:' .. s, 1)
-        for _, b in ipairs(p.a) do item_ended(b, i, false) end
+        if st == 'k' then inc('z:' .. s, 1) end
+        for _, b in ipairs(p.a) do item_ended(b, i, st == 'k') end
       end
     end
   end

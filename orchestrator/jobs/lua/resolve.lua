@@ -16,9 +16,15 @@ if ARGV[7] == 'happened' then
   if ARGV[9] ~= '' then for list, n in pairs(cjson.decode(ARGV[9])) do set('len:' .. list, n) end end
   event('call.succeeded', s, call, a, {resolved = true})
   touched[spec(s).q] = true
-  end_call(s, index_of(call), 's')
+  if get('t:' .. s) == 'r' then end_call(s, index_of(call), 's') end
 else
-  inc('live', 1); inc('w:' .. spec(s).q, 1)
-  enqueue(call, a + 1, tries, lost)
+  -- After a retry of the job the step, or the item, may still wait for what it follows.
+  local p, flags = spec(s), num('i:' .. call)
+  local follows = p.al - num('ax:' .. s)
+  set_call(call, 'n', a, tries, lost)
+  if get('t:' .. s) == 'r' and (follows == 0 or flags % 10000 == follows) then
+    if flags >= 10000 and not p.run then skip_call(s, index_of(call))
+    else inc('live', 1); inc('w:' .. p.q, 1); enqueue(call, a + 1, tries, lost) end
+  end
 end
 return {'ok', settle()}

@@ -5,8 +5,9 @@ local st = get('st')
 if not st then return {'no job', {}} end
 if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') > 0)) then return {'job ' .. st, {}} end
 local steps = cjson.decode(ARGV[6])
+redis.call('HDEL', DATA, 'error')
 if not get('qs') then  -- cancelled before it was planned
-  set('st', 'planning'); redis.call('ZADD', ACCEPTED, now, JOB)
+  set('st', 'planning'); set('t2', 0); redis.call('ZADD', ACCEPTED, now, JOB)
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
   settle()
   return {'plan', {}}
@@ -18,39 +19,59 @@ for q = 0, QUEUE_COUNT - 1 do
   for n = num('ph:' .. qs), num('pt:' .. qs) - 1 do forget('p:' .. qs .. ':' .. text(n)) end
   forget('ph:' .. qs); forget('pt:' .. qs); forget('w:' .. qs)
 end
--- A step runs again when it did not succeed whole, or when something that it reads runs again. A call keeps its result
--- when it succeeded and what it reads is kept; an effect that happened once is never repeated.
-local again, lost = {}, {}  -- lost[step][i]: item i has no kept result
+-- A step runs again when a call of it failed or did not end, or when something that it reads runs again. A call that succeeded
+-- or was skipped stays so when what it reads is kept. An effect that happened once is never repeated, and one that may have
+-- happened (its call was running, or unknown) waits for `resolve`.
+local again, kept, unknown = {}, {}, 0  -- kept[step][i]: the state that item i keeps
+local function may_have_happened(s, call, cst, a)
+  set_call(call, 'u', a, 0, 0)
+  unknown = unknown + 1
+  if cst == 'u' then return end
+  note_error(call, cjson.encode({code = 'unknown', step = s, call = call, attempt = a,
+    message = 'the job ended while tool `' .. spec(s).tool .. '` ran; its effect may have happened',
+    next = 'find out, then `toolweaver resolve ' .. JOB .. ' ' .. call .. ' --happened` or `--retry`'}))
+end
+local function most_calls(s) return math.max(num('n:' .. s), num('o:' .. s)) end
+local function forget_lists(s)  -- those that maps took from results that are not kept
+  if spec(s).wl then forget('len:' .. spec(s).wl) end
+  for _, take in ipairs(cjson.decode(get('x:' .. s)).lens or {}) do
+    if kept[s][type(take[2]) == 'number' and take[2] or 0] ~= 's' then forget('len:' .. take[1]) end
+  end
+end
 for _, row in ipairs(steps) do
   local s, barrier, aligned = row[1], row[2], row[3]
-  local good = get('t:' .. s) == 's' and num('f:' .. s) == 0 and num('z:' .. s) == 0
+  local good = (get('t:' .. s) == 's' or get('t:' .. s) == 'k') and num('f:' .. s) == 0
   local stale = false
   for _, b in ipairs(barrier) do stale = stale or again[b] end
   local follows = stale
   for _, b in ipairs(aligned) do follows = follows or again[b] end
   if not good or follows then
-    local once = spec(s).ef == 'once'
-    again[s] = true; lost[s] = {}
-    for i = 0, num('n:' .. s) - 1 do
+    local once, most, counted = spec(s).ef == 'once', most_calls(s), 0
+    again[s] = true; kept[s] = {}
+    for i = 0, most - 1 do
       local call = s .. '#' .. text(i)
       local cst, a = call_of(call)
-      local drop_it = stale
-      for _, b in ipairs(aligned) do drop_it = drop_it or (lost[b] and lost[b][i]) end
-      if cst and not (cst == 's' and (once or not drop_it)) then
+      local dropped = stale
+      for _, b in ipairs(aligned) do dropped = dropped or (again[b] and not kept[b][i]) end
+      if cst == 's' and (once or not dropped) or cst == 'k' and not dropped then kept[s][i] = cst
+      elseif once and (cst == 'u' or cst == 'r') then may_have_happened(s, call, cst, a)
+      elseif cst then
         set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
-        lost[s][i] = true
-      elseif not cst then lost[s][i] = true end
-      forget('i:' .. call)
+      end
     end
-    redis.call('HDEL', DATA, 'e:' .. s .. '#0')
-    for _, f in ipairs({'t:', 'k:', 'f:', 'z:', 'y:', 'ax:', 'ic:'}) do forget(f .. s) end
+    if not kept[s][0] and not (call_of(s .. '#0') == 'u') then redis.call('HDEL', DATA, 'e:' .. s .. '#0') end
+    for _, b in ipairs(aligned) do counted = math.max(counted, most_calls(b)) end
+    for i = 0, counted - 1 do forget('i:' .. s .. '#' .. text(i)) end
+    forget_lists(s)
+    set('o:' .. s, most)
+    for _, f in ipairs({'t:', 'n:', 'k:', 'f:', 'z:', 'y:', 'ax:', 'ic:'}) do forget(f .. s) end
     set('d:' .. s, #barrier + #aligned)
     set('re:' .. s, 1)
   end
 end
 for i = 1, #drop, 1000 do redis.call('HDEL', STATE, unpack(drop, i, math.min(i + 999, #drop))) end
 for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
-set('st', 'running'); set('t2', 0); set('nf', 0); set('ne', 0); set('live', 0); set('un', 0)
+set('st', 'running'); set('t2', 0); set('nf', 0); set('ne', 0); set('live', 0); set('un', unknown)
 event('job.running', nil, nil, nil, {retried = true})
 local left = 0
 for _, row in ipairs(steps) do if again[row[1]] then left = left + 1 end end
@@ -61,12 +82,21 @@ for _, row in ipairs(steps) do
   local s = row[1]
   if not again[s] then
     local p = spec(s)
-    for _, b in ipairs(p.b) do if again[b] then inc('d:' .. b, -1) end end
+    for _, b in ipairs(p.b) do
+      if again[b] then
+        inc('d:' .. b, -1)
+        if get('t:' .. s) == 'k' then set('y:' .. b, 1) end
+      end
+    end
     for _, b in ipairs(p.a) do
       if again[b] then
         inc('d:' .. b, -1)
-        for i = 0, num('n:' .. s) - 1 do inc('i:' .. b .. '#' .. text(i), 1) end
-        inc('ic:' .. b, 1)
+        for i = 0, num('n:' .. s) - 1 do
+          local skipped = num('z:' .. s) > 0 and call_of(s .. '#' .. text(i)) == 'k'
+          inc('i:' .. b .. '#' .. text(i), skipped and 10001 or 1)
+        end
+        if get('n:' .. s) then inc('ic:' .. b, 1)
+        else set('y:' .. b, 1); inc('ax:' .. b, 1) end  -- it was skipped whole and never began
       end
     end
   end
