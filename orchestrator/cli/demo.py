@@ -43,8 +43,7 @@ def add_to(app: typer.Typer) -> None:
         with platform(settings, pictures) as client, one_job(client, pictures) as job:
             status = watch(job)
             details = job.details()
-        path = save(details, settings.home)
-        show(details, path, as_json=as_json)
+            show(details, save(details, settings.home), as_json=as_json)
         return ending(status)
 
 

@@ -39,6 +39,8 @@ def add_to(app: typer.Typer) -> None:
     ) -> int:
         """Run a worker of one pool until Ctrl-C, for the platform that runs here or at TOOLWEAVER_REDIS_URL."""
         settings = load_settings()
+        if settings.redis_url is None and running_platform(settings.home) is None:
+            say(f"no platform runs in `{settings.home}` yet: this worker waits for one (`toolweaver up`)")
         words = ["--pool", pool, *(("--concurrency", str(concurrency)) if concurrency else ())]
         for spec in tools or ():
             words += ["--tools", spec]

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         reason = up(settings, wanted, ready=_print_json if options.json else _print_table)
     except ToolWeaverError as error:
-        say(str(error))
+        say(f"error: {error.message}")
+        say(error.next or "")
         return BAD_REQUEST if isinstance(error, RequestError) else UNREACHABLE
     finally:
         if options.temporary:

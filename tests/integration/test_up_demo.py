@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,16 @@ def test_demo_from_pictures_to_an_answer_piped(home: Path) -> None:
     assert processes(home) == []
 
 
-def test_demo_reuses_a_running_platform_and_leaves_it_running(home: Path) -> None:
-    process = start(home, "up", "--json", "--no-flower")
+def test_up_prints_a_table_and_demo_reuses_it_and_leaves_it_running(home: Path) -> None:
+    process = start(home, "up")
     assert process.stdout is not None
-    platform = Platform.model_validate_json(process.stdout.readline())
+    table = "".join(takewhile(lambda line: not line.startswith("ready;"), process.stdout))
+    platform = running_platform(home)
+    assert platform is not None
+    assert platform.flower is not None
+    for address in (platform.api, platform.flower, platform.redis):
+        assert address in table
+    wait_until(lambda: _answers(f"{platform.flower}/workers"), description="Flower shows its page", timeout=30)
 
     ended = call(home, "demo", "--json")
 
@@ -243,6 +250,13 @@ def _plan(home: Path, *steps: dict[str, Any]) -> str:
     path = home.parent / "plan.json"
     path.write_text(json.dumps({"steps": steps}))
     return str(path)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, follow_redirects=True).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def _tax(home: Path) -> str:
