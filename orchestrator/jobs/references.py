@@ -96,9 +96,12 @@ class Scope:
 
 
 def calls_needed(template: Any, scope: Scope) -> set[str]:
-    """The calls whose results a template, the map and the condition read: they are fetched in one go."""
+    """The calls whose results a template and the condition read, and the map's when they read `item`: fetched in one go."""
     needed: set[str] = set()
-    for _, reference in [*find_references(template), *find_references(scope.map)]:
+    named = [r for _, r in find_references(template)]
+    if any(r.kind == "item" for r in named):
+        named += [r for _, r in find_references(scope.map)]
+    for reference in named:
         if reference.kind != "step":
             continue
         mode = scope.modes.get(reference.name, PLAIN)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -47,6 +48,7 @@ _STATES = {
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
 _META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un")
 _CHUNK = 2_000
+_KEPT, _KEPT_BYTES = 16, 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class JobStore:
         self.settings = settings
         self.ledger = Ledger(client, settings)
         self._plan = lru_cache(maxsize=256)(self._load_plan)
+        self._kept: OrderedDict[str, Any] = OrderedDict()
 
     def submit(
         self,
@@ -207,9 +210,22 @@ class JobStore:
         """The results of calls, None where there is none."""
         keys = self.ledger.keys(job_id)
         fields = self._hmget(keys.data, [f"r:{c}" for c in calls])
-        digests = sorted({d for f in fields if f is not None and (d := large_reference(f))})
-        large = {d: v for d, v in zip(digests, self._hmget(keys.big, digests), strict=True) if v is not None}
+        digests = {d for f in fields if f is not None and (d := large_reference(f))}
+        large = self._large(keys.big, digests)
         return [decode(f, large) for f in fields]
+
+    def _large(self, key: str, digests: Set[str]) -> Mapping[str, Any]:
+        """Large values by SHA-256; some are kept, since every call of a map may read the same list."""
+        missing = sorted(digests - self._kept.keys())
+        fetched = {d: raw for d, raw in zip(missing, self._hmget(key, missing), strict=True) if raw is not None}
+        found = {d: json.loads(raw) for d, raw in fetched.items()}
+        found |= {d: self._kept[d] for d in digests - found.keys() if d in self._kept}
+        for digest, raw in fetched.items():
+            if len(raw) <= _KEPT_BYTES:
+                self._kept[digest] = found[digest]
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return found
 
     def calls(
         self,

@@ -52,9 +52,9 @@ def large_reference(field: bytes) -> str | None:
     return str(json.loads(field[1:])["sha256"]) if field[:1] == LARGE else None
 
 
-def decode(field: bytes | None, large: Mapping[str, bytes]) -> Any:
-    """The value of a stored field; a missing one is None."""
+def decode(field: bytes | None, large: Mapping[str, Any]) -> Any:
+    """The value of a stored field; a missing one is None. `large` holds the values that are not inline, by SHA-256."""
     if field is None:
         return None
     digest = large_reference(field)
-    return json.loads(field[1:] if digest is None else large[digest])
+    return json.loads(field[1:]) if digest is None else large[digest]

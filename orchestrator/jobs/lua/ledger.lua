@@ -70,6 +70,11 @@ local function set_call(call, st, a, tries, lost, since, token)
   set('c:' .. call, string.format('%s|%d|%d|%d|%d|%s', st, a, tries, lost, since or 0, token or ''))
 end
 local function step_of(call) return string.match(call, '^(.-)#') end
+local function preload_calls(s, n)
+  local fields = {}
+  for i = 0, n - 1 do fields[#fields + 1] = 'c:' .. s .. '#' .. text(i) end
+  preload(fields)
+end
 local function index_of(call) return tonumber(string.match(call, '#(%d+)$')) end
 local function queued_key(p) return KEYS[11 + p.q] end
 local function list_key(p) return KEYS[11 + QUEUE_COUNT + p.q] end
@@ -245,6 +250,7 @@ local function start_step(s)
   event('step.running', s, nil, nil, {total = n})
   for _, b in ipairs(p.a) do dependency_done(b) end
   if get('re:' .. s) then  -- a retried job keeps the items that succeeded
+    preload_calls(s, n)
     for i = 0, n - 1 do
       local st = call_of(s .. '#' .. text(i))
       if st == 's' or st == 'k' then
