@@ -38,13 +38,14 @@ def finish(job: JobHandle, *, as_json: bool) -> int:
         print_json(details)
     elif status is JobStatus.SUCCEEDED:
         print_line(details.answer) if details.answer is not None else print_json(details.output)
-    else:
+    if not as_json and (details.errors or status is not JobStatus.SUCCEEDED):
         _explain(details)
     return ending(status)
 
 
 def _explain(details: JobResult) -> None:
-    say(f"{details.job_id} {details.status}; `toolweaver retry {details.job_id}` goes on from what did not succeed")
+    ended = f"{details.status} with errors" if details.status is JobStatus.SUCCEEDED else details.status
+    say(f"{details.job_id} {ended}; `toolweaver retry {details.job_id}` goes on from what did not succeed")
     for error in details.errors:
         item = "" if error.index is None else f"#{error.index}"
         say(f"  {error.step or 'job'}{item}: {error.message}" + (f" {error.next}" if error.next else ""))
