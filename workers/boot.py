@@ -6,11 +6,14 @@ import argparse
 import importlib
 import logging
 import os
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
+import redis
 from billiard.process import current_process
-from celery import Celery
+from celery import Celery, current_task
+from celery.exceptions import Ignore
 from celery.signals import worker_process_init, worker_ready, worker_shutdown
 
 from orchestrator.broker.app import make_app
@@ -53,7 +56,10 @@ class Worker:
         @app.task(name=task_name(self.pool.name))
         def call(job: str, call: str, attempt: int | str) -> str:
             slot = getattr(current_process(), "index", None) if prefork else None
-            return self.runner().run(job, call, attempt=int(attempt), slot=slot)
+            ran = self.runner().run(job, call, attempt=int(attempt), slot=slot)
+            if ran.failed and self.settings.task_events:
+                _show_failure(current_task, str(ran))
+            return str(ran)
 
     def ready(self) -> None:
         """Announces the tools and begins to beat."""
@@ -68,7 +74,8 @@ class Worker:
         """Takes the sign of life back."""
         if self._beater is not None:
             self._beater.stop()
-        self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
+        with suppress(redis.RedisError):  # when Redis went first, the sign of life lapses by itself
+            self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
 
     def definitions(self) -> list[Any]:
         """The tools of this pool."""
@@ -86,6 +93,12 @@ class Worker:
     def _flags(self) -> list[str]:
         name = f"{self.pool.name}-{os.getpid()}@%h"
         return ["-n", name, "-l", self.settings.log_level, "--without-gossip", "--without-mingle"]
+
+
+def _show_failure(task: Any, what: str) -> None:
+    """Flower shall count the call as failed; for Celery it is done, since the ledger decides what follows."""
+    task.send_event("task-failed", exception=what, traceback="")
+    raise Ignore(what)
 
 
 def pool_tools(pool: str) -> ModuleType | None:

@@ -34,12 +34,12 @@ class Presence:
         """Says that the worker is alive, and forgets those that died without a word."""
         now = store.ledger.now_ms()
         pipe = store.redis.pipeline()
-        pipe.zadd(WORKERS, {self.info.id: now + ALIVE_MS})
-        pipe.hset(WORKERS_INFO, self.info.id, self.info.model_dump_json())
         stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
         if stale:
             pipe.zrem(WORKERS, *stale)
             pipe.hdel(WORKERS_INFO, *stale)
+        pipe.zadd(WORKERS, {self.info.id: now + ALIVE_MS})  # last: this one may have slept so long itself
+        pipe.hset(WORKERS_INFO, self.info.id, self.info.model_dump_json())
         pipe.execute()
 
     def withdraw(self, store: JobStore) -> None:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 2.0
 COMMIT_PATIENCE_S = 60.0
 _KEPT_INPUTS = 32
+_OUTCOMES: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "u": "unknown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,33 @@ class CallContext:
         self.store.ledger.log(self.claim, {"message": message, **data})
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a message: the ledger's verdict ("ok", or why it was dropped or refused), and how the call ended."""
+
+    verdict: str
+    ending: Ending | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call ended as failed."""
+        return self.verdict == "ok" and self.ending is not None and self.ending.outcome == outcomes.FAILED
+
+    def __str__(self) -> str:
+        if self.verdict != "ok" or self.ending is None:
+            return f"nothing done: {self.verdict}"
+        said = _OUTCOMES[self.ending.outcome]
+        return said if self.ending.outcome == outcomes.SUCCEEDED else f"{said}: {self.ending.payload.decode()}"
+
+
+class TimeLimitReached(Exception):
+    """The tool ran longer than its call's `timeout_s`; no tool raises this, unlike TimeoutError."""
+
+
+class InputsUnreadable(Exception):
+    """Redis did not give what the call refers to."""
+
+
 class Runner:
     """Runs the calls that a worker process receives."""
 
@@ -105,15 +133,15 @@ class Runner:
         self._inputs: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._loop: asyncio.Runner | None = None
 
-    def run(self, job: str, call: str, *, attempt: int, slot: int | None = None) -> str:
-        """Runs one call if this message still gets it; the verdict, for the log."""
+    def run(self, job: str, call: str, *, attempt: int, slot: int | None = None) -> Ran:
+        """Runs one call if this message still gets it; what became of the message."""
         claim = self.store.ledger.claim(job, call, attempt=attempt, token=new_token(), queue=self.queue)
         if isinstance(claim, str):
             log.debug("message dropped: %s", claim, extra={"action": "drop", "job_id": job, "call": call})
-            return claim
+            return Ran(claim)
         with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as is_refused:
             ending = self._end(claim, CallContext(claim, self.store, is_refused))
-            return self._commit(claim, ending) if ending is not None else "cancelled"
+            return Ran(self._commit(claim, ending), ending) if ending is not None else Ran("given up")
 
     def _end(self, claim: Claim, context: CallContext) -> Ending | None:
         """What became of the call; None when it was cancelled or overtaken, so that there is nothing to commit."""
@@ -121,14 +149,14 @@ class Runner:
             return self._execute(claim, context)
         except CallCancelled as error:
             return None if context.cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
-        except TimeoutError:
+        except TimeLimitReached:
             return None if context.cancelled() else _timed_out(claim)
         except ToolError as error:
             return _failed(claim, error)
         except ToolWeaverError as error:
             return _failed(claim, ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable))
-        except redis.RedisError as error:
-            log.warning("inputs of a call could not be read: %s", error, extra={"action": "read_failed", "job_id": claim.job})
+        except InputsUnreadable as error:
+            log.warning("inputs of a call could not be read: %s", error, extra=_where(claim, "read_failed"))
             return None  # its lease runs out and it is tried again
         except Exception as error:  # a tool may raise anything; the step's policy decides
             log.exception("tool crashed", extra=_where(claim, "tool_crashed"))
@@ -158,13 +186,19 @@ class Runner:
         spec = claim.spec
         scope = Scope(_NoResults(), spec.get("modes", {}), claim.totals, claim.index, spec.get("map"))
         needed = sorted(calls_needed([spec.get("input", {}), spec.get("when", {}).get("ref")], scope))
-        results = dict(zip(needed, self.store.values(claim.job, needed), strict=True)) if needed else {}
+        try:
+            results = dict(zip(needed, self.store.values(claim.job, needed), strict=True)) if needed else {}
+        except redis.RedisError as error:
+            raise InputsUnreadable(str(error)) from error
         return Scope(_Results(self, claim.job, results), scope.modes, scope.totals, scope.index, scope.map)
 
     def inputs(self, job: str) -> dict[str, Any]:
         """The inputs of a job, kept for its next calls here: a map must not fetch its list once per item."""
         if job not in self._inputs:
-            self._inputs[job] = self.store.inputs(job)
+            try:
+                self._inputs[job] = self.store.inputs(job)
+            except redis.RedisError as error:
+                raise InputsUnreadable(str(error)) from error
             if len(self._inputs) > _KEPT_INPUTS:
                 self._inputs.popitem(last=False)
         return self._inputs[job]
@@ -210,7 +244,7 @@ class Runner:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in the block after `seconds`, in the main thread of a process; elsewhere only beats stop.
+    """Raises TimeLimitReached in the block after `seconds`, in the main thread of a process; elsewhere only beats stop.
 
     A tool that never comes back to the interpreter is killed with its process a little later, by the beating thread.
     """
@@ -227,7 +261,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _raise_timeout(*_: Any) -> None:
-    raise TimeoutError
+    raise TimeLimitReached
 
 
 class _NoResults:
@@ -264,7 +298,7 @@ async def _watched(coroutine: Any, context: CallContext, timeout_s: float) -> An
         if context.cancelled() or time.monotonic() >= end:
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
-            raise CallCancelled() if context.cancelled() else TimeoutError
+            raise CallCancelled() if context.cancelled() else TimeLimitReached
     return task.result()
 
 

@@ -195,7 +195,7 @@ class Engine:
 
     def deliver(self, call: ReadyCall) -> str:
         """Delivers one message, as often as wished; the verdict of the runner."""
-        return self._runner(call.queue).run(call.job, call.call, attempt=call.attempt)
+        return self._runner(call.queue).run(call.job, call.call, attempt=call.attempt).verdict
 
     def drain(self, *, shuffle: random.Random | None = None, limit: int = 100_000) -> int:
         """Delivers messages until there are none; how many there were."""
