@@ -59,7 +59,9 @@ def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall]
         app=app,
     )
     for header in canvas.tasks:
-        header.apply_async(producer=producer, chord=canvas.body, group_id=gid, root_id=job, parent_id=job, add_to_parent=False, retry=False)
+        header.apply_async(
+            producer=producer, chord=canvas.body, group_id=gid, root_id=job, parent_id=job, add_to_parent=False, retry=False
+        )
 
 
 def _signature(app: Celery, c: ReadyCall, priority: Priority) -> Signature:

@@ -28,6 +28,7 @@ class Line(BaseModel):
 @pytest.fixture(autouse=True)
 def own_tools() -> Iterator[None]:
     """The tools of a user's module; they leave the registry with the test."""
+
     @register_function("sum_lines", effect="none")
     def sum_lines(lines: list[Line], context: ToolContext) -> float:
         for line in lines:
