@@ -84,7 +84,7 @@ class BeatTable:
 
     def _take(self, claim: Claim, timeout_s: float, slot: int | None) -> int:
         at = slot if slot is not None else next(i for i in range(self._slots) if self._head(i)[2] == 0)
-        payload = json.dumps([claim.job, claim.call, claim.attempt]).encode()
+        payload = json.dumps([claim.job, claim.call, claim.attempt], ensure_ascii=False).encode()  # an id may be 256 bytes long
         if len(payload) > _ROOM:
             raise ValueError(f"the ids of a call take {len(payload)} bytes, the slot has {_ROOM}")
         serial = self._head(at)[0] + 1

@@ -21,6 +21,7 @@ from orchestrator.state.keys import job_keys
 
 START = "0-0"
 _BLOCK_MS = 1_000
+_PAGE = 500
 
 
 def parse_event(job_id: str, stream_id: bytes, fields: Mapping[bytes, bytes]) -> Event:
@@ -84,6 +85,10 @@ class EventReader:
             while True:
                 wakeup.clear()
                 events = await hub.entries(self._key(job_id), at)
+                if len(events) == _PAGE and at != START and (gap := await asyncio.to_thread(self._gap, job_id, at)):
+                    yield gap  # so far behind that the stream was trimmed before it was read
+                    at = gap.id
+                    continue
                 for stream_id, fields in events:
                     event = parse_event(job_id, stream_id, fields)
                     at = event.id
@@ -158,7 +163,7 @@ class _Hub:
         self._task: asyncio.Task[None] | None = None
 
     async def entries(self, key: str, after: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        rows: Any = await self._redis.xrange(key, min=f"({after}", count=500)
+        rows: Any = await self._redis.xrange(key, min=f"({after}", count=_PAGE)
         if rows:
             self._seen[key] = max(self._seen.get(key, START), rows[-1][0].decode(), key=_number)
         return list(rows)

@@ -2,7 +2,7 @@
 
 It runs in every planner process; per shard one works, by lease. Two at once are harmless, since every repair compares
 state and attempt. A queued call is published again when its queue is empty although it waits, or when a younger call
-of its queue was claimed long since: a mere backlog causes no traffic.
+of its queue, of no higher priority, was claimed long since: a mere backlog causes no traffic.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
-from orchestrator.broker.queues import PLANNER, PRIORITY_STEPS, SEPARATOR
+from orchestrator.broker.queues import PLANNER, PRIORITIES, PRIORITY_STEPS, SEPARATOR
 from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.jobs.store import JobStore
+from orchestrator.models.job import Priority
 from orchestrator.publisher.publish import Publisher, by_job
 from orchestrator.state.keys import Shard, all_shards
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
+MOST_SAID = 10_000
 
 _LEAD = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -61,6 +63,7 @@ class Reconciler:
     publisher: Publisher
     _me: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     _idle_said: dict[tuple[str, str], None] = field(default_factory=dict)
+    _read_to: dict[str, int] = field(default_factory=dict)  # by look, how many at the head of its set were left as they are
 
     def run(self, stop: threading.Event) -> None:
         """Looks until `stop` is set; an outage of Redis or the broker only makes it wait."""
@@ -88,41 +91,70 @@ class Reconciler:
 
     def _look(self, shard: Shard, repairs: Repairs) -> None:
         now = self.store.ledger.now_ms()
-        repairs.lost += self._repair(self._due(shard.leases, now), "lost")
-        repairs.due += self._repair(self._due(shard.timers, now), "due")
+        repairs.lost += self._repair(self._due(shard.leases, now), "lost", shard.leases)
+        repairs.due += self._repair(self._due(shard.timers, now), "due", shard.timers)
         grace = int(self.store.settings.grace_s * 1000)
         for raw in self.store.redis.smembers(shard.queues):
             queue = raw.decode()
-            repairs.queued += self._repair(self._suspects(shard, queue, now - grace), "queued")
+            repairs.queued += self._repair(self._suspects(shard, queue, now - grace), "queued", shard.queued(queue))
             self._say_whether_served(shard, queue, now)
         repairs.planner += self._wake_planner(shard, now - grace)
 
-    def _due(self, key: str, now: int) -> Iterator[tuple[str, str, int, int]]:
-        rows: Any = self.store.redis.zrange(key, "-inf", now, byscore=True, offset=0, num=BATCH, withscores=True)
+    def _due(self, key: str, now: int, *, look: str = "") -> Iterator[tuple[str, str, int, int]]:
+        """Up to BATCH members up to a time, behind those that earlier looks left; from the head again after the last."""
+        at = self._read_to.get(look, 0)
+        rows: Any = self.store.redis.zrange(key, "-inf", now, byscore=True, offset=at, num=BATCH, withscores=True)
+        if len(rows) < BATCH:
+            self._read_to.pop(look, None)
         for raw, score in rows:
             job, call, attempt = raw.decode().split("|")
             yield job, call, int(attempt), int(score)
 
     def _suspects(self, shard: Shard, queue: str, before: int) -> Iterator[tuple[str, str, int, int]]:
-        if self._backlog(queue):
-            before = min(before, int(self.store.redis.hget(shard.marks, queue) or 0) - int(self.store.settings.grace_s * 1000))
-        yield from self._due(shard.queued(queue), before)
+        if not self._backlog(queue):
+            yield from self._due(shard.queued(queue), before)
+            return
+        overtaken, look = self._overtaken(shard, queue), f"overtaken {shard.number} {queue}"
+        known: dict[str, Priority] = {}
+        left = 0
+        for row in self._due(shard.queued(queue), min(before, max(overtaken.values())), look=look):
+            job, seen = row[0], row[3]
+            priority = known[job] = known.get(job) or self.store.priority(job)
+            if seen <= overtaken[priority]:
+                yield row
+            else:
+                left += 1
+        if left >= BATCH // 2:  # so that these do not hide what stands behind them
+            self._read_to[look] = self._read_to.get(look, 0) + left
+
+    def _overtaken(self, shard: Shard, queue: str) -> dict[Priority, int]:
+        """By priority, up to when its calls are overtaken: a younger one of the same or a lower priority was claimed long since."""
+        marks = self.store.redis.hmget(shard.marks, [f"{queue}|{p}" for p in PRIORITIES])
+        grace = int(self.store.settings.grace_s * 1000)
+        claimed = {p: int(mark or 0) - grace for p, mark in zip(PRIORITIES, marks, strict=True)}
+        return {p: max(claimed[o] for o in PRIORITIES if PRIORITIES[o] >= PRIORITIES[p]) for p in PRIORITIES}
 
     def _backlog(self, queue: str) -> int:
-        """Messages of a queue in the broker; on a broker that is not Redis only overtaken calls are suspects."""
+        """Messages of a queue in the broker that no worker has taken."""
         with self.publisher.app.connection_for_write() as connection:
-            client = getattr(connection.default_channel, "client", None)
+            channel: Any = connection.default_channel
+            client = getattr(channel, "client", None)
             if client is None:
-                return 1
+                try:
+                    return int(channel.queue_declare(queue=queue, passive=True).message_count)
+                except connection.channel_errors:  # nobody has declared it yet
+                    return 0
             names = [queue if step == 0 else f"{queue}{SEPARATOR}{step}" for step in PRIORITY_STEPS]
             return sum(int(client.llen(name)) for name in names)
 
-    def _repair(self, rows: Iterator[tuple[str, str, int, int]], kind: str) -> int:
+    def _repair(self, rows: Iterator[tuple[str, str, int, int]], kind: str, key: str) -> int:
         ready: list[ReadyCall] = []
         repaired = 0
         for job, call, attempt, seen in rows:
             verdict, calls = self.store.ledger.repair(job, kind=kind, call=call, attempt=attempt, seen=seen)
             repaired += verdict == "ok"
+            if verdict == "stale":  # its job ended; a purged one does not know its queues any more
+                self.store.redis.zrem(key, f"{job}|{call}|{attempt}")
             ready += calls
         for job, calls in by_job(ready).items():
             self.publisher.publish(calls, priority=self.store.priority(job))
@@ -143,8 +175,12 @@ class Reconciler:
             for job, field_name in [key for key in self._idle_said if key[1].endswith(f":{queue}")]:
                 self._forget(job, field_name)
             return
-        for job, call, _, _ in self._due(shard.queued(queue), now - int(self.store.settings.grace_s * 500)):
-            self._say_idle(job, call.rpartition("#")[0], queue)
+        look = f"idle {shard.number} {queue}"
+        rows = list(self._due(shard.queued(queue), now - int(self.store.settings.grace_s * 500), look=look))
+        for job, step in {job: call.rpartition("#")[0] for job, call, _, _ in reversed(rows)}.items():
+            self._say_idle(job, step, queue)
+        if len(rows) == BATCH:
+            self._read_to[look] = self._read_to.get(look, 0) + BATCH
 
     def _say_idle(self, job: str, step: str, queue: str) -> None:
         queues = self.store.ledger.queues(job).names
@@ -155,6 +191,8 @@ class Reconciler:
         data = json.dumps({"reason": f"no worker for queue {queue}", "queue": queue})
         self.store.redis.eval(_SAY_IDLE, 2, keys.state, keys.events, field_name, step, data)
         self._idle_said[(job, f"{field_name}:{queue}")] = None
+        if len(self._idle_said) > MOST_SAID:  # mostly jobs that were cancelled meanwhile
+            del self._idle_said[next(iter(self._idle_said))]
 
     def _forget(self, job: str, field_name: str) -> None:
         name = field_name.rpartition(":")[0]

@@ -38,7 +38,7 @@ class Shard:
 
     @property
     def marks(self) -> str:
-        """By queue, the publish time of the youngest call that was claimed."""
+        """By `queue|priority`, the publish time of the youngest call that was claimed."""
         return self._key("marks")
 
     @property

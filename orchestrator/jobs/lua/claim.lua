@@ -5,7 +5,7 @@
 local STATE = KEYS[1]
 local job, call, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local step = string.match(call, '^(.-)#')
-local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step, 'pri')
+local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step, 'pri', 'n:' .. step)
 local member = job .. '|' .. call .. '|' .. attempt
 if v[1] ~= 'running' and v[1] ~= 'waiting' then
   redis.call('ZREM', KEYS[5], member)
@@ -13,7 +13,7 @@ if v[1] ~= 'running' and v[1] ~= 'waiting' then
 end
 if not v[2] then return {'no such call'} end
 local st, a, tries, lost, since, held = string.match(v[2], '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
-if a ~= attempt then return {'overtaken by attempt ' .. a} end
+if a ~= attempt then redis.call('ZREM', KEYS[5], member); return {'overtaken by attempt ' .. a} end
 if st ~= 'q' and not (st == 'r' and held == token) then return {'already ' .. st} end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -21,8 +21,12 @@ if st == 'q' then
   redis.call('HSET', STATE, 'c:' .. call, string.format('r|%s|%s|%s|%d|%s', a, tries, lost, now, token))
   redis.call('ZREM', KEYS[5], member)
   redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
-  if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], ARGV[7]) or 0) then redis.call('HSET', KEYS[4], ARGV[7], since) end
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
+  local mark = ARGV[7] .. '|' .. v[6]
+  if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], mark) or 0) then redis.call('HSET', KEYS[4], mark, since) end
+  local every = math.floor(tonumber(v[7]) / 100)  -- of a large map only some items are told
+  if every <= 2 or attempt ~= '1' or tonumber(string.match(call, '%d+$')) % every == 0 then
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
+  end
 end
 local answer = {'ok', v[3], tries, v[4], v[6]}
 local lists = cjson.decode(v[5]).ls

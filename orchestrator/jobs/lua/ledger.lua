@@ -70,11 +70,6 @@ local function set_call(call, st, a, tries, lost, since, token)
   set('c:' .. call, string.format('%s|%d|%d|%d|%d|%s', st, a, tries, lost, since or 0, token or ''))
 end
 local function step_of(call) return string.match(call, '^(.-)#') end
-local function preload_calls(s, n)
-  local fields = {}
-  for i = 0, n - 1 do fields[#fields + 1] = 'c:' .. s .. '#' .. text(i) end
-  preload(fields)
-end
 local function index_of(call) return tonumber(string.match(call, '#(%d+)$')) end
 local function queued_key(p) return KEYS[11 + p.q] end
 local function list_key(p) return KEYS[11 + QUEUE_COUNT + p.q] end
@@ -212,6 +207,12 @@ end_call = function(s, i, st)
   if k == n then work[#work + 1] = {'finish', s} end
 end
 
+-- The step fails, and its job at once.
+local function fail_fast(s)
+  set('t:' .. s, 'f'); inc('nf', 1)
+  event('step.failed', s, nil, nil, {total = num('n:' .. s), done = num('k:' .. s), failed = num('f:' .. s), skipped = num('z:' .. s)})
+  ending = 'failed'
+end
 local function note_error(call, err)
   redis.call('HSET', DATA, 'e:' .. call, err)
 end
@@ -224,8 +225,7 @@ local function fail_call(call, attempt, tries, lost, err)
   inc('live', -1); unpublish(p)
   event('call.failed', s, call, attempt, '{"error":' .. err .. '}')
   if p.e == 'fail_fast' then
-    inc('f:' .. s, 1); inc('k:' .. s, 1); set('t:' .. s, 'f'); inc('nf', 1)
-    ending = 'failed'
+    inc('f:' .. s, 1); inc('k:' .. s, 1); fail_fast(s)
   else end_call(s, index_of(call), 'f') end
 end
 
@@ -242,7 +242,7 @@ local function start_step(s)
       local what = n == -1 and 'is no list' or 'has more items than the limit of a map, 100,000'
       note_error(s .. '#0', cjson.encode({code = 'bad_map', family = 'plan', step = s, call = s .. '#0',
         message = 'step `' .. s .. '` maps over `' .. p.m .. '`, which ' .. what}))
-      if p.e == 'fail_fast' then set('t:' .. s, 'f'); inc('nf', 1); ending = 'failed'; return end
+      if p.e == 'fail_fast' then return fail_fast(s) end
       return finish_step(s, 'f')
     end
   end
@@ -250,7 +250,6 @@ local function start_step(s)
   event('step.running', s, nil, nil, {total = n})
   for _, b in ipairs(p.a) do dependency_done(b) end
   if get('re:' .. s) then  -- a retried job keeps the items that succeeded
-    preload_calls(s, n)
     for i = 0, n - 1 do
       local st = call_of(s .. '#' .. text(i))
       if st == 's' or st == 'k' then

@@ -48,7 +48,6 @@ for _, row in ipairs(steps) do
   if not good or follows then
     local once, most, counted = spec(s).ef == 'once', most_calls(s), 0
     again[s] = true; kept[s] = {}
-    preload_calls(s, most)
     for i = 0, most - 1 do
       local call = s .. '#' .. text(i)
       local cst, a = call_of(call)
