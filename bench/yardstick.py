@@ -17,10 +17,14 @@ app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=False,
-    task_default_queue="yard",
+    task_default_queue=os.environ.get("BENCH_QUEUE", "yard"),
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"visibility_timeout": 3600, "socket_timeout": 30},
+    broker_transport_options={
+        "visibility_timeout": 3600,
+        "socket_timeout": 30,
+        "ack_emulation": os.environ.get("BENCH_ACKS", "1") == "1",
+    },
 )
 
 
@@ -32,6 +36,16 @@ def noop(*_: Any) -> None:
 @app.task(name="yard.done", ignore_result=True)
 def done(key: str) -> None:
     redis.Redis(unix_socket_path=SOCKET, db=1).lpush(key, 1)
+
+
+_client: list[redis.Redis] = []
+
+
+@app.task(name="yard.count", ignore_result=True)
+def count() -> None:
+    if not _client:
+        _client.append(redis.Redis(unix_socket_path=SOCKET, db=1))
+    _client[0].incr("yard:count")
 
 
 FINISH = """

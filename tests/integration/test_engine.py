@@ -567,3 +567,13 @@ def test_a_queue_without_a_worker_is_said_once(engine: Engine) -> None:
     look.once()
     assert types(engine, job).count("step.waiting") == 1
     assert engine.store.view(job).steps[0].waiting == "no worker for queue function"
+
+
+def test_a_tools_own_timeout_error_is_no_timeout_of_the_call(engine: Engine) -> None:
+    @engine.tool()
+    def impatient() -> None:
+        raise TimeoutError("the service did not answer")
+
+    view, result = engine.run([{"id": "a", "tool": "impatient", "retry": {"max": 0}}])
+    assert view.status is JobStatus.FAILED
+    assert (result.errors[0].code, result.errors[0].message) == ("tool_crashed", "TimeoutError: the service did not answer")
