@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     task_events: bool = Field(
         default=True, description="workers send Celery events, which Flower shows; costs about a tenth a call"
     )
-    log_level: str = "INFO"
+    log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("tools", "file_roots", "fetch_hosts", mode="before")
     @classmethod

@@ -12,7 +12,7 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.register import RegisteredTool, ToolRegistry, register_function, registry
-from orchestrator.errors import BackendError, CallCancelled, NotFound
+from orchestrator.errors import BackendError, CallCancelled, NotFound, ToolTimeout
 from orchestrator.extras import server_binary
 from orchestrator.jobs.events import EventReader
 from orchestrator.jobs.ledger import Queues, ReadyCall
@@ -43,7 +43,7 @@ from orchestrator.publisher.publish import Publisher
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from workers.beats import BeatTable
-from workers.step import Runner, time_limit
+from workers.step import Runner, TimeLimitReached, time_limit
 
 F = TypeVar("F", bound=Callable[..., Any])
 _START_S = 20.0
@@ -91,8 +91,8 @@ def call_tool(tool: Callable[..., Any] | str, context: FakeContext | None = None
     Raises:
         NotFound: it is no registered tool.
         ToolError: `bad_input` or `bad_output`, or what the tool itself raised.
+        ToolTimeout: it took longer than its `timeout_s`.
         CallCancelled: the tool stopped because `context` says that it is cancelled.
-        TimeoutError: it took longer than its `timeout_s`.
     """
     found = find_tool(tool)
     arguments = found.validate_input(input)
@@ -267,10 +267,22 @@ def _bundled(name: str, tools: ToolRegistry) -> RegisteredTool | None:
 
 def _called(tool: RegisteredTool, arguments: dict[str, Any]) -> Any:
     seconds = tool.definition.timeout_s
-    if tool.is_async:
-        return asyncio.run(asyncio.wait_for(tool.function(**arguments), seconds))
-    with time_limit(seconds):
-        return tool.function(**arguments)
+    try:
+        if tool.is_async:
+            return asyncio.run(_awaited(tool.function(**arguments), seconds))
+        with time_limit(seconds):
+            return tool.function(**arguments)
+    except TimeLimitReached:
+        raise ToolTimeout(f"`{tool.definition.name}` ran longer than its timeout_s of {seconds:g}") from None
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    task = asyncio.ensure_future(coroutine)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        raise TimeLimitReached
+    return task.result()
 
 
 @contextmanager

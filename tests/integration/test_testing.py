@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.register import register_function, registry
-from orchestrator.errors import CallCancelled, NotFound, PlanError, ToolError
+from orchestrator.errors import CallCancelled, NotFound, PlanError, ToolError, ToolTimeout
 from tests.support import wait_until
 from workers.testing import Engine, FakeContext, call_tool, run_plan, running_engine
 
@@ -51,13 +52,17 @@ def own_tools() -> Iterator[None]:
         await asyncio.sleep(seconds)
         return "done"
 
+    @register_function("slow_in_python", effect="none", timeout_s=0.1)
+    def slow_in_python(seconds: float) -> None:
+        time.sleep(seconds)
+
     @register_function("pay", effect="once", timeout_s=0.1)
     async def pay() -> str:
         await asyncio.sleep(5)
         return "paid"
 
     yield
-    for name in ("sum_lines", "flaky", "lies", "slow", "pay"):
+    for name in ("sum_lines", "flaky", "lies", "slow", "slow_in_python", "pay"):
         del registry._tools[name]
 
 
@@ -97,8 +102,10 @@ def test_attempts_and_timeouts() -> None:
     with pytest.raises(ToolError, match="not yet"):
         call_tool("flaky", good_at=2)
     assert call_tool("flaky", FakeContext(attempt=2), good_at=2) == 2
-    with pytest.raises(TimeoutError):
+    with pytest.raises(ToolTimeout):
         call_tool("slow", seconds=5)
+    with pytest.raises(ToolTimeout):
+        call_tool("slow_in_python", seconds=5)
 
 
 def test_a_plan_runs_with_retries_and_maps() -> None:
