@@ -100,7 +100,8 @@ def test_what_a_crashed_process_left_running_ends_with_it(rig: Rig) -> None:
 
 def test_the_highest_stage_stops_first(rig: Rig, tmp_path: Path) -> None:
     noted = tmp_path / "order"
-    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (open({p!r}, 'a').write({n!r}), sys.exit())); print(1, flush=True); {s}"
+    stop = "open({p!r}, 'a').write({n!r})"
+    code = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: (" + stop + ", sys.exit())); print(1, flush=True); {s}"
     for name, stage in (("0", 0), ("1", 1), ("2", 2)):
         rig.start(name, code.format(p=str(noted), n=name, s=SLEEP), stage=stage)
     wait_until(lambda: all(rig.home.log(n).read_text() for n in "012"), description="all listen to SIGTERM")
