@@ -28,7 +28,7 @@ _MODELS: dict[str, tuple[type[BaseModel], str]] = {
 }
 _ADVICE = {
     "id": "a name of your own, such as `ocr`",
-    "tool": "the name of a tool; `toolweaver tools` lists them",
+    "tool": "the name of a tool; `toolweaver tools list` shows them",
     "steps": 'a list such as `[{"id": "ocr", "tool": "receipt_ocr", "input": {"image_uri": "input:image"}}]`',
     "ref": "the reference whose value decides, such as `step:ocr.confidence`",
     "prompt_template": "text in which `{{steps}}` stands for the results",

@@ -52,7 +52,7 @@ class Toolbox:
             self._unwrap_function(item)
         elif name == CODE_EXEC and CODE_EXEC not in self.tools:
             message = "No pool of this installation runs code yet."
-            self.problems.add(tool_at, "no_code_pool", message, "Name a tool instead; `toolweaver tools` lists them.")
+            self.problems.add(tool_at, "no_code_pool", message, "Name a tool instead; `toolweaver tools list` shows them.")
             item.judged = False
         else:
             item.made = self._tool(name, place=tool_at)
@@ -87,7 +87,7 @@ class Toolbox:
     def _tool(self, name: str, *, place: str) -> Checked | None:
         tool = self.tools.get(name)
         if tool is None:
-            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools` lists the tools there are.")
+            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools list` shows those that there are.")
             self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move)
             return None
         if "direct" not in tool.allowed_callers:

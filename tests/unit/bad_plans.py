@@ -125,7 +125,7 @@ FORM = [
 
 TOOLS = [
     bad("tool misspelt", steps(ocr(tool="reciept_ocr")), ("steps[0].tool", "unknown_tool", "Did you mean `receipt_ocr`?")),
-    bad("tool like nothing", steps({"id": "a", "tool": "zzz"}), ("steps[0].tool", "unknown_tool", "`toolweaver tools` lists")),
+    bad("tool like nothing", steps({"id": "a", "tool": "zzz"}), ("steps[0].tool", "unknown_tool", "`toolweaver tools list` shows")),
     bad(
         "code",
         steps({"id": "a", "tool": "code_exec", "input": {"code": "output = 1"}}),

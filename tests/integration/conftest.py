@@ -1,0 +1,35 @@
+"""One platform of real processes for all tests of documents and samples; it starts when the first of them runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.launch import launched
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def shell() -> Iterator[dict[str, str]]:
+    """The environment of a person in this folder: the commands on the path, a platform that runs, the examples' tools on it."""
+    home = tempfile.mkdtemp(prefix="tw-")  # a socket's path must be short
+    own = {k: v for k, v in os.environ.items() if not k.startswith("TOOLWEAVER_") and k not in ("REDIS_URL", "PYTEST_CURRENT_TEST")}
+    own |= {"TOOLWEAVER_HOME": home, "PATH": f"{Path(sys.executable).parent}:{own['PATH']}", "PYTHONPATH": str(ROOT)}
+    tools = ",".join(str(ROOT / "examples" / f) for f in ("my_tool.py", "pool_tool.py"))
+    more = {"TOOLWEAVER_TOOLS": tools, "TOOLWEAVER_FETCH_HOSTS": "127.0.0.1", "TOOLWEAVER_CONCURRENCY": "1"}
+    gone = dict.fromkeys((k for k in os.environ if k.startswith("TOOLWEAVER_") or k == "REDIS_URL"), "")
+    before = {k: os.environ.pop(k) for k in gone}
+    options = ("--no-flower", "--pools", "function,ocr,small_model,counting")
+    try:
+        with launched(options=options, env=own | more):
+            yield own
+    finally:
+        os.environ.update(before)
+        shutil.rmtree(home, ignore_errors=True)
