@@ -13,7 +13,7 @@ class ToolWeaverError(Exception):
     """Something went wrong in ToolWeaver."""
 
     family: ClassVar[str] = "error"
-    code: ClassVar[str] = "error"
+    code: str = "error"
     http_status: ClassVar[int] = 500
 
     def __init__(
@@ -93,7 +93,7 @@ class ToolError(ToolWeaverError):
         super().__init__(message, **rest)
         self._retryable = retryable
         if code is not None:
-            self.code = code  # type: ignore[misc]  # a tool may name its own failure
+            self.code = code
 
     @property
     def retryable(self) -> bool:
@@ -180,10 +180,12 @@ def from_problem(problem: Mapping[str, Any]) -> ToolWeaverError:
     cls: type[ToolWeaverError] = _all(ToolWeaverError).get(str(problem.get("code")), fallback)
     rest: dict[str, Any] = {"retryable": bool(problem.get("retryable"))} if issubclass(cls, ToolError) else {}
     detail = problem.get("detail") or problem.get("title")
-    return cls(
+    error = cls(
         str(detail) if detail else None,
         path=problem.get("path"),
         next=problem.get("next"),
         problems=problem.get("problems") or (),
         **rest,
     )
+    error.code = str(problem.get("code") or error.code)  # finer than the class, such as `method_not_allowed`
+    return error

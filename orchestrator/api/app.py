@@ -46,6 +46,11 @@ def create_app(
     return app
 
 
+def _first_sentence(text: str | None) -> str:
+    """A handler's docstring heads its entry of the page, in place of the function's bare name."""
+    return (text or "").partition("\n")[0].partition(". ")[0].partition("; ")[0].rstrip(".")
+
+
 def _describe_problems(app: FastAPI) -> None:
     """Puts our problem in the place of FastAPI's own validation error, which is never sent."""
     generate = app.openapi
@@ -61,6 +66,7 @@ def _describe_problems(app: FastAPI) -> None:
                 for operation in path.values():
                     operation["responses"].pop("422", None)
                     operation["responses"]["default"] = _PROBLEM
+                    operation["summary"] = _first_sentence(operation.get("description")) or operation["summary"]
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -135,7 +135,11 @@ class JobResult(_Wire):
 class SubmitRequest(BaseModel):
     """Body of `POST /v1/jobs`: a plan or the name of one, and its inputs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"plan": "receipts", "inputs": {"images": ["bundled:grocery", "bundled:cafe"]}}]},
+    )
 
     plan: dict[str, Any] | str = Field(description="a plan, or the name of a bundled one such as `receipts`")
     inputs: dict[str, Any] = Field(default_factory=dict)
