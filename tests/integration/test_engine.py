@@ -577,3 +577,19 @@ def test_a_tools_own_timeout_error_is_no_timeout_of_the_call(engine: Engine) -> 
     view, result = engine.run([{"id": "a", "tool": "impatient", "retry": {"max": 0}}])
     assert view.status is JobStatus.FAILED
     assert (result.errors[0].code, result.errors[0].message) == ("tool_crashed", "TimeoutError: the service did not answer")
+
+
+def test_a_job_that_cannot_be_planned_has_errors_until_it_is_retried(engine: Engine) -> None:
+    from orchestrator.models.plan import Plan
+
+    job, _ = engine.store.submit(Plan.model_validate({"steps": [{"id": "a", "tool": "echo"}]}), inputs={})
+    engine.ledger.fail(job, b'{"code": "unknown_tool", "message": "There is no tool `echo` any more."}')
+    view = engine.store.view(job)
+    assert (view.status, view.has_errors) == (JobStatus.FAILED, True)
+    assert view.error is not None
+    assert view.error.code == "unknown_tool"
+    control(engine).retry(job)
+    engine.start(job)
+    engine.drain()
+    assert engine.store.view(job).status is JobStatus.SUCCEEDED
+    assert not engine.store.view(job).has_errors

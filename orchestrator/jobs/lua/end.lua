@@ -6,6 +6,7 @@ if not st then return '' end
 if st == 'planning' or st == 'running' or st == 'waiting' then
   redis.call('ZREM', ACCEPTED, JOB)
   if ARGV[7] ~= '' then redis.call('HSET', DATA, 'error', ARGV[7]) end
+  if ARGV[6] == 'failed' then inc('nf', 1) end
   ending = ARGV[6]
   settle()
 end

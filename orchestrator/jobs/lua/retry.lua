@@ -7,7 +7,7 @@ if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') 
 local steps = cjson.decode(ARGV[6])
 redis.call('HDEL', DATA, 'error')
 if not get('qs') then  -- cancelled before it was planned
-  set('st', 'planning'); set('t2', 0); redis.call('ZADD', ACCEPTED, now, JOB)
+  set('st', 'planning'); set('t2', 0); set('nf', 0); redis.call('ZADD', ACCEPTED, now, JOB)
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
   settle()
   return {'plan', {}}
