@@ -60,9 +60,7 @@ class Settings(BaseSettings):
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
     events_max: int = Field(default=10_000, description="events kept per job, about")
-    task_events: bool = Field(
-        default=True, description="workers send Celery events, which Flower shows; costs about a tenth a call"
-    )
+    task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("tools", "file_roots", "fetch_hosts", mode="before")
