@@ -114,6 +114,41 @@ class PolicyError(ToolWeaverError):
     http_status = 403
 
 
+class Unauthorized(PolicyError):
+    """The request carries no key that is valid."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class PermissionDenied(PolicyError):
+    """A permission forbids this; an admin may grant it."""
+
+    code = "permission_denied"
+
+
+class RateLimited(PolicyError):
+    """There were too many requests; `retry_after_s` says when the next one may come."""
+
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float = 1.0, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def retryable(self) -> bool:
+        return True
+
+
+class QuotaExceeded(PolicyError):
+    """A tenant holds as much of something as it may: jobs, streams, bytes. It gives some back, or an admin raises the limit."""
+
+    code = "quota_exceeded"
+    http_status = 429
+
+
 class BackendError(ToolWeaverError):
     """A service that the platform needs did not answer; the operator acts."""
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.problems import problem_response
 from orchestrator.errors import LimitExceeded, PolicyError, RequestError, ToolWeaverError
+from orchestrator.models.access import Caller
 from orchestrator.settings import MIB
 
 MAX_BODY_BYTES = 2 * MIB
@@ -45,6 +46,7 @@ class Guard:
             response.headers["Connection"] = "close"  # whatever is left of the body is not read
             await response(scope, receive, send)
         else:
+            scope.setdefault("state", {})["caller"] = Caller()  # whoever reaches this machine's loopback
             await self._app(scope, _replay(body, receive), send)
 
     def _declared_too_large(self, headers: Headers) -> ToolWeaverError | None:

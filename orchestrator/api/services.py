@@ -13,6 +13,7 @@ from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.jobs.events import EventReader
 from orchestrator.jobs.store import JobStore
+from orchestrator.models.access import Caller
 from orchestrator.models.tool import ToolCatalog
 from orchestrator.publisher.control import Control
 from orchestrator.settings import Settings
@@ -62,10 +63,17 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _tenant() -> str:
-    """Whose jobs a request sees. It will come from the caller's key, never from the body; there is one tenant so far."""
-    return "default"
+def _caller(request: Request) -> Caller:
+    """Who asks, as the key of the request says; the guard put it there before the body was read."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _tenant(request: Request) -> str:
+    return _caller(request).tenant
 
 
 Api = Annotated[Services, Depends(_services)]
+By = Annotated[Caller, Depends(_caller)]
 Tenant = Annotated[str, Depends(_tenant)]
+"""Whose jobs and files a request sees: from the caller's key, never from the body."""
