@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,12 +30,10 @@ from orchestrator.models.plan import When
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.publish import Publisher
 from orchestrator.settings import Settings
-from workers.beats import BeatTable
+from workers.beats import CANCEL_GRACE_S, COMMIT_PATIENCE_S, BeatTable
 
 log = logging.getLogger(__name__)
 
-CANCEL_GRACE_S = 2.0
-COMMIT_PATIENCE_S = 60.0
 _KEPT_INPUTS = 32
 _OUTCOMES: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "u": "unknown"}
 
@@ -113,6 +111,18 @@ class Ran:
         return said if self.ending.outcome == outcomes.SUCCEEDED else f"{said}: {self.ending.payload.decode()}"
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call that is ready to run: its tool, and the arguments that it takes."""
+
+    tool: RegisteredTool
+    arguments: dict[str, Any]
+
+    def start(self) -> Any:
+        """What the tool's function gives: its value, or the coroutine of an `async def`."""
+        return self.tool.function(**self.arguments)
+
+
 class TimeLimitReached(Exception):
     """The tool ran longer than its call's `timeout_s`; no tool raises this, unlike TimeoutError."""
 
@@ -131,6 +141,8 @@ class Runner:
         self.queue = queue
         self.beats = beats
         self._inputs: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._inputs_lock = threading.Lock()
+        self._told: set[tuple[str, str]] = set()
         self._loop: asyncio.Runner | None = None
 
     def run(self, job: str, call: str, *, attempt: int, slot: int | None = None) -> Ran:
@@ -139,78 +151,129 @@ class Runner:
         if isinstance(claim, str):
             log.debug("message dropped: %s", claim, extra={"action": "drop", "job_id": job, "call": call})
             return Ran(claim)
-        with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as is_refused:
-            ending = self._end(claim, CallContext(claim, self.store, is_refused))
+        with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as beat:
+            context = CallContext(claim, self.store, beat.refused)
+            ending = self._end(claim, context)
+            beat.ended()
             return Ran(self._commit(claim, ending), ending) if ending is not None else Ran("given up")
 
     def _end(self, claim: Claim, context: CallContext) -> Ending | None:
         """What became of the call; None when it was cancelled or overtaken, so that there is nothing to commit."""
         try:
-            return self._execute(claim, context)
-        except CallCancelled as error:
-            return None if context.cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
-        except TimeLimitReached:
-            return None if context.cancelled() else _timed_out(claim)
-        except ToolError as error:
-            return _failed(claim, error)
-        except ToolWeaverError as error:
-            return _failed(claim, ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable))
-        except InputsUnreadable as error:
-            log.warning("inputs of a call could not be read: %s", error, extra=_where(claim, "read_failed"))
-            return None  # its lease runs out and it is tried again
-        except Exception as error:  # a tool may raise anything; the step's policy decides
-            log.exception("tool crashed", extra=_where(claim, "tool_crashed"))
-            crash = ToolError(f"{type(error).__name__}: {error}", code="tool_crashed", retryable=claim.spec["effect"] != "once")
-            return _failed(claim, crash)
+            prepared = self.prepare(claim, context, results=self.read(claim.job, self.needed(claim)))
+            if isinstance(prepared, Ending):
+                return prepared
+            return self.succeeded(claim, prepared.tool, self._call(prepared, context))
+        except Exception as error:
+            return self.ended_by(error, claim, cancelled=context.cancelled)
 
-    def _execute(self, claim: Claim, context: CallContext) -> Ending:
+    def needed(self, claim: Claim) -> Sequence[str]:
+        """The calls whose results this one reads."""
         spec = claim.spec
-        tool = self.registry.get(spec["tool"])
-        if tool is None:
-            raise ToolError(
-                f"this worker of queue `{self.queue}` has no tool `{spec['tool']}`", code="tool_missing", retryable=True,
-                next="start the worker with `--tools` and the module that defines it",
-            )  # fmt: skip
-        scope = self._scope(claim)
-        if "when" in spec and not holds(when := When.model_validate(spec["when"]), scope):
-            reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
-            return Ending(outcomes.SKIPPED, reason)
-        arguments = tool.validate_input(scope.resolve(spec.get("input", {})))
-        value = tool.validate_output(self._call(tool, arguments, context))
-        settings = self.store.settings
-        stored = encode(value, inline_bytes=settings.inline_bytes, max_bytes=settings.result_max_bytes)
-        lengths = lengths_for(spec.get("lens", ()), index=claim.index, result=value)
-        return Ending(outcomes.SUCCEEDED, stored.field, lengths=lengths, large=stored)
+        return sorted(calls_needed([spec.get("input", {}), spec.get("when", {}).get("ref")], self._scope(claim, {})))
 
-    def _scope(self, claim: Claim) -> Scope:
-        spec = claim.spec
-        scope = Scope(_NoResults(), spec.get("modes", {}), claim.totals, claim.index, spec.get("map"))
-        needed = sorted(calls_needed([spec.get("input", {}), spec.get("when", {}).get("ref")], scope))
+    def read(self, job: str, calls: Sequence[str]) -> Mapping[str, Any]:
+        """The results of calls.
+
+        Raises:
+            InputsUnreadable: Redis does not answer.
+        """
         try:
-            results = dict(zip(needed, self.store.values(claim.job, needed), strict=True)) if needed else {}
+            return dict(zip(calls, self.store.values(job, calls), strict=True)) if calls else {}
         except redis.RedisError as error:
             raise InputsUnreadable(str(error)) from error
-        return Scope(_Results(self, claim.job, results), scope.modes, scope.totals, scope.index, scope.map)
+
+    def prepare(self, claim: Claim, context: CallContext, *, results: Mapping[str, Any]) -> Prepared | Ending:
+        """The tool and its checked arguments, or the end of a call that does not run.
+
+        Raises:
+            ToolError: the tool is not here, or does not take this input.
+            InputsUnreadable: Redis does not answer.
+        """
+        tool = self._tool(claim)
+        scope = self._scope(claim, results)
+        if "when" in claim.spec and not holds(when := When.model_validate(claim.spec["when"]), scope):
+            reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
+            return Ending(outcomes.SKIPPED, reason)
+        arguments = tool.validate_input(scope.resolve(claim.spec.get("input", {})))
+        if tool.context_parameter is not None:
+            arguments[tool.context_parameter] = context
+        return Prepared(tool, arguments)
+
+    def _tool(self, claim: Claim) -> RegisteredTool:
+        name, planned = claim.spec["tool"], claim.spec.get("hash")
+        tool = self.registry.get(name)
+        if tool is None:
+            raise ToolError(
+                f"this worker of queue `{self.queue}` has no tool `{name}`", code="tool_missing", retryable=True,
+                next="start the worker with `--tools` and the module that defines it",
+            )  # fmt: skip
+        if planned is not None and (name, planned) not in self._told:
+            self._told.add((name, planned))
+            if planned != tool.definition.content_hash:  # a rolling upgrade: whether the input still fits decides
+                log.warning(
+                    "tool `%s` is not the one that was planned; it runs if its input fits", name, extra={"action": "other_tool"}
+                )
+        return tool
+
+    def succeeded(self, claim: Claim, tool: RegisteredTool, value: Any) -> Ending:
+        """The end of a call whose tool returned `value`.
+
+        Raises:
+            ToolError: the value is not what the tool promises.
+        """
+        value = tool.validate_output(value)
+        settings = self.store.settings
+        stored = encode(value, inline_bytes=settings.inline_bytes, max_bytes=settings.result_max_bytes)
+        lengths = lengths_for(claim.spec.get("lens", ()), index=claim.index, result=value)
+        return Ending(outcomes.SUCCEEDED, stored.field, lengths=lengths, large=stored)
+
+    def ended_by(self, error: BaseException, claim: Claim, *, cancelled: Callable[[], bool]) -> Ending | None:
+        """The end of a call that raised; None when there is nothing to commit."""
+        if isinstance(error, CallCancelled):
+            return None if cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
+        if isinstance(error, TimeLimitReached):
+            return None if cancelled() else _timed_out(claim)
+        if isinstance(error, ToolError):
+            return _failed(claim, error)
+        if isinstance(error, ToolWeaverError):
+            return _failed(claim, ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable))
+        if isinstance(error, InputsUnreadable):
+            log.warning("inputs of a call could not be read: %s", error, extra=_where(claim, "read_failed"))
+            return None  # its lease runs out and it is tried again
+        # A tool may raise anything; the step's policy decides.
+        log.error("tool crashed", exc_info=error, extra=_where(claim, "tool_crashed"))
+        crash = ToolError(f"{type(error).__name__}: {error}", code="tool_crashed", retryable=claim.spec["effect"] != "once")
+        return _failed(claim, crash)
+
+    def _scope(self, claim: Claim, results: Mapping[str, Any]) -> Scope:
+        spec = claim.spec
+        source = _Results(self, claim.job, results)
+        return Scope(source, spec.get("modes", {}), claim.totals, claim.index, spec.get("map"))
 
     def inputs(self, job: str) -> dict[str, Any]:
         """The inputs of a job, kept for its next calls here: a map must not fetch its list once per item."""
-        if job not in self._inputs:
-            try:
-                self._inputs[job] = self.store.inputs(job)
-            except redis.RedisError as error:
-                raise InputsUnreadable(str(error)) from error
+        with self._inputs_lock:
+            known = self._inputs.get(job)
+        if known is not None:
+            return known
+        try:
+            known = self.store.inputs(job)
+        except redis.RedisError as error:
+            raise InputsUnreadable(str(error)) from error
+        with self._inputs_lock:
+            self._inputs[job] = known
             if len(self._inputs) > _KEPT_INPUTS:
                 self._inputs.popitem(last=False)
-        return self._inputs[job]
+        return known
 
-    def _call(self, tool: RegisteredTool, arguments: dict[str, Any], context: CallContext) -> Any:
-        if tool.context_parameter is not None:
-            arguments[tool.context_parameter] = context
-        if not tool.is_async:
-            with time_limit(context.claim.spec["timeout_s"]):
-                return tool.function(**arguments)
+    def _call(self, prepared: Prepared, context: CallContext) -> Any:
+        timeout_s = context.claim.spec["timeout_s"]
+        if not prepared.tool.is_async:
+            with time_limit(timeout_s):
+                return prepared.start()
         self._loop = self._loop or asyncio.Runner()
-        return self._loop.run(_watched(tool.function(**arguments), context, context.claim.spec["timeout_s"]))
+        return self._loop.run(_watched(prepared.start(), context, timeout_s))
 
     def _commit(self, claim: Claim, ending: Ending) -> str:
         verdict, ready = self._persist(claim, ending)
@@ -262,16 +325,6 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 def _raise_timeout(*_: Any) -> None:
     raise TimeLimitReached
-
-
-class _NoResults:
-    """A source for asking which results are needed."""
-
-    def inputs(self) -> Mapping[str, Any]:
-        return {}
-
-    def result(self, call: str) -> Any:  # noqa: ARG002 (the protocol's signature)
-        return None
 
 
 class _Results:

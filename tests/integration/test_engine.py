@@ -367,14 +367,14 @@ def test_beats_keep_a_call_and_cancel_reaches_the_tool(engine: Engine) -> None:
     job = engine.submit([{"id": "a", "tool": "echo"}])
     claim = engine.ledger.claim(job, "a#0", attempt=1, token="t", queue="function")
     assert not isinstance(claim, str)
-    with engine.beats.running(claim, timeout_s=60) as refused:
+    with engine.beats.running(claim, timeout_s=60) as beat:
         rows = [(r.job, r.call, r.attempt) for r in engine.beats.calls()]
         assert rows == [(job, "a#0", 1)]
         assert engine.ledger.beat(rows) == [True]
         control(engine).cancel(job)
         assert engine.ledger.beat(rows) == [False]
         engine.beats.refuse(engine.beats.calls()[0])
-        assert refused()
+        assert beat.refused()
     assert engine.beats.calls() == []
 
 
