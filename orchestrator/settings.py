@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -29,18 +29,41 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TOOLWEAVER_REDIS_URL", "REDIS_URL"),
         description="store and broker; default: the embedded server",
     )
-    broker_url: str | None = Field(default=None, description="Celery broker; default: `redis_url`")
-    api_host: str = Field(default="127.0.0.1", description="address that the API listens on; loopback only for now")
+    broker_url: str | None = Field(
+        default=None, description="Celery broker: `redis://`, `rediss://`, `amqp://` or `amqps://`; default: `redis_url`"
+    )
+    api_key: SecretStr | None = Field(default=None, description="key that clients send to `url`")
+    api_ca: Path | None = Field(default=None, description="PEM file of authorities that clients trust beside the system's")
+    api_host: str = Field(default="127.0.0.1", description="address that the API listens on; beyond loopback keys are required")
+    api_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="names by which others reach the API, comma-separated; naming one makes keys required"
+    )
     api_in_container: bool = Field(
         default=False,
-        description="`api_host` may be any address: for a container whose port the host publishes on its own loopback only",
+        description="any `api_host` counts as loopback: for a container whose port the host publishes on its own loopback only",
     )
     api_port: int = Field(default=8400, description="first port tried; a busy one moves on and is printed")
+    api_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses or networks of reverse proxies whose X-Forwarded-* is believed; makes keys required"
+    )
+    api_tls_cert: Path | None = Field(default=None, description="PEM file with the API's certificate and its chain; makes it https")
+    api_tls_key: Path | None = Field(default=None, description="PEM file with the private key of `api_tls_cert`")
+    audit_file: Path | None = Field(default=None, description="file to which the audit log is appended as JSON lines")
+    audit_max: int = Field(default=100_000, ge=100, description="entries of the audit log kept per tenant, about")
+    auth: Literal["auto", "required", "off"] = Field(
+        default="auto",
+        description="whether requests need a key; `auto`: once there is one, and always beyond loopback; `off`: loopback only",
+    )
+    limit_requests: int = Field(default=6_000, ge=-1, description="requests a minute per tenant; -1: no limit (so for all limits)")
+    limit_jobs: int = Field(default=10_000, ge=-1, description="jobs of a tenant that have not ended")
+    limit_streams: int = Field(default=100, ge=-1, description="open streams of events per tenant, in each process of the API")
     flower_port: int = Field(default=5555, description="first port tried for Flower")
     tools: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="modules or .py files with tools of yours, comma-separated"
     )
     concurrency: int = Field(default=2, ge=1, description="processes of a prefork pool")
+    async_concurrency: int = Field(default=100, ge=1, description="calls that an async pool runs at once in its one process")
+    drain_s: float = Field(default=10.0, ge=0, description="how long a worker that is stopped lets running calls go on")
     file_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="folders beneath which `file:` inputs may lie, comma-separated; default: none beyond the bundled data",
@@ -48,9 +71,27 @@ class Settings(BaseSettings):
     fetch_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="hosts that http(s) inputs may name although their address is private, comma-separated"
     )
+    blobs: str | None = Field(
+        default=None,
+        description="where files and large values lie: a folder, an fsspec URL such as `s3://bucket/prefix`, or the API's address",
+    )
+    blob_bytes: int = Field(default=MIB, ge=1, description="larger values are kept in the blob store, not in Redis")
+    file_max_bytes: int = Field(default=1024 * MIB, ge=1, description="largest file that can be uploaded or made by a tool")
+    tenant_blob_bytes: int | None = Field(
+        default=None, ge=-1, description="bytes of files and large values that one tenant may keep; default: no limit"
+    )
+    upload_retention_s: int = Field(default=86_400, ge=60, description="how long a file is kept that no job names")
+    kept_bytes: int = Field(
+        default=64 * MIB, ge=0, description="large values that a process keeps for its next calls, as JSON text"
+    )
     fetch_max_bytes: int = Field(default=20 * MIB, description="largest file that a tool fetches or reads")
     shards: int = Field(default=1, ge=1, le=1024, description="parts of the ledger; never change it while jobs run")
-    window: int = Field(default=64, ge=2, description="published calls per job and queue")
+    window: float = Field(default=4.0, ge=1, description="published calls per job and queue, as a multiple of its pool's slots")
+    tenant_window: float = Field(
+        default=4.0, ge=2, description="published calls per tenant and queue, as a multiple of its pool's slots"
+    )
+    window_least: int = Field(default=8, ge=2, description="both windows are at least so many calls")
+    age_s: float = Field(default=5.0, gt=0, description="a queued call that better ones overtook for so long goes to the front")
     lease_s: float = Field(default=3.0, gt=0, description="a running call without a beat for this long is lost")
     grace_s: float = Field(default=2.0, gt=0, description="a queued call overtaken for this long is published again")
     reconcile_s: float = Field(default=0.5, gt=0, description="seconds between two looks of the reconciler")
@@ -63,7 +104,7 @@ class Settings(BaseSettings):
     task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
-    @field_validator("tools", "file_roots", "fetch_hosts", mode="before")
+    @field_validator("tools", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
@@ -78,11 +119,23 @@ class Settings(BaseSettings):
         """The Redis URL, of the embedded server when none is set."""
         return self.redis_url or f"unix://{self.home}/redis.sock?db=0"
 
+    @property
+    def blob_url(self) -> str:
+        """Where the bytes of files and large values lie."""
+        return self.blobs or str(self.home / "blobs")
+
     @cached_property
     def celery_url(self) -> str:
-        """The broker URL in the spelling that kombu expects."""
+        """The broker URL in the spelling that kombu expects; kombu checks no certificate unless it is told to."""
         url = self.broker_url or self.store_url
+        if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+            url += f"{'&' if '?' in url else '?'}ssl_cert_reqs=required"
         return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=") if url.startswith("unix://") else url
+
+    @cached_property
+    def on_rabbitmq(self) -> bool:
+        """Whether the broker is RabbitMQ."""
+        return self.celery_url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
     @cached_property
     def direct(self) -> bool:

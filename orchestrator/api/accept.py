@@ -10,11 +10,15 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.services import Services
-from orchestrator.errors import RequestError
+from orchestrator.errors import PermissionDenied, RequestError
+from orchestrator.models.access import Caller, Policy
 from orchestrator.models.job import JobView, Priority
 from orchestrator.models.plan import Plan
+from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.check import check_plan
 from orchestrator.planner.named import load_named
+from orchestrator.policy.limits import check_priority
+from orchestrator.policy.permissions import denied
 
 MAX_DEPTH = 64
 
@@ -91,18 +95,62 @@ def accept(
     inputs: Mapping[str, Any],
     name: str,
     priority: Priority,
-    tenant: str,
+    by: Caller,
     idempotency: tuple[str, str] | None,
 ) -> tuple[JobView, bool]:
     """The job of a plan that passed the check, and whether it is new.
 
     Raises:
         PlanError: the plan has problems; nothing was stored.
+        PermissionDenied: the caller may not use its tools.
+        PolicyError: the tenant may have no more jobs, or none of this priority.
         Conflict: the idempotency key was used with another body.
     """
-    checked: Plan = check_plan(plan, api.tools(), inputs=inputs).plan
-    job, created = api.control.accept(checked, inputs=inputs, name=name, priority=priority, tenant=tenant, idempotency=idempotency)
-    return api.store.view(job, tenant=tenant), created
+    catalog = api.tools()
+    checked: Plan = check_plan(plan, catalog, inputs=inputs).plan
+    policy = api.policies.of(by.tenant)
+    check_permissions(checked, catalog, policy, by)
+    if by.limited:
+        check_priority(policy.limits, priority)
+    with api.limits.job_place(by) as fill:
+        job, created = _store(api, checked, inputs=inputs, name=name, priority=priority, by=by, idempotency=idempotency)
+        if created:
+            fill(job)
+    return api.store.view(job, tenant=by.tenant), created
+
+
+def check_permissions(plan: Plan, catalog: ToolCatalog, policy: Policy, by: Caller) -> None:
+    """Lets a plan pass whose tools the caller may use. A worker asks again, since anything can write to a queue.
+
+    Raises:
+        PermissionDenied: it may not; every step that is forbidden is a problem.
+    """
+    refusals = {
+        f"steps[{i}].tool": refusal
+        for i, step in enumerate(plan.steps)
+        if (tool := catalog.get_tool(step.tool)) is not None
+        and (refusal := denied(policy, tenant=by.tenant, caller=by.called, tool=tool)) is not None
+    }
+    if not refusals:
+        return
+    problems = [{"path": path, "code": e.code, "message": e.message, "next": e.next} for path, e in refusals.items()]
+    (path, first), *more = refusals.items()
+    raise PermissionDenied(first.message if not more else f"{first.message} (and {len(more)} more)", path=path, problems=problems)
+
+
+def _store(
+    api: Services,
+    checked: Plan,
+    *,
+    inputs: Mapping[str, Any],
+    name: str,
+    priority: Priority,
+    by: Caller,
+    idempotency: tuple[str, str] | None,
+) -> tuple[str, bool]:
+    return api.control.accept(
+        checked, inputs=inputs, name=name, priority=priority, tenant=by.tenant, caller=" ".join(by.called), idempotency=idempotency
+    )
 
 
 def answer(response: Response, job: JobView, *, created: bool) -> JobView:

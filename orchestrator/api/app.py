@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from orchestrator.api import health, jobs, plans, tools
-from orchestrator.api.guard import MAX_BODY_BYTES, Guard
+from orchestrator.api import access, health, jobs, plans, tools
+from orchestrator.api.auth import needed_scope
+from orchestrator.api.guard import BODY_S, MAX_BODY_BYTES, Guard
 from orchestrator.api.problems import MEDIA_TYPE, Problem, install_problem_handlers
 from orchestrator.api.services import Services, build_services
 from orchestrator.settings import Settings
@@ -22,7 +23,11 @@ _PROBLEM = {
 
 
 def create_app(
-    settings: Settings, *, build: Callable[[Settings], Services] = build_services, max_body: int = MAX_BODY_BYTES
+    settings: Settings,
+    *,
+    build: Callable[[Settings], Services] = build_services,
+    max_body: int = MAX_BODY_BYTES,
+    body_s: float = BODY_S,
 ) -> FastAPI:
     """The app of one process; it connects when it starts and gives everything back when it stops."""
 
@@ -38,10 +43,10 @@ def create_app(
     app = FastAPIOffline(
         docs_url="/docs", redoc_url=None, title="ToolWeaver", version=health.VERSION, description=health.SUMMARY, lifespan=lifespan
     )
-    for room in (jobs, tools, plans, health):
+    for room in (jobs, tools, plans, access, health):
         app.include_router(room.router)
     install_problem_handlers(app)
-    app.add_middleware(Guard, max_body=max_body)
+    app.add_middleware(Guard, settings=settings, max_body=max_body, body_s=body_s)
     _describe_problems(app)
     return app
 
@@ -62,8 +67,11 @@ def _describe_problems(app: FastAPI) -> None:
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             schemas["Problem"] = Problem.model_json_schema()
-            for path in schema["paths"].values():
-                for operation in path.values():
+            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "bearerFormat": "tw_..."}}
+            for address, path in schema["paths"].items():
+                for method, operation in path.items():
+                    if needed_scope(method.upper(), address) is not None:
+                        operation["security"] = [{"key": []}, {}]  # the empty one: where no key is needed
                     operation["responses"].pop("422", None)
                     operation["responses"]["default"] = _PROBLEM
                     operation["summary"] = _first_sentence(operation.get("description")) or operation["summary"]

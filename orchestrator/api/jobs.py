@@ -11,7 +11,7 @@ from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest, find_plan
-from orchestrator.api.services import Api, Services, Tenant
+from orchestrator.api.services import Api, By, Services, Tenant
 from orchestrator.api.sse import event_stream
 from orchestrator.errors import RequestError
 from orchestrator.jobs.events import check_event_id
@@ -68,7 +68,7 @@ class StreamFrom(_Filter):
 @router.post(
     "", status_code=201, dependencies=[JsonOnly], responses={200: {"model": JobView, "description": "made by an earlier request"}}
 )
-def submit(request: SubmitRequest, response: Response, api: Api, tenant: Tenant, idempotency_key: IdempotencyKey = None) -> JobView:
+def submit(request: SubmitRequest, response: Response, api: Api, by: By, idempotency_key: IdempotencyKey = None) -> JobView:
     """Checks a plan as a whole and accepts it as a job."""
     body_hash = digest("/v1/jobs", request.model_dump())
     plan, name = find_plan(request.plan)
@@ -78,7 +78,7 @@ def submit(request: SubmitRequest, response: Response, api: Api, tenant: Tenant,
         inputs=request.inputs,
         name=name,
         priority=request.priority,
-        tenant=tenant,
+        by=by,
         idempotency=(idempotency_key, body_hash) if idempotency_key else None,
     )
     return answer(response, job, created=created)
@@ -124,14 +124,17 @@ async def events(
     job_id: str,
     start: Annotated[StreamFrom, Query()],
     api: Api,
-    tenant: Tenant,
+    by: By,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """What happens in the job, live, up to its last event; resumes after any event."""
     after = _resume_point(last_event_id or start.after)
-    if await run_in_threadpool(_nothing_follows, api.store, job_id, after=after, tenant=tenant):
+    if await run_in_threadpool(_nothing_follows, api.store, job_id, after=after, tenant=by.tenant):
         return Response(status_code=204)  # tells a browser, too, not to come back
-    return event_stream(api.events.follow(job_id, after=after), for_s=start.for_s)
+    still = (lambda: api.ring.alive(by.key)) if by.limited else None
+    most = await run_in_threadpool(api.limits.of, by)
+    place = api.limits.stream_place(by, most=most.streams)
+    return event_stream(api.events.follow(job_id, after=after), for_s=start.for_s, place=place, still=still)
 
 
 @router.post("/{job_id}/cancel")
@@ -141,9 +144,13 @@ def cancel(job_id: str, api: Api, tenant: Tenant) -> JobView:
 
 
 @router.post("/{job_id}/retry")
-def retry(job_id: str, api: Api, tenant: Tenant) -> JobView:
+def retry(job_id: str, api: Api, by: By) -> JobView:
     """Lets an ended job go on from what did not succeed; the other results stay."""
-    return api.control.retry(job_id, tenant=tenant)
+    api.store.status(job_id, tenant=by.tenant)
+    with api.limits.job_place(by) as fill:
+        view = api.control.retry(job_id, tenant=by.tenant)
+        fill(job_id)
+    return view
 
 
 @router.post("/{job_id}/resolve", dependencies=[JsonOnly])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,18 +12,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from orchestrator.errors import BackendError, NotFound, RequestError, ToolWeaverError, to_problem
+from orchestrator.errors import BackendError, NotFound, RateLimited, RequestError, ToolWeaverError, to_problem
+from orchestrator.state.connection import transient
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-STORE_AWAY = (ConnectionError, TimeoutError, ReadOnlyError, OutOfMemoryError)
 
 
 class Problem(BaseModel):
@@ -44,8 +45,15 @@ def problem_response(error: ToolWeaverError, *, status: int | None = None, code:
     """The response of an error; `status` and `code` say it more closely than its class."""
     problem = to_problem(error)
     problem |= {"status": status or problem["status"], "code": code or problem["code"]}
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if problem["status"] == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return JSONResponse(problem, status_code=problem["status"], media_type=MEDIA_TYPE, headers=headers)
+    return JSONResponse(problem, status_code=problem["status"], media_type=MEDIA_TYPE, headers=_headers(error, problem["status"]))
+
+
+def _headers(error: ToolWeaverError, status: int) -> dict[str, str]:
+    if isinstance(error, RateLimited):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    return {"WWW-Authenticate": 'Bearer realm="toolweaver"'} if status == HTTPStatus.UNAUTHORIZED else {}
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -54,8 +62,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     _answer(app, RequestValidationError, lambda _, error: _invalid(error))
     _answer(app, HTTPException, _routing)
     _answer(app, RecursionError, lambda *_: problem_response(RequestError("The body is nested too deeply.", next="Flatten it.")))
-    for kind in STORE_AWAY:
-        _answer(app, kind, lambda _, error: problem_response(store_away(error)))
+    _answer(app, RedisError, lambda request, e: problem_response(store_away(e)) if transient(e) else _bug(request, e))
     _answer(app, Exception, _bug)
 
 

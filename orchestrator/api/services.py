@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import redis
 from fastapi import Depends, Request
 
+from orchestrator.api.auth import Door
 from orchestrator.broker.app import make_app
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.jobs.events import EventReader
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.access import Caller
+from orchestrator.models.job import JobStatus
 from orchestrator.models.tool import ToolCatalog
+from orchestrator.policy.audit import AuditLog
+from orchestrator.policy.keys import KeyRing, KeyStore
+from orchestrator.policy.limits import LimitKeeper
+from orchestrator.policy.store import PolicyStore
 from orchestrator.publisher.control import Control
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
@@ -32,6 +39,12 @@ class Services:
     catalog: CatalogStore
     events: EventReader
     probe: redis.Redis
+    keys: KeyStore
+    ring: KeyRing
+    door: Door
+    policies: PolicyStore
+    limits: LimitKeeper
+    audit: AuditLog
 
     def tools(self) -> ToolCatalog:
         """The bundled tools and those that pools announced."""
@@ -48,6 +61,8 @@ def build_services(settings: Settings) -> Services:
     """Connects to the store and the broker; nothing is sent before the first request."""
     client = connect(settings, retries=RETRIES, timeout_s=5.0)
     store = JobStore(client, settings)
+    keys, policies = KeyStore(client), PolicyStore(client, settings)
+    ring = KeyRing(keys)
     return Services(
         settings=settings,
         store=store,
@@ -55,7 +70,21 @@ def build_services(settings: Settings) -> Services:
         catalog=CatalogStore(client),
         events=EventReader(settings, client),
         probe=connect(settings, retries=0, timeout_s=2.0),
+        keys=keys,
+        ring=ring,
+        door=Door(settings, ring),
+        policies=policies,
+        limits=LimitKeeper(client, policies, ended=lambda jobs: _ended(store, jobs)),
+        audit=AuditLog(client, settings),
     )
+
+
+def _ended(store: JobStore, jobs: Sequence[str]) -> list[bool]:
+    """Of each job, whether it has ended or is gone."""
+    pipe = store.redis.pipeline(transaction=False)
+    for job in jobs:
+        pipe.hget(store.ledger.keys(job).state, "st")
+    return [status is None or JobStatus(status.decode()).final for status in pipe.execute()] if jobs else []
 
 
 def _services(request: Request) -> Services:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from difflib import get_close_matches
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
-from orchestrator.api.services import Api, Services, Tenant
+from orchestrator.api.services import Api, By, Services
 from orchestrator.errors import NotFound, PlanError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
@@ -39,7 +40,7 @@ def tool(name: str, api: Api) -> ToolDefinition:
     responses={200: {"model": JobView, "description": "made by an earlier request"}},
 )
 def run_tool(
-    name: str, request: RunToolRequest, response: Response, api: Api, tenant: Tenant, idempotency_key: IdempotencyKey = None
+    name: str, request: RunToolRequest, response: Response, api: Api, by: By, idempotency_key: IdempotencyKey = None
 ) -> JobView:
     """A job of one call of the tool."""
     body_hash = digest(f"/v1/tools/{name}/run", request.model_dump())
@@ -47,7 +48,7 @@ def run_tool(
     idempotency = (idempotency_key, body_hash) if idempotency_key else None
     try:
         job, created = accept(
-            api, _one_step(name, request), inputs={}, name="", priority=request.priority, tenant=tenant, idempotency=idempotency
+            api, _one_step(name, request), inputs={}, name="", priority=request.priority, by=by, idempotency=idempotency
         )
     except PlanError as error:
         raise _about_the_input(error, name) from None
@@ -55,9 +56,15 @@ def run_tool(
 
 
 @router.get("/workers")
-def workers(api: Api) -> list[WorkerInfo]:
-    """The workers that are alive, by pool."""
-    return [WorkerInfo.model_validate(w, from_attributes=True) for w in api.store.workers()]
+def workers(api: Api, by: By) -> list[WorkerInfo]:
+    """The workers that are alive, by pool. Only an admin learns on which host and in which process."""
+    found = [WorkerInfo.model_validate(w, from_attributes=True) for w in api.store.workers()]
+    return found if "admin" in by.scopes else [_without_place(w) for w in found]
+
+
+def _without_place(worker: WorkerInfo) -> WorkerInfo:
+    name = hashlib.sha256(worker.id.encode()).hexdigest()[:12]
+    return worker.model_copy(update={"id": name, "host": "", "pid": 0})
 
 
 def _find(api: Services, name: str) -> ToolDefinition:

@@ -12,14 +12,15 @@ from orchestrator.models.job import Priority
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$", max_length=63)]
-Name = Annotated[str, StringConstraints(pattern=r"^[\w.@ -]{1,64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[\w.@-]{1,64}$")]
 ToolPattern = Annotated[str, StringConstraints(pattern=r"^[\w.:/*?-]{1,128}$")]
 Category = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|\*)$")]
 Verb = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|\*)$")]
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}:[a-z][a-z0-9_]{0,31}$")]
 
-Scope = Literal["read", "write", "admin"]
-"""`read`: look at the tenant's jobs and files; `write`: change them; `admin`: keys, permissions and audit of all tenants."""
+Scope = Literal["read", "write", "admin", "worker"]
+"""`read`: look at the tenant's jobs and files; `write`: change them; `admin`: keys, permissions and audit of all tenants;
+`worker`: fetch and store the values of any tenant's jobs, for workers that reach the blob store through the API."""
 
 MAX_KEY_DAYS = 3_660
 _MANY = 256
@@ -39,8 +40,13 @@ class Caller(_Wire):
     tenant: str = "default"
     key: str = ""
     name: str = ""
-    scopes: frozenset[Scope] = frozenset(("read", "write", "admin"))
+    scopes: frozenset[Scope] = frozenset(("read", "write", "admin", "worker"))
     address: str = ""
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """What rules may call it by: the id and the name of its key; `direct` where there is none."""
+        return tuple(dict.fromkeys((self.key, self.name))) if self.key else ("direct",)
 
     @property
     def limited(self) -> bool:
@@ -69,12 +75,18 @@ class NewKey(KeyInfo):
     key: str = Field(repr=False)
 
 
+class KeyPage(_Wire):
+    """The keys, oldest first."""
+
+    keys: tuple[KeyInfo, ...]
+
+
 class CreateKeyRequest(_Body):
     """Body of `POST /v1/keys`."""
 
     tenant: Tenant = "default"
     name: Name = "key"
-    scopes: tuple[Scope, ...] = Field(default=("read", "write"), min_length=1, max_length=3)
+    scopes: tuple[Scope, ...] = Field(default=("read", "write"), min_length=1, max_length=4)
     expires_s: float | None = Field(
         default=None, gt=0, le=MAX_KEY_DAYS * 86_400, description="seconds until it ends; default: never"
     )

@@ -10,6 +10,32 @@ WORKERS = "tw:workers"
 WORKERS_INFO = "tw:workers:info"
 CATALOG = "tw:catalog"
 CATALOG_VERSION = "tw:catalog:version"
+ENDED = "tw:ended"  # a channel: jobs that ended before their time
+BLOB_STORE = "tw:blobs:store"
+API_KEYS = "tw:apikeys"
+POLICIES = "tw:policies"
+POLICIES_VERSION = "tw:policies:version"
+AUDITED = "tw:audited"
+
+
+def api_key(id: str) -> str:
+    """Hash: what is known of a key of the API."""
+    return f"tw:apikey:{id}"
+
+
+def audit_log(tenant: str) -> str:
+    """Stream: who did what in a tenant; one each, so that nobody can push another's entries out."""
+    return f"tw:audit:{tenant}"
+
+
+def request_bucket(tenant: str) -> str:
+    """Hash: the requests that a tenant may still make now."""
+    return f"tw:requests:{tenant}"
+
+
+def active_jobs(tenant: str) -> str:
+    """Sorted set: jobs of a tenant that have not ended, as far as is known."""
+    return f"tw:active:{tenant}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +64,7 @@ class Shard:
 
     @property
     def marks(self) -> str:
-        """By `queue|priority`, the publish time of the youngest call that was claimed."""
+        """By `queue|level`, the publish time of the youngest call that was claimed."""
         return self._key("marks")
 
     @property
@@ -50,6 +76,58 @@ class Shard:
     def envelopes(self) -> str:
         """Messages with blanks, by format, queue, tool and priority."""
         return self._key("envelopes")
+
+    @property
+    def load(self) -> str:
+        """By gate, how many published calls hold it: of a tenant in a queue, of a tool; and jobs that wait, by tenant."""
+        return self._key("load")
+
+    @property
+    def slots(self) -> str:
+        """By queue, how many calls its workers run at once."""
+        return self._key("slots")
+
+    @property
+    def parked(self) -> str:
+        """Lanes of jobs that wait for a gate, and calls that wait for a key, in order."""
+        return self._key("parked")
+
+    @property
+    def held(self) -> str:
+        """Keys of tools that running calls hold."""
+        return self._key("held")
+
+    @property
+    def tenants(self) -> str:
+        """Tenants that have jobs."""
+        return self._key("tenants")
+
+    @property
+    def blobs_due(self) -> str:
+        """`tenant|sha256` of files and large values, by when the sweep looks at them next."""
+        return self._key("blobs:due")
+
+    @property
+    def blobs_pending(self) -> str:
+        """Places in the blob store that no book names, yet or any more, by when they may be deleted."""
+        return self._key("blobs:pending")
+
+    @property
+    def blobs_bytes(self) -> str:
+        """Hash: bytes kept in the blob store, by tenant."""
+        return self._key("blobs:bytes")
+
+    def blob(self, tenant: str, sha256: str) -> str:
+        """Hash: what is known of one file or large value."""
+        return self._key(f"blob:{tenant}:{sha256}")
+
+    def blob_jobs(self, tenant: str, sha256: str) -> str:
+        """Jobs that name it, by when they began to."""
+        return self._key(f"blob:{tenant}:{sha256}:jobs")
+
+    def files(self, tenant: str) -> str:
+        """A tenant's files by time of making; large values are not among them."""
+        return self._key(f"files:{tenant}")
 
     @property
     def leader(self) -> str:
@@ -104,6 +182,11 @@ class JobKeys:
 def job_keys(job: str, shards: int) -> JobKeys:
     """The keys of a job; its id decides the shard."""
     return JobKeys(Shard(crc32(job.encode()) % shards), job)
+
+
+def blob_ticket(ticket: str) -> str:
+    """For which tenant a worker may move bytes through the API."""
+    return f"tw:blobs:ticket:{ticket}"
 
 
 def tenant_shard(tenant: str, key: str, shards: int) -> Shard:
