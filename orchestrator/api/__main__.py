@@ -142,6 +142,7 @@ def create_key(settings: Settings, words: Sequence[str]) -> None:
     parser.add_argument("--admin", action="store_true", help="with the scope `admin` too")
     parser.add_argument("--scope", action="append", help="read, write, admin or worker; may be repeated; default: read and write")
     parser.add_argument("--expires-s", type=float, default=None, help="seconds until it ends; default: never")
+    parser.add_argument("--json", action="store_true", help="print all that is known of it as JSON")
     given = parser.parse_args(words)
     scopes = [*(given.scope or ("read", "write")), *(("admin",) if given.admin else ())]
     try:
@@ -160,7 +161,7 @@ def create_key(settings: Settings, words: Sequence[str]) -> None:
             f"The store does not answer: {error}", next="Set TOOLWEAVER_REDIS_URL, or start `toolweaver up`."
         ) from None
     AuditLog(client, settings).write(Caller(tenant=made.tenant, key=SHELL, name=SHELL), "keys.create_key", made.id)
-    sys.stdout.write(f"{made.key}\n")
+    sys.stdout.write(f"{made.model_dump_json(indent=2) if given.json else made.key}\n")
     sys.stderr.write(f"key {made.id} of tenant {made.tenant} with {', '.join(made.scopes)}; its text is not shown again\n")
 
 

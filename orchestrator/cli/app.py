@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import config, demo, doctor, jobs, logs, plans, platform, tools
+from orchestrator.cli import access, config, demo, doctor, jobs, logs, plans, platform, tools
 from orchestrator.cli.output import INTERRUPTED, print_line
 from orchestrator.extras import DISTRIBUTION
 
@@ -35,7 +35,7 @@ def root(
     """Runs AI-agent work on task queues: a plan of tool calls, pools of workers, an answer."""
 
 
-for part in (platform, demo, jobs, logs, config, doctor):
+for part in (platform, demo, jobs, logs, config, doctor, access):
     part.add_to(app)
 app.add_typer(tools.app, name="tools")
 app.add_typer(plans.app, name="plan")

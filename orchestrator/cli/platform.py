@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
             print_json({"pool": pool, "pid": os.getpid(), "command": ["workers.boot", *words]}, indent=None)
         else:
             say(f"worker of pool {pool}; stop with Ctrl-C")
-        return become("workers.boot", *words, env=_store_env(settings))
+        return become("workers.boot", *words, env=store_env(settings))
 
 
 def become(module: str, *words: str, env: dict[str, str]) -> int:
@@ -62,7 +62,7 @@ def _tools_env(tools: list[str] | None, settings: Settings) -> dict[str, str]:
     return {"TOOLWEAVER_TOOLS": ",".join(named)} if tools else {}
 
 
-def _store_env(settings: Settings) -> dict[str, str]:
+def store_env(settings: Settings) -> dict[str, str]:
     """Where the running platform keeps its store: its socket may lie elsewhere than the settings say."""
     platform = running_platform(settings.home) if settings.redis_url is None else None
     return {"TOOLWEAVER_REDIS_URL": platform.redis} if platform else {}

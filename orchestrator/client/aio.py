@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
 from orchestrator.client import calls
+from orchestrator.client.access import AsyncAccess
 from orchestrator.client.client import PAGE
 from orchestrator.client.handle import AsyncJobHandle
 from orchestrator.client.plans import PlanSource
-from orchestrator.client.transport import AsyncTransport, find_address
+from orchestrator.client.transport import AsyncTransport, find_endpoint
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import Health, PlanSummary
@@ -28,11 +30,17 @@ class AsyncClient:
         self,
         url: str | None = None,
         *,
+        api_key: str | SecretStr | None = None,
         timeout: float = 30.0,
         settings: Settings | None = None,
         http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._transport = AsyncTransport(find_address(url, settings), timeout=timeout, http=http)
+        self._transport = AsyncTransport(find_endpoint(url, settings, api_key), timeout=timeout, http=http)
+
+    @property
+    def access(self) -> AsyncAccess:
+        """See `Client.access`."""
+        return AsyncAccess(self._transport)
 
     @property
     def url(self) -> str:

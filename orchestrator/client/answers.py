@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from orchestrator.errors import BackendError, ToolWeaverError, from_problem
+from orchestrator.errors import BackendError, RateLimited, ToolWeaverError, from_problem
 
 TRIES = 3
 LONGEST_PAUSE_S = 5.0
@@ -63,7 +63,7 @@ class Attempts:
         raise unreachable(error, self._address) from error
 
     def after_answer(self, response: httpx.Response, accepts: frozenset[int]) -> float | None:
-        """None when the answer stands, else seconds to pause: the backend is away for a moment.
+        """None when the answer stands, else seconds to pause: the backend is away for a moment, or we ask too often.
 
         Raises:
             ToolWeaverError: the error that the server raised.
@@ -72,7 +72,8 @@ class Attempts:
         if error is None:
             return None
         self._failures += 1
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE and self._repeatable and self._failures < TRIES:
+        passing = response.status_code == httpx.codes.SERVICE_UNAVAILABLE or isinstance(error, RateLimited)
+        if passing and self._repeatable and self._failures < TRIES:
             return retry_after(response)
         raise error
 

@@ -15,6 +15,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from orchestrator.client.plans import PlanSource, plan_body
+from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CallPage, Health, PlanSummary
@@ -138,6 +139,47 @@ def resolve(job_id: str, call: str, *, happened: bool, result: Any = None) -> Ca
     """Settles a call whose outcome is unknown."""
     body = {"call": call, "happened": happened, "result": result}
     return Call("POST", _job(job_id, "resolve"), _JOB, body=body, repeatable=False)
+
+
+def create_key(request: CreateKeyRequest) -> Call[NewKey]:
+    """A new key; not sent twice, since the second one would be another key."""
+    return Call("POST", "/v1/keys", _read(NewKey), body=request.model_dump(mode="json"), repeatable=False)
+
+
+def keys(tenant: str | None) -> Call[KeyPage]:
+    return Call("GET", "/v1/keys", _read(KeyPage), params={"tenant": tenant})
+
+
+def rotate_key(id: str, *, grace_s: float) -> Call[NewKey]:
+    """A new secret for a key."""
+    return Call("POST", f"/v1/keys/{_part(id)}/rotate", _read(NewKey), body={"grace_s": grace_s}, repeatable=False)
+
+
+def revoke_key(id: str) -> Call[KeyInfo]:
+    return Call("POST", f"/v1/keys/{_part(id)}/revoke", _read(KeyInfo))
+
+
+def permissions(tenant: str | None) -> Call[PolicyView]:
+    """A tenant's policy, or that of all who have none."""
+    return Call("GET", _permissions(tenant), _read(PolicyView))
+
+
+def set_permissions(tenant: str | None, policy: Policy) -> Call[PolicyView]:
+    return Call("PUT", _permissions(tenant), _read(PolicyView), body=policy.model_dump(mode="json", exclude_none=True))
+
+
+def reset_permissions(tenant: str | None) -> Call[PolicyView]:
+    return Call("DELETE", _permissions(tenant), _read(PolicyView))
+
+
+def audit(*, tenant: str | None, nobody: bool, limit: int, cursor: str | None) -> Call[AuditPage]:
+    """One page of the audit log, newest first."""
+    params = {"tenant": tenant, "nobody": nobody or None, "limit": limit, "cursor": cursor}
+    return Call("GET", "/v1/audit", _read(AuditPage), params=params)
+
+
+def _permissions(tenant: str | None) -> str:
+    return "/v1/permissions" if tenant is None else f"/v1/permissions/{_part(tenant)}"
 
 
 def events_path(job_id: str) -> str:

@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
 from orchestrator.client import calls
+from orchestrator.client.access import Access
 from orchestrator.client.handle import JobHandle
 from orchestrator.client.plans import PlanSource
-from orchestrator.client.transport import Transport, find_address
+from orchestrator.client.transport import Transport, find_endpoint
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import Health, PlanSummary
@@ -25,8 +27,9 @@ PAGE = 100
 class Client:
     """Talks to a platform: `Client().submit("receipts").result()`.
 
-    The address is `url`, else TOOLWEAVER_URL, else the platform that runs in the home folder; `timeout` is the
-    seconds that one answer may take. Errors of the server are raised as the same classes (`orchestrator.errors`).
+    The address is `url`, else TOOLWEAVER_URL, else the platform that runs in the home folder; the key is `api_key`, else
+    TOOLWEAVER_API_KEY, else none. `timeout` is the seconds that one answer may take. Errors of the server are raised as
+    the same classes (`orchestrator.errors`).
 
     Raises:
         BackendError: nothing says where the platform is.
@@ -36,11 +39,17 @@ class Client:
         self,
         url: str | None = None,
         *,
+        api_key: str | SecretStr | None = None,
         timeout: float = 30.0,
         settings: Settings | None = None,
         http: httpx.BaseTransport | None = None,
     ) -> None:
-        self._transport = Transport(find_address(url, settings), timeout=timeout, http=http)
+        self._transport = Transport(find_endpoint(url, settings, api_key), timeout=timeout, http=http)
+
+    @property
+    def access(self) -> Access:
+        """Keys, permissions, audit: for admins."""
+        return Access(self._transport)
 
     @property
     def url(self) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import EventSource
+from pydantic import SecretStr
 
 from orchestrator.client.answers import Attempts
 from orchestrator.client.calls import Call, events_path
@@ -21,6 +26,7 @@ from orchestrator.models.platform import running_platform
 from orchestrator.settings import Settings, load_settings
 
 T = TypeVar("T")
+_KEY = re.compile(r"[\x21-\x7e]{8,256}")  # what fits a header; whether it is a key, the server knows
 
 
 def find_address(url: str | None, settings: Settings | None = None) -> str:
@@ -43,9 +49,48 @@ def find_address(url: str | None, settings: Settings | None = None) -> str:
     return url.rstrip("/")
 
 
-def _options(address: str, timeout: float) -> dict[str, Any]:
-    # A proxy of the environment cannot reach this machine's loopback.
-    return {"base_url": address, "timeout": timeout, "trust_env": not _is_loopback(httpx.URL(address).host)}
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the API is, and how one gets in there; the key is sent to this address and to no other."""
+
+    address: str
+    key: SecretStr | None = None
+    ca: Path | None = None
+
+    def options(self, timeout: float) -> dict[str, Any]:
+        """The keyword arguments of an httpx client. It follows no redirect, so the key goes nowhere else."""
+        return {
+            "base_url": self.address,
+            "timeout": timeout,
+            # A proxy of the environment cannot reach this machine's loopback.
+            "trust_env": not _is_loopback(httpx.URL(self.address).host),
+            "headers": {"Authorization": f"Bearer {self.key.get_secret_value()}"} if self.key is not None else {},
+            "follow_redirects": False,
+            **({"verify": _trusting(self.ca)} if self.ca is not None else {}),
+        }
+
+
+def find_endpoint(url: str | None, settings: Settings | None, api_key: str | SecretStr | None) -> Endpoint:
+    """The API and the key for it: the arguments, else TOOLWEAVER_URL and TOOLWEAVER_API_KEY.
+
+    Raises:
+        BackendError: nothing says where the API is.
+        RequestError: the address is none, or the key cannot be one.
+    """
+    settings = settings or load_settings()
+    key = SecretStr(api_key) if isinstance(api_key, str) else api_key or settings.api_key
+    if key is not None and not _KEY.fullmatch(key.get_secret_value()):
+        raise RequestError("what was given as key is none", path="api_key", next="A key begins with `tw_`; copy all of it.")
+    return Endpoint(find_address(url, settings), key, settings.api_ca)
+
+
+def _trusting(ca: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise RequestError(f"`{ca}` holds no certificates: {error}", path="api_ca", next="Give a PEM file.") from None
+    return context
 
 
 def _is_loopback(host: str) -> bool:
@@ -58,10 +103,10 @@ def _is_loopback(host: str) -> bool:
 class Transport:
     """Blocking; safe to share between threads."""
 
-    def __init__(self, address: str, *, timeout: float, http: httpx.BaseTransport | None = None) -> None:
-        self.address = address
+    def __init__(self, endpoint: Endpoint, *, timeout: float, http: httpx.BaseTransport | None = None) -> None:
+        self.address = endpoint.address
         self._timeout = timeout
-        self._http = httpx.Client(**_options(address, timeout), transport=http)
+        self._http = httpx.Client(**endpoint.options(timeout), transport=http)
 
     def send(self, call: Call[T]) -> T:
         """The answer to a call, tried again after a cut when that does no harm.
@@ -112,10 +157,10 @@ class Transport:
 class AsyncTransport:
     """The same on an event loop."""
 
-    def __init__(self, address: str, *, timeout: float, http: httpx.AsyncBaseTransport | None = None) -> None:
-        self.address = address
+    def __init__(self, endpoint: Endpoint, *, timeout: float, http: httpx.AsyncBaseTransport | None = None) -> None:
+        self.address = endpoint.address
         self._timeout = timeout
-        self._http = httpx.AsyncClient(**_options(address, timeout), transport=http)
+        self._http = httpx.AsyncClient(**endpoint.options(timeout), transport=http)
 
     async def send(self, call: Call[T]) -> T:
         """See `Transport.send`."""

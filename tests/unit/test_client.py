@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.client import AsyncClient, Client, follow
+from orchestrator.client.access import Access, AsyncAccess
 from orchestrator.errors import (
     BackendError,
     Conflict,
@@ -457,8 +458,9 @@ def test_both_clients_offer_the_same() -> None:
     def names(cls: type) -> Iterable[str]:
         return {n for n in vars(cls) if not n.startswith("_")}
 
-    assert names(Client) == names(AsyncClient)
-    for name in names(Client) - {"url"}:
-        assert list(inspect.signature(getattr(Client, name)).parameters) == list(
-            inspect.signature(getattr(AsyncClient, name)).parameters
-        )
+    for blocking, awaited in ((Client, AsyncClient), (Access, AsyncAccess)):
+        assert names(blocking) == names(awaited)
+        for name in names(blocking) - {"url", "access"}:
+            assert list(inspect.signature(getattr(blocking, name)).parameters) == list(
+                inspect.signature(getattr(awaited, name)).parameters
+            )

@@ -19,6 +19,7 @@ def warm_up() -> None:
     effect="none",
     domain="receipts",
     timeout_s=120,
+    requires=("filesystem:read", "network:http", "network:https"),
     examples=[
         {"scenario": "A receipt on the web", "input": {"image_uri": "https://example.com/receipts/2026-03-14.jpg"}},
         {"scenario": "A receipt that ships with ToolWeaver", "input": {"image_uri": "bundled:grocery"}},
