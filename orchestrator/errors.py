@@ -161,6 +161,13 @@ class BackendError(ToolWeaverError):
         return True
 
 
+class StoreFull(BackendError):
+    """The blob store has no room left."""
+
+    code = "store_full"
+    http_status = 507
+
+
 class JobFailed(ToolWeaverError):
     """The job did not succeed; `result` holds what was done."""
 

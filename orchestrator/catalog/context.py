@@ -5,8 +5,10 @@ A tool that names a parameter of this type gets it; the parameter is no part of 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import os
+from typing import Any, BinaryIO, Protocol
 
+from orchestrator.catalog.files import FileSource
 from orchestrator.settings import Settings
 
 
@@ -36,6 +38,23 @@ class ToolContext(Protocol):
     @property
     def settings(self) -> Settings:
         """The settings of this process."""
+
+    @property
+    def files(self) -> FileSource:
+        """Where `File` parameters come from."""
+
+    def open_file(self, ref: str) -> BinaryIO:
+        """A file of the tenant, for reading and seeking; a copy of its own.
+
+        Raises:
+            ToolError: `not_found`: the tenant has no such file.
+        """
+
+    def save_file(self, data: bytes | str | os.PathLike[str] | BinaryIO, *, name: str = "", media_type: str | None = None) -> str:
+        """Keeps bytes, the file at a path, or an open file for as long as the job is kept; the reference to return.
+
+        Without `media_type` the name says what it is.
+        """
 
     def cancelled(self) -> bool:
         """Whether the call was cancelled or overtaken; cheap, so that loops can poll it."""

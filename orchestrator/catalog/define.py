@@ -7,7 +7,8 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from functools import cached_property
+from typing import Any, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -16,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from orchestrator.catalog.context import ToolContext
+from orchestrator.catalog.files import FileSource, Lazy
 from orchestrator.errors import ToolError
 from orchestrator.models.tool import ParameterType, ToolDefinition, ToolParameter
 
@@ -42,14 +44,22 @@ class RegisteredTool:
     arguments: type[BaseModel]
     returns: TypeAdapter[Any] | None
 
-    def validate_input(self, value: Mapping[str, Any]) -> dict[str, Any]:
+    @cached_property
+    def lazy_parameters(self) -> frozenset[str]:
+        """The parameters whose values are fetched when the function asks for them."""
+        fields = self.arguments.model_fields.items()
+        return frozenset(name.removeprefix(_PREFIX) for name, field in fields if get_origin(field.annotation) is Lazy)
+
+    def validate_input(self, value: Mapping[str, Any], *, files: FileSource | None = None) -> dict[str, Any]:
         """The function's keyword arguments: typed, models built; what was not given is left to the function's defaults.
 
+        `files` is where files come from.
+
         Raises:
-            ToolError: `bad_input`, with every bad field in `problems`.
+            ToolError: `bad_input`, with every bad field in `problems`; `not_found`: there is no such file.
         """
         try:
-            model = self.arguments.model_validate(value)
+            model = self.arguments.model_validate(value, context={"files": files})
         except ValidationError as error:
             raise self._refused("bad_input", error) from None
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -92,7 +91,16 @@ class Scope:
         if isinstance(value, list):
             return [self.resolve(inner) for inner in value]
         reference = parse_reference(value)
-        return value if reference is None else copy.deepcopy(self.value(reference))
+        return value if reference is None else _copied(self.value(reference))
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a JSON value, several times as fast as `deepcopy`."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
+    return value
 
 
 def calls_needed(template: Any, scope: Scope) -> set[str]:
