@@ -10,9 +10,9 @@ import os
 from functools import lru_cache
 from typing import Any
 
-import redis
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
+from kombu.exceptions import OperationalError
 
 from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
@@ -25,10 +25,10 @@ from orchestrator.models.job import ErrorInfo
 from orchestrator.models.plan import Plan
 from orchestrator.publisher.compile import Compiled, compile_plan
 from orchestrator.publisher.envelope import Envelopes
-from orchestrator.publisher.publish import Publisher
+from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.publisher.reconcile import Reconciler, start
 from orchestrator.settings import Settings, load_settings
-from orchestrator.state.connection import connect
+from orchestrator.state.connection import connect, transient
 
 log = logging.getLogger(__name__)
 
@@ -46,33 +46,44 @@ class Planner:
         self._compile = lru_cache(maxsize=32)(self._compile_new)
 
     def plan_job(self, job: str) -> int:
-        """Starts an accepted job; how many steps it has. A second message changes nothing."""
+        """Starts an accepted job, how many steps it has: the one whose turn it is, since a message is only a wake-up."""
+        taken = self.store.ledger.take(self.store.ledger.keys(job).shard)
+        return self._plan(taken) if taken is not None else 0
+
+    def _plan(self, job: str) -> int:
+        try:
+            return self._start(job)
+        except ToolWeaverError as error:
+            return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
+        except Exception as error:  # a defect of ours must not leave the job waiting for ever
+            if transient(error) or isinstance(error, OperationalError):
+                raise  # the reconciler wakes the planner again
+            log.exception("planning failed", extra={"action": "plan_error", "job_id": job})
+            return self._give_up(job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {error!r}"))
+
+    def _start(self, job: str) -> int:
         accepted = self.store.accepted(job)
         if accepted is None:
             return 0
-        try:
-            compiled = self._compile(accepted.plan, self.catalog.version())
-            lengths = compiled.lengths(accepted.inputs)
-        except ToolWeaverError as error:
-            return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
-        except redis.RedisError:
-            raise  # the reconciler wakes the planner again
-        except Exception as error:  # a defect of ours must not leave the job waiting for ever
-            log.exception("planning failed", extra={"action": "plan_error", "job_id": job})
-            return self._give_up(job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {error!r}"))
+        compiled = self._compile(accepted.plan, self.catalog.version())
+        lengths = compiled.lengths(accepted.inputs)
         queues = Queues(compiled.queues, accepted.priority)
         envelopes = self.envelopes.named(compiled.tools, queues.priority) if self.store.ledger.direct else {}
-        calls = self.store.ledger.start(job, rows=compiled.rows, lengths=lengths, queues=queues, envelopes=envelopes)
-        self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=queues.priority)
+        started = self.store.ledger.start(
+            job, rows=compiled.rows, lengths=lengths, queues=queues, lanes=compiled.lanes, envelopes=envelopes
+        )
+        follow(self.store.ledger, self.publisher, started)
         log.info("published", extra={"action": "publish", "job_id": job})
         return len(compiled.rows)
 
     def _compile_new(self, plan: bytes, _catalog: bytes | None) -> Compiled:
         """Kept by the text of the plan and the version of the catalog: jobs of one plan often come in numbers."""
-        return compile_plan(Plan.model_validate_json(plan), catalog=self.catalog.all(self.bundled))
+        return compile_plan(
+            Plan.model_validate_json(plan), catalog=self.catalog.all(self.bundled), shards=self.store.settings.shards
+        )
 
     def _give_up(self, job: str, error: ErrorInfo) -> int:
-        self.store.ledger.fail(job, error.model_dump_json().encode())
+        follow(self.store.ledger, self.publisher, self.store.ledger.fail(job, error.model_dump_json().encode()))
         return 0
 
 

@@ -43,7 +43,7 @@ def server() -> Iterator[str]:
 def settings(server: str, tmp_path: Path) -> Settings:
     """Settings of an empty database; quick leases."""
     made = load_settings(
-        _env_file=None, home=tmp_path / "home", redis_url=server, lease_s=1.0, grace_s=0.6, reconcile_s=0.1, window=8
+        _env_file=None, home=tmp_path / "home", redis_url=server, lease_s=1.0, grace_s=0.6, reconcile_s=0.1, window_least=8
     )
     connect(made).flushdb()
     return made

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
+import os
 import random
 import signal
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, BinaryIO
 
 import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
+from pydantic_core import to_jsonable_python
 
+from orchestrator.catalog.files import Unfetched
 from orchestrator.catalog.register import RegisteredTool, ToolRegistry
-from orchestrator.errors import CallCancelled, ToolError, ToolTimeout, ToolWeaverError
+from orchestrator.errors import BackendError, CallCancelled, PolicyError, ToolError, ToolTimeout, ToolWeaverError
 from orchestrator.jobs import ledger as outcomes
-from orchestrator.jobs.ledger import Claim, Outcome, new_token
+from orchestrator.jobs.call_files import CallFiles
+from orchestrator.jobs.ledger import Claim, Committed, Outcome, new_token
 from orchestrator.jobs.references import Scope, calls_needed, holds
 from orchestrator.jobs.store import JobStore
-from orchestrator.jobs.values import Stored, encode
+from orchestrator.jobs.values import Stored
 from orchestrator.models.job import ErrorInfo
-from orchestrator.models.plan import When
+from orchestrator.models.plan import When, parse_reference
 from orchestrator.publisher.compile import lengths_for
-from orchestrator.publisher.publish import Publisher
+from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.settings import Settings
+from orchestrator.state.connection import transient
 from workers.beats import CANCEL_GRACE_S, COMMIT_PATIENCE_S, BeatTable
+from workers.permit import Permits
 
 log = logging.getLogger(__name__)
 
-_KEPT_INPUTS = 32
+KEEP_PATIENCE_S = 10.0  # shorter than for a commit: on the loop other commits wait behind it
 _OUTCOMES: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "u": "unknown"}
 
 
@@ -71,7 +79,7 @@ class CallContext:
 
     @property
     def tenant(self) -> str:
-        return self.store.tenant(self.claim.job)
+        return self.claim.tenant
 
     @property
     def idempotency_key(self) -> str:
@@ -80,6 +88,26 @@ class CallContext:
     @property
     def settings(self) -> Settings:
         return self.store.settings
+
+    @cached_property
+    def files(self) -> CallFiles:
+        return CallFiles(self.store.files.blobs, tenant=self.claim.tenant, job=self.claim.job)
+
+    def open_file(self, ref: str) -> BinaryIO:
+        return self.files.open(ref)
+
+    def save_file(self, data: bytes | str | os.PathLike[str] | BinaryIO, *, name: str = "", media_type: str | None = None) -> str:
+        return self.files.save(data, name=name, media_type=media_type)
+
+    @property
+    def made(self) -> Collection[str]:
+        """The files that the call saved, by SHA-256."""
+        return self.files.made if "files" in self.__dict__ else ()
+
+    def close(self) -> None:
+        """Ends what the tool was given: copies of files are deleted."""
+        if "files" in self.__dict__:
+            self.files.close()
 
     def cancelled(self) -> bool:
         return self.is_refused()
@@ -117,6 +145,7 @@ class Prepared:
 
     tool: RegisteredTool
     arguments: dict[str, Any]
+    context: CallContext
 
     def start(self) -> Any:
         """What the tool's function gives: its value, or the coroutine of an `async def`."""
@@ -131,6 +160,14 @@ class InputsUnreadable(Exception):
     """Redis did not give what the call refers to."""
 
 
+class ResultNotKept(Exception):
+    """The tool did its work, and its result could not be stored."""
+
+
+class Parked(Exception):
+    """The call waits for the key of its tool, or was overtaken; nothing is to be done here."""
+
+
 class Runner:
     """Runs the calls that a worker process receives."""
 
@@ -140,8 +177,7 @@ class Runner:
         self.registry = registry
         self.queue = queue
         self.beats = beats
-        self._inputs: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._inputs_lock = threading.Lock()
+        self._permits = Permits(store)
         self._told: set[tuple[str, str]] = set()
         self._loop: asyncio.Runner | None = None
 
@@ -153,7 +189,10 @@ class Runner:
             return Ran(claim)
         with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as beat:
             context = CallContext(claim, self.store, beat.refused)
-            ending = self._end(claim, context)
+            try:
+                ending = self._end(claim, context)
+            finally:
+                context.close()
             beat.ended()
             return Ran(self._commit(claim, ending), ending) if ending is not None else Ran("given up")
 
@@ -163,14 +202,18 @@ class Runner:
             prepared = self.prepare(claim, context, results=self.read(claim.job, self.needed(claim)))
             if isinstance(prepared, Ending):
                 return prepared
-            return self.succeeded(claim, prepared.tool, self._call(prepared, context))
+            return self.succeeded(claim, prepared.tool, self._call(prepared, context), files=context.made)
         except Exception as error:
             return self.ended_by(error, claim, cancelled=context.cancelled)
 
     def needed(self, claim: Claim) -> Sequence[str]:
         """The calls whose results this one reads."""
         spec = claim.spec
-        return sorted(calls_needed([spec.get("input", {}), spec.get("when", {}).get("ref")], self._scope(claim, {})))
+        tool = self.registry.get(spec["tool"])
+        template = spec.get("input", {})
+        fetched_later = _lazy_references(tool, template) if tool is not None else {}
+        eager = {name: value for name, value in template.items() if name not in fetched_later}
+        return sorted(calls_needed([eager, spec.get("when", {}).get("ref")], self._scope(claim, {})))
 
     def read(self, job: str, calls: Sequence[str]) -> Mapping[str, Any]:
         """The results of calls.
@@ -188,6 +231,7 @@ class Runner:
 
         Raises:
             ToolError: the tool is not here, or does not take this input.
+            PermissionDenied: the rules forbid it.
             InputsUnreadable: Redis does not answer.
         """
         tool = self._tool(claim)
@@ -195,10 +239,44 @@ class Runner:
         if "when" in claim.spec and not holds(when := When.model_validate(claim.spec["when"]), scope):
             reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
             return Ending(outcomes.SKIPPED, reason)
-        arguments = tool.validate_input(scope.resolve(claim.spec.get("input", {})))
+        self._permit(claim, tool)
+        arguments = tool.validate_input(self._given(claim, tool, scope), files=context.files)
+        self._take_key(claim, arguments)
         if tool.context_parameter is not None:
             arguments[tool.context_parameter] = context
-        return Prepared(tool, arguments)
+        return Prepared(tool, arguments, context)
+
+    def _given(self, claim: Claim, tool: RegisteredTool, scope: Scope) -> dict[str, Any]:
+        """The input as the tool takes it: references resolved, but for those that it fetches itself when it wants to."""
+        template = claim.spec.get("input", {})
+        later = _lazy_references(tool, template)
+        given: dict[str, Any] = scope.resolve({name: value for name, value in template.items() if name not in later})
+        return given | {name: Unfetched(partial(self._fetch, claim, reference)) for name, reference in later.items()}
+
+    def _fetch(self, claim: Claim, reference: str) -> Any:
+        needed = sorted(calls_needed(reference, self._scope(claim, {})))
+        return self._scope(claim, self.read(claim.job, needed)).resolve(reference)
+
+    def _permit(self, claim: Claim, tool: RegisteredTool) -> None:
+        try:
+            self._permits.check(claim, tool.definition)
+        except redis.RedisError as error:
+            raise InputsUnreadable(str(error)) from error
+
+    def _take_key(self, claim: Claim, arguments: Mapping[str, Any]) -> None:
+        """Waits its turn among the calls of one key, not here but in the ledger.
+
+        Raises:
+            Parked: another call holds the key; this one is published again when it lets go.
+        """
+        if "key" not in claim.spec:
+            return
+        parameter, limit = claim.spec["key"]
+        value = json.dumps(to_jsonable_python(arguments.get(parameter)), sort_keys=True).encode()
+        asked = self.store.ledger.hold(claim, key=hashlib.sha256(value).hexdigest()[:16], limit=limit)
+        self.follow(asked)
+        if asked.verdict != "ok":
+            raise Parked(asked.verdict)
 
     def _tool(self, claim: Claim) -> RegisteredTool:
         name, planned = claim.spec["tool"], claim.spec.get("hash")
@@ -216,28 +294,49 @@ class Runner:
                 )
         return tool
 
-    def succeeded(self, claim: Claim, tool: RegisteredTool, value: Any) -> Ending:
-        """The end of a call whose tool returned `value`.
+    def succeeded(self, claim: Claim, tool: RegisteredTool, value: Any, *, files: Collection[str] = ()) -> Ending:
+        """The end of a call whose tool returned `value` and made `files`.
 
         Raises:
             ToolError: the value is not what the tool promises.
+            BackendError: it is large, and the blob store does not take it; the tool may run again.
+            ResultNotKept: likewise, but the tool must not run again.
         """
         value = tool.validate_output(value)
-        settings = self.store.settings
-        stored = encode(value, inline_bytes=settings.inline_bytes, max_bytes=settings.result_max_bytes)
+        stored = self._keep(claim, value, files)
         lengths = lengths_for(claim.spec.get("lens", ()), index=claim.index, result=value)
         return Ending(outcomes.SUCCEEDED, stored.field, lengths=lengths, large=stored)
 
+    def _keep(self, claim: Claim, value: Any, files: Collection[str]) -> Stored:
+        """Stores a result, patiently when its effect must not be repeated."""
+        give_up = time.monotonic() + KEEP_PATIENCE_S
+        while True:
+            try:
+                return self.store.files.keep(claim, value, files=files)
+            except (BackendError, redis.ConnectionError, redis.TimeoutError) as error:
+                if claim.spec["effect"] != "once" and isinstance(error, BackendError):
+                    raise
+                if time.monotonic() > give_up:
+                    raise ResultNotKept(str(error)) from error
+                log.warning("a result waits for its store: %s", error, extra=_where(claim, "keep_wait"))
+                time.sleep(0.5)
+
     def ended_by(self, error: BaseException, claim: Claim, *, cancelled: Callable[[], bool]) -> Ending | None:
         """The end of a call that raised; None when there is nothing to commit."""
+        if isinstance(error, Parked):
+            return None
         if isinstance(error, CallCancelled):
             return None if cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
         if isinstance(error, TimeLimitReached):
             return None if cancelled() else _timed_out(claim)
         if isinstance(error, ToolError):
             return _failed(claim, error)
+        if isinstance(error, PolicyError):  # another try would meet the same rule
+            return Ending(outcomes.FAILED, _info(claim, error))
         if isinstance(error, ToolWeaverError):
             return _failed(claim, ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable))
+        if isinstance(error, ResultNotKept):
+            return _not_kept(claim, str(error))
         if isinstance(error, InputsUnreadable):
             log.warning("inputs of a call could not be read: %s", error, extra=_where(claim, "read_failed"))
             return None  # its lease runs out and it is tried again
@@ -252,20 +351,11 @@ class Runner:
         return Scope(source, spec.get("modes", {}), claim.totals, claim.index, spec.get("map"))
 
     def inputs(self, job: str) -> dict[str, Any]:
-        """The inputs of a job, kept for its next calls here: a map must not fetch its list once per item."""
-        with self._inputs_lock:
-            known = self._inputs.get(job)
-        if known is not None:
-            return known
+        """The inputs of a job."""
         try:
-            known = self.store.inputs(job)
+            return self.store.inputs(job)
         except redis.RedisError as error:
             raise InputsUnreadable(str(error)) from error
-        with self._inputs_lock:
-            self._inputs[job] = known
-            if len(self._inputs) > _KEPT_INPUTS:
-                self._inputs.popitem(last=False)
-        return known
 
     def _call(self, prepared: Prepared, context: CallContext) -> Any:
         timeout_s = context.claim.spec["timeout_s"]
@@ -276,16 +366,20 @@ class Runner:
         return self._loop.run(_watched(prepared.start(), context, timeout_s))
 
     def _commit(self, claim: Claim, ending: Ending) -> str:
-        verdict, ready = self._persist(claim, ending)
-        if verdict != "ok":
-            log.info("outcome refused: %s", verdict, extra=_where(claim, "refused"))
-        try:
-            self.publisher.publish(sorted(ready, key=lambda c: c.step), priority=claim.queues.priority)
-        except (OperationalError, redis.RedisError) as error:
-            log.warning("what became ready stays in the outbox: %s", error, extra=_where(claim, "publish_failed"))
-        return verdict
+        committed = self._persist(claim, ending)
+        if committed.verdict != "ok":
+            log.info("outcome refused: %s", committed.verdict, extra=_where(claim, "refused"))
+        self.follow(committed)
+        return committed.verdict
 
-    def _persist(self, claim: Claim, ending: Ending) -> tuple[str, list[outcomes.ReadyCall]]:
+    def follow(self, committed: Committed) -> None:
+        """Publishes what a commit set free; what fails is left to the reconciler."""
+        try:
+            follow(self.store.ledger, self.publisher, committed)
+        except (OperationalError, redis.RedisError) as error:
+            log.warning("what became ready stays in the outbox: %s", error, extra={"action": "publish_failed"})
+
+    def _persist(self, claim: Claim, ending: Ending) -> Committed:
         """Commits, patiently: work that is done shall not be lost to a restart of Redis."""
         give_up = time.monotonic() + COMMIT_PATIENCE_S
         while True:
@@ -298,8 +392,8 @@ class Runner:
                     lengths=ending.lengths,
                     large=ending.large,
                 )
-            except (redis.ConnectionError, redis.TimeoutError) as error:
-                if time.monotonic() > give_up:
+            except redis.RedisError as error:
+                if not transient(error) or time.monotonic() > give_up:
                     raise
                 log.warning("commit waits for Redis: %s", error, extra=_where(claim, "commit_wait"))
                 time.sleep(0.5)
@@ -378,9 +472,28 @@ def _timed_out(claim: Claim) -> Ending:
     return _failed(claim, timeout)
 
 
-def _info(claim: Claim, error: ToolError) -> bytes:
+def _lazy_references(tool: RegisteredTool, template: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters that the tool fetches itself, and what they refer to."""
+    lazy = ((name, template.get(name)) for name in tool.lazy_parameters)
+    return {name: value for name, value in lazy if isinstance(value, str) and parse_reference(value) is not None}
+
+
+def _not_kept(claim: Claim, why: str) -> Ending:
+    """Work that is done and has no result: tried again if that is harmless."""
+    lost = ToolError(
+        f"tool `{claim.spec['tool']}` did its work, but its result could not be stored: {why}",
+        code="result_not_kept",
+        retryable=claim.spec["effect"] != "once",
+        next=f"`toolweaver resolve {claim.job} {claim.call} --happened --result ...` goes on with the result that you give.",
+    )
+    if claim.spec["effect"] == "once":
+        return Ending(outcomes.UNKNOWN, _info(claim, lost))
+    return _failed(claim, lost)
+
+
+def _info(claim: Claim, error: ToolWeaverError) -> bytes:
     info = ErrorInfo(
-        code=error.code, message=error.message, retryable=error.retryable, next=error.next,
+        code=error.code, message=error.message, family=error.family, retryable=error.retryable, next=error.next,
         step=claim.step, call=claim.call, attempt=claim.attempt,
     )  # fmt: skip
     return info.model_dump_json(exclude_none=True).encode()

@@ -31,7 +31,7 @@ from orchestrator.jobs.events import EventReader
 from orchestrator.jobs.ledger import Queues, ReadyCall
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.event import Event
-from orchestrator.models.job import JobResult, JobView, Priority
+from orchestrator.models.job import JobResult, JobView
 from orchestrator.models.plan import Plan
 from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.check import check_plan
@@ -39,7 +39,7 @@ from orchestrator.planner.synthesis import final_synthesis_text, plan_output
 from orchestrator.publisher.compile import compile_plan
 from orchestrator.publisher.envelope import Envelopes
 from orchestrator.publisher.graph import build_graph
-from orchestrator.publisher.publish import Publisher
+from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from workers.beats import BeatTable
@@ -149,7 +149,7 @@ class Mailbox(Publisher):
         super().__init__(app)
         self.calls: list[ReadyCall] = []
 
-    def publish(self, calls: Sequence[ReadyCall], *, priority: Priority = "normal") -> None:  # noqa: ARG002
+    def publish(self, calls: Sequence[ReadyCall]) -> None:
         self.calls += calls
 
     def wake_planner(self, job: str) -> None:  # noqa: ARG002
@@ -186,12 +186,14 @@ class Engine:
 
     def start(self, job: str, inputs: Mapping[str, Any] | None = None) -> None:
         """Does the planner's part: enters the steps of an accepted job into the ledger."""
-        compiled = compile_plan(self.store.plan(job), catalog=self._catalog())
+        compiled = compile_plan(self.store.plan(job, tenant=self.store.tenant(job)), catalog=self._catalog())
         queues = Queues(compiled.queues, self.store.priority(job))
         envelopes = self._envelopes.named(compiled.tools, queues.priority)  # for an API beside us, which pushes messages
         lengths = compiled.lengths(inputs or {})
-        calls = self.ledger.start(job, rows=compiled.rows, lengths=lengths, queues=queues, envelopes=envelopes)
-        self.mailbox.publish(calls)
+        started = self.ledger.start(
+            job, rows=compiled.rows, lengths=lengths, queues=queues, lanes=compiled.lanes, envelopes=envelopes
+        )
+        follow(self.ledger, self.mailbox, started)
 
     def deliver(self, call: ReadyCall) -> str:
         """Delivers one message, as often as wished; the verdict of the runner."""
@@ -212,7 +214,7 @@ class Engine:
         waiting = [raw.decode().split("|") for raw in self.store.redis.zrange(shard.timers, 0, -1)]
         due = [(call, int(attempt)) for owner, call, attempt in waiting if owner == job]
         for call, attempt in due:
-            self.mailbox.publish(self.ledger.repair(job, kind="due", call=call, attempt=attempt)[1])
+            follow(self.ledger, self.mailbox, self.ledger.repair(job, kind="due", call=call, attempt=attempt))
         return len(due)
 
     def run(self, steps: list[dict[str, Any]], **rest: Any) -> tuple[JobView, JobResult]:

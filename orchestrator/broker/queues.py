@@ -10,11 +10,17 @@ from orchestrator.models.job import Priority
 PLANNER = "planner"
 PLAN_JOB = "planner.plan_job"
 STEP_FINISHED = "planner.step_finished"
+PRIVATE = "private-"  # of a script or notebook that serves its own functions; declared by it alone, and gone with it
 
-# kombu on Redis serves 0 first (the reverse of RabbitMQ).
-PRIORITIES: dict[Priority, int] = {"interactive": 0, "normal": 3, "batch": 6}
-PRIORITY_STEPS = [0, 3, 6, 9]
+# kombu on Redis serves 0 first. Levels 0-2, by priority, are for tenants with few published calls in the queue, 3-5 for those
+# with many, so that a flood does not stand before anybody else; what was starved for long moves to 0.
+PRIORITIES: dict[Priority, int] = {"interactive": 0, "normal": 1, "batch": 2}
+LEVELS = range(6)
+PRIORITY_STEPS = list(LEVELS)
 SEPARATOR = "\x06\x16"  # kombu's, between a queue's name and its priority
+
+
+PoolKind = Literal["prefork", "async", "threads", "solo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,7 @@ class Pool:
     """A pool of workers: its queue has its name. `extra` is what installs its packages."""
 
     name: str
-    kind: Literal["prefork", "threads", "solo"] = "prefork"
+    kind: PoolKind = "prefork"
     extra: str | None = None
     summary: str = ""
 
@@ -31,6 +37,7 @@ POOLS = {
     p.name: p
     for p in (
         Pool("function", summary="registered Python functions"),
+        Pool("async", kind="async", summary="registered `async def` functions, many at once on one loop"),
         Pool("ocr", extra="ocr", summary="text from images"),
         Pool("small_model", summary="small models and rules"),
     )
@@ -42,7 +49,6 @@ def task_name(queue: str) -> str:
     return f"{queue}.call"
 
 
-def list_name(queue: str, priority: Priority) -> str:
-    """The Redis list that kombu keeps the messages of a queue and priority in."""
-    step = PRIORITIES[priority]
-    return f"{queue}{SEPARATOR}{step}" if step else queue
+def list_name(queue: str, level: int) -> str:
+    """The Redis list that kombu keeps the messages of a queue and level in."""
+    return f"{queue}{SEPARATOR}{level}" if level else queue

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator.broker.queues import POOLS
 from orchestrator.catalog.define import RegisteredTool, read_signature
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.models.plan import Effect
@@ -68,32 +69,46 @@ def register_function(
     name: str | None = None,
     *,
     domain: str = "general",
-    pool: str = "function",
+    pool: str | None = None,
     effect: Effect = "once",
     timeout_s: float = 300.0,
+    max_concurrency: int | None = None,
+    concurrency_key: str | None = None,
+    max_per_key: int = 1,
     description: str | None = None,
     examples: Sequence[ToolExample | Mapping[str, Any]] = (),
     type: ToolType = "function",
+    requires: Sequence[str] = (),
     registry: ToolRegistry = registry,
 ) -> Callable[[F], F]:
     """A decorator that makes a function a tool and returns it unchanged.
 
     The input is checked against the parameters' type hints, the result against the return annotation; descriptions
     come from the docstring. A parameter annotated `ToolContext` gets the call's context. An `async def` tool runs on
-    its worker's loop, a `def` tool in a process of its own.
+    the one loop of its worker, beside hundreds of others; a `def` tool in a process of its own.
 
     Args:
         name: What plans call it; default: the function's name.
-        pool: The worker pool, and queue, that runs it.
+        pool: The worker pool, and queue, that runs it; default: `async` for an `async def`, else `function`.
         effect: What a repeat would do: `none`, `idempotent`, or `once` (never repeated silently).
         timeout_s: Seconds after which a call of it fails.
+        max_concurrency: How many calls of it run at once on the whole platform; the others wait.
+        concurrency_key: Name of a parameter: at most `max_per_key` calls with one value of it run at once.
+        requires: The actions that it needs, such as `filesystem:write`; a tenant without their permission may not use it.
 
     Raises:
-        TypeError: the signature has no JSON form.
+        TypeError: the signature has no JSON form, or a `def` function is to run on a loop.
         Conflict: another function has this name.
     """
 
     def register(function: F) -> F:
+        is_async = inspect.iscoroutinefunction(function)
+        queue = pool or ("async" if is_async else "function")
+        if not is_async and queue in POOLS and POOLS[queue].kind == "async":
+            raise TypeError(
+                f"tool `{function.__name__}` is a `def` function, which would hold up all other calls of pool `{queue}`; "
+                "write `async def`, or leave `pool` out"
+            )
         signature = read_signature(function)
         definition = ToolDefinition(
             name=name or function.__name__,
@@ -102,9 +117,13 @@ def register_function(
             parameters=signature.parameters,
             examples=tuple(ToolExample.model_validate(e) for e in examples),
             domain=domain,
-            pool=pool,
+            pool=queue,
             effect=effect,
             timeout_s=timeout_s,
+            max_concurrency=max_concurrency,
+            concurrency_key=concurrency_key,
+            max_per_key=max_per_key,
+            requires=tuple(requires),
             output_schema=signature.output_schema,
             definitions=signature.definitions,
         )
@@ -112,7 +131,7 @@ def register_function(
             RegisteredTool(
                 definition=definition,
                 function=function,
-                is_async=inspect.iscoroutinefunction(function),
+                is_async=is_async,
                 context_parameter=signature.context_parameter,
                 arguments=signature.arguments,
                 returns=signature.returns,

@@ -3,6 +3,9 @@
 Redis TIME is the only clock. The sorted set of queued calls is the outbox: a call that a script releases is found
 there by the reconciler if its publisher dies. `attempt` rises at every publication and fences; `tries` counts the
 bodies that started and failed, and only it feeds `retry.max`.
+
+Calls are published within windows: of a job, of a tenant in a queue, of a tool whose concurrency is limited. What does
+not fit is parked; whoever frees a place is told what to release (`Committed.parked`), and the reconciler looks as well.
 """
 
 from __future__ import annotations
@@ -12,20 +15,23 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import redis
 
-from orchestrator.broker.queues import list_name
+from orchestrator.broker.queues import PRIORITIES, list_name
 from orchestrator.jobs.values import Stored
 from orchestrator.models.job import Priority
 from orchestrator.settings import Settings
 from orchestrator.state.keys import JobKeys, Shard, job_keys
 from orchestrator.state.scripts import Scripts
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of the ledger's fields; scripts leave a job of a newer one to newer workers
+PLANNING_LEASE_MS = 2_000
+KEY_WAIT_MS = 10_000  # a call that waits for a key asks again so often, in case nobody tells it
 LUA = Path(__file__).parent / "lua"
 
+Lane = tuple[int, str, int]  # place of the queue; tool and how many calls of it run at once, if that is limited
 Outcome = Literal["s", "f", "k", "w", "u"]
 SUCCEEDED: Outcome = "s"
 FAILED: Outcome = "f"
@@ -43,10 +49,29 @@ class ReadyCall:
     attempt: int
     queue: str
     tool: str
+    level: int = 1
 
     @property
     def step(self) -> str:
         return self.call.rpartition("#")[0]
+
+
+class Committed(NamedTuple):
+    """What came of a change: the verdict ("ok", or why it was refused), calls to publish, and what to `release` then."""
+
+    verdict: str
+    ready: Sequence[ReadyCall] = ()
+    parked: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """A message that asks for its call."""
+
+    job: str
+    call: str
+    attempt: int
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,7 @@ class Claim:
     tries: int
     queues: Queues
     totals: dict[str, int]
+    tenant: str = "default"
 
     @property
     def step(self) -> str:
@@ -77,6 +103,18 @@ class Claim:
     @property
     def index(self) -> int:
         return int(self.call.rpartition("#")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The outcome of a call, to be committed: its value or error, and the delay before the next try."""
+
+    claim: Claim
+    outcome: Outcome
+    payload: bytes = b"null"
+    delay_s: float = 0.0
+    lengths: Mapping[str, int] | None = None
+    large: Stored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +143,44 @@ class Ledger:
     def submit(self, job: str, *, fields: Mapping[str, Any], plan: bytes, inputs: bytes, tenant: str) -> bool:
         """Stores an accepted job; False when it is known already."""
         args = [json.dumps({"v": SCHEMA_VERSION, "tenant": tenant, **fields}), plan, inputs]
-        return bool(self._call("submit", job, [self.keys(job).shard.index(tenant)], args))
+        shard = self.keys(job).shard
+        return bool(self._call("submit", job, [shard.index(tenant), shard.tenants], args))
+
+    def take(self, shard: Shard) -> str | None:
+        """The accepted job that is to be planned next, fairly among tenants; None when none waits."""
+        return self._scripts.call("take", [shard.accepted], [PLANNING_LEASE_MS]).decode() or None
 
     def start(
-        self, job: str, *, rows: Sequence[StepRow], lengths: Mapping[str, int], queues: Queues, envelopes: Mapping[str, bytes]
-    ) -> list[ReadyCall]:
-        """Enters a planned job's steps; the calls to publish. Empty when it started already."""
+        self,
+        job: str,
+        *,
+        rows: Sequence[StepRow],
+        lengths: Mapping[str, int],
+        queues: Queues,
+        lanes: Sequence[Lane],
+        envelopes: Mapping[str, bytes],
+    ) -> Committed:
+        """Enters a planned job's steps. Refused when it started already."""
         steps = [[r.id, r.dependencies, _json(r.facts), _json(r.spec)] for r in rows]
         flat = [part for row in envelopes.items() for part in row]
-        answer = self._run("start", job, queues, [_json(steps), _json(lengths), _json(queues.names), *flat])
-        return self._ready(job, queues, answer)
+        return self._run("start", job, queues, [_json(steps), _json(lengths), _json(queues.names), _json(lanes), *flat])
 
     def claim(self, job: str, call: str, *, attempt: int, token: str, queue: str) -> Claim | str:
         """The call, or the reason why this message does not get it."""
-        keys, s = self.keys(job), self.settings
-        answer = self._scripts.call(
-            "claim",
+        request = ClaimRequest(job, call, attempt, token)
+        return _claim(request, self._scripts.call("claim", *self._claim(request, queue)))
+
+    def claim_many(self, requests: Sequence[ClaimRequest], *, queue: str) -> list[Claim | str | Exception]:
+        """`claim` for many messages in one round trip; what went wrong with one does not touch the others."""
+        answers = self._scripts.call_many("claim", [self._claim(r, queue) for r in requests])
+        return [a if isinstance(a, Exception) else _claim(r, a) for r, a in zip(requests, answers, strict=True)]
+
+    def _claim(self, r: ClaimRequest, queue: str) -> tuple[list[str], list[Any]]:
+        keys, s = self.keys(r.job), self.settings
+        return (
             [keys.state, keys.events, keys.shard.leases, keys.shard.marks, keys.shard.queued(queue)],
-            [job, call, attempt, token, int(s.lease_s * 1000), s.events_max, queue],
+            [r.job, r.call, r.attempt, r.token, int(s.lease_s * 1000), s.events_max, queue, SCHEMA_VERSION],
         )
-        if answer[0] != b"ok":
-            return str(answer[0].decode())
-        totals = {answer[i].decode(): int(answer[i + 1]) for i in range(5, len(answer), 2)}
-        queues = Queues(tuple(json.loads(answer[3])), cast(Priority, answer[4].decode()))
-        return Claim(job, call, attempt, token, json.loads(answer[1]), int(answer[2]), queues, totals)
 
     def beat(self, job_calls: Sequence[tuple[str, str, int]]) -> list[bool]:
         """Extends the leases of running calls `(job, call, attempt)`; False: cancelled or overtaken, stop it."""
@@ -152,48 +204,62 @@ class Ledger:
         delay_s: float = 0.0,
         lengths: Mapping[str, int] | None = None,
         large: Stored | None = None,
-    ) -> tuple[str, list[ReadyCall]]:
-        """Commits the outcome of a call; `("ok", calls that became ready)` or the reason why it was refused."""
-        large_args = [large.sha256, large.large] if large is not None else ["", b""]
-        identity = [claim.call, claim.attempt, claim.token]
-        args = [*identity, outcome, payload, int(delay_s * 1000), _json(lengths) if lengths else "", *large_args]
-        answer = self._run("complete", claim.job, claim.queues, args)
-        verdict = answer[0].decode()
-        return verdict, self._ready(claim.job, claim.queues, answer[1]) if verdict == "ok" else []
+    ) -> Committed:
+        """Commits the outcome of a call."""
+        done = Completion(claim, outcome, payload, delay_s, lengths, large)
+        return self._committed(claim.job, claim.queues, self._scripts.call("complete", *self._complete(done)))
+
+    def complete_many(self, completions: Sequence[Completion]) -> list[Committed | Exception]:
+        """`complete` for many calls in one round trip; what went wrong with one does not touch the others."""
+        answers = self._scripts.call_many("complete", [self._complete(c) for c in completions])
+        return [
+            a if isinstance(a, Exception) else self._committed(c.claim.job, c.claim.queues, a)
+            for c, a in zip(completions, answers, strict=True)
+        ]
+
+    def _complete(self, c: Completion) -> tuple[list[str], list[Any]]:
+        large_args = [c.large.sha256, c.large.large] if c.large is not None else ["", b""]
+        identity = [c.claim.call, c.claim.attempt, c.claim.token]
+        args = [*identity, c.outcome, c.payload, int(c.delay_s * 1000), _json(c.lengths) if c.lengths else "", *large_args]
+        return self._arguments(c.claim.job, self._queue_keys(c.claim.job, c.claim.queues), args)
+
+    def hold(self, claim: Claim, *, key: str, limit: int) -> Committed:
+        """Takes a key of the call's tool, of which at most `limit` calls hold one at once; "parked": it waits, stop here."""
+        gate = f"k|{claim.spec['tool']}|{key}"
+        args = [claim.call, claim.attempt, claim.token, gate, limit, KEY_WAIT_MS]
+        return self._run("hold", claim.job, claim.queues, args)
+
+    def release(self, entry: str) -> Committed:
+        """Gives something parked, of any job, its turn. Publish what it answers, then release what follows."""
+        job = entry.split("\n")[2]
+        return self._run("release", job, self.queues(job), [entry])
 
     def log(self, claim: Claim, data: Mapping[str, Any]) -> None:
         """Adds a tool's own event to the job, while its call runs."""
         keys = self.keys(claim.job)
         self._scripts.call("log", [keys.state, keys.events], [claim.call, claim.attempt, self.settings.events_max, _json(data)])
 
-    def repair(self, job: str, *, kind: str, call: str, attempt: int, seen: int = 0) -> tuple[str, list[ReadyCall]]:
-        """Repairs a call that looks `lost`, `due` or `queued` too long; the calls to publish."""
-        queues = self.queues(job)
-        answer = self._run("repair", job, queues, [kind, call, attempt, self.settings.max_lost, seen])
-        return answer[0].decode(), self._ready(job, queues, answer[1])
+    def repair(self, job: str, *, kind: str, call: str, attempt: int, seen: int = 0) -> Committed:
+        """Repairs a call that looks `lost`, `due`, `queued` too long, or `aged` behind others."""
+        s = self.settings
+        return self._run("repair", job, self.queues(job), [kind, call, attempt, s.max_lost, seen, int(s.lease_s * 1000)])
 
-    def cancel(self, job: str) -> str:
-        """Cancels a job; the status that it had before, "" when it is unknown."""
-        return str(self._run("end", job, self.queues(job), ["cancelled", ""]).decode())
+    def cancel(self, job: str) -> Committed:
+        """Cancels a job; the verdict is the status that it had before, "" when it is unknown."""
+        return self._run("end", job, self.queues(job), ["cancelled", ""])
 
-    def fail(self, job: str, error: bytes) -> str:
-        """Ends a job that cannot go on; the status that it had before."""
-        return str(self._run("end", job, self.queues(job), ["failed", error]).decode())
+    def fail(self, job: str, error: bytes) -> Committed:
+        """Ends a job that cannot go on; the verdict is the status that it had before."""
+        return self._run("end", job, self.queues(job), ["failed", error])
 
-    def resolve(
-        self, job: str, call: str, *, happened: bool, value: bytes, lengths: Mapping[str, int]
-    ) -> tuple[str, list[ReadyCall]]:
-        """Settles an unknown call; the verdict and the calls to publish."""
-        queues = self.queues(job)
+    def resolve(self, job: str, call: str, *, happened: bool, value: bytes, lengths: Mapping[str, int]) -> Committed:
+        """Settles an unknown call."""
         args = [call, "happened" if happened else "retry", value, _json(lengths) if lengths else ""]
-        answer = self._run("resolve", job, queues, args)
-        return answer[0].decode(), self._ready(job, queues, answer[1])
+        return self._run("resolve", job, self.queues(job), args)
 
-    def retry(self, job: str, rows: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> tuple[str, list[ReadyCall]]:
+    def retry(self, job: str, rows: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> Committed:
         """Goes on from what did not succeed; `rows` are `(step, barriers, aligned)` in topological order."""
-        queues = self.queues(job)
-        answer = self._run("retry", job, queues, [_json(rows)])
-        return answer[0].decode(), self._ready(job, queues, answer[1])
+        return self._run("retry", job, self.queues(job), [_json(rows)])
 
     def queues(self, job: str) -> Queues:
         """The queues that a started job uses."""
@@ -205,22 +271,46 @@ class Ledger:
         seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def _run(self, name: str, job: str, queues: Queues, args: Sequence[Any]) -> Any:
-        shard = self.keys(job).shard
-        lists = [list_name(q, queues.priority) for q in queues.names] if self.direct else []
-        return self._call(name, job, [*(shard.queued(q) for q in queues.names), *lists], args)
+    def _run(self, name: str, job: str, queues: Queues, args: Sequence[Any]) -> Committed:
+        return self._committed(job, queues, self._call(name, job, self._queue_keys(job, queues), args))
+
+    def _queue_keys(self, job: str, queues: Queues) -> list[str]:
+        """Of each queue the set of queued calls, and where the scripts push messages: front, light and heavy list."""
+        shard, names = self.keys(job).shard, queues.names
+        keys = [shard.queued(q) for q in names]
+        if self.direct:
+            level = PRIORITIES[queues.priority]
+            keys += [list_name(q, at) for at in (0, level, level + len(PRIORITIES)) for q in names]
+        return keys
 
     def _call(self, name: str, job: str, more_keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self._scripts.call(name, *self._arguments(job, more_keys, args))
+
+    def _arguments(self, job: str, more_keys: Sequence[str], args: Sequence[Any]) -> tuple[list[str], list[Any]]:
         keys, shard, s = self.keys(job), self.keys(job).shard, self.settings
         all_keys = [
             keys.state, keys.data, keys.events, keys.big, shard.leases, shard.timers, shard.marks, shard.accepted, shard.queues,
-            shard.envelopes, *more_keys,
+            shard.envelopes, shard.load, shard.slots, shard.parked, shard.held, *more_keys,
         ]  # fmt: skip
-        return self._scripts.call(name, all_keys, [job, s.window, s.retention_s, s.events_max, int(self.direct), *args])
+        windows = f"{s.window:g} {s.tenant_window:g} {s.window_least}"
+        return all_keys, [job, windows, s.retention_s, s.events_max, int(self.direct), *args]
 
     @staticmethod
-    def _ready(job: str, queues: Queues, rows: Sequence[Sequence[bytes]]) -> list[ReadyCall]:
-        return [ReadyCall(job, c.decode(), int(a), queues.names[int(q)], tool.decode()) for c, a, q, tool in rows]
+    def _committed(job: str, queues: Queues, answer: Sequence[Any]) -> Committed:
+        verdict, ready, parked = (*answer, (), ())[:3]
+        return Committed(
+            verdict.decode(),
+            [ReadyCall(job, c.decode(), int(a), queues.names[int(q)], tool.decode(), int(level)) for c, a, q, tool, level in ready],
+            [entry.decode() for entry in parked],
+        )
+
+
+def _claim(r: ClaimRequest, answer: Sequence[Any]) -> Claim | str:
+    if answer[0] != b"ok":
+        return str(answer[0].decode())
+    totals = {answer[i].decode(): int(answer[i + 1]) for i in range(6, len(answer), 2)}
+    queues = Queues(tuple(json.loads(answer[3])), cast(Priority, answer[4].decode()))
+    return Claim(r.job, r.call, r.attempt, r.token, json.loads(answer[1]), int(answer[2]), queues, totals, answer[5].decode())
 
 
 def new_token() -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,8 +14,9 @@ from typing import Any, cast
 import redis
 
 from orchestrator.errors import Conflict, NotFound, RequestError
+from orchestrator.jobs.files import JobFiles
 from orchestrator.jobs.ledger import Ledger
-from orchestrator.jobs.values import decode, encode, large_reference
+from orchestrator.jobs.values import encode
 from orchestrator.models.job import (
     FINAL_STATUSES,
     CallState,
@@ -48,7 +48,6 @@ _STATES = {
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
 _META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un")
 _CHUNK = 2_000
-_KEPT, _KEPT_BYTES = 16, 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class JobStore:
         self.settings = settings
         self.ledger = Ledger(client, settings)
         self._plan = lru_cache(maxsize=256)(self._load_plan)
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self.files = JobFiles(client, settings)
 
     def submit(
         self,
@@ -94,21 +93,24 @@ class JobStore:
         name: str = "",
         priority: Priority = "normal",
         tenant: str = "default",
+        caller: str = "direct",
         idempotency: tuple[str, str] | None = None,
     ) -> tuple[str, bool]:
-        """Accepts a checked plan; its job's id, and whether it is new.
+        """Accepts a checked plan; its job's id, and whether it is new. `caller`: what rules call the submitter by, with blanks.
 
         `idempotency` is a key and the hash of the request's body: the same pair gives the same job.
 
         Raises:
             Conflict: the key was used with another body.
+            NotFound: plan or inputs name a file that the tenant does not have.
         """
         job = f"job_{secrets.token_hex(8)}"
         if idempotency is not None:
             job = self._reserve(tenant, idempotency, job)
-        fields = {"name": name, "rid": plan.request_id or "", "pri": priority}
+        fields = {"name": name, "rid": plan.request_id or "", "pri": priority, "by": caller}
         data = plan.model_dump_json(exclude_defaults=True).encode()
         values = json.dumps({**plan.inputs, **inputs}, ensure_ascii=False).encode()
+        values = self.files.submitted(job, plan=data, inputs=values, tenant=tenant)
         return job, self.ledger.submit(job, fields=fields, plan=data, inputs=values, tenant=tenant)
 
     def _reserve(self, tenant: str, idempotency: tuple[str, str], job: str) -> str:
@@ -158,6 +160,10 @@ class JobStore:
         """Whose job it is; for processes that serve all tenants."""
         return self._text(job_id, "tenant") or "default"
 
+    def caller(self, job_id: str) -> tuple[str, ...]:
+        """What rules call the submitter of a job by: id and name of a key, or `direct`."""
+        return tuple(self._text(job_id, "by").split()) or ("direct",)
+
     def priority(self, job_id: str) -> Priority:
         """The job's priority; for processes that serve all tenants."""
         return cast(Priority, self._text(job_id, "pri") or "normal")
@@ -176,11 +182,13 @@ class JobStore:
         (status, priority), (plan, inputs) = pipe.execute()
         if status != b"planning":
             return None
-        return Accepted(bytes(plan), dict(json.loads(inputs or b"{}")), cast(Priority, (priority or b"normal").decode()))
+        return Accepted(
+            bytes(plan), self.files.read_inputs(job_id, inputs or b"{}"), cast(Priority, (priority or b"normal").decode())
+        )
 
     def inputs(self, job_id: str) -> dict[str, Any]:
         """The job's inputs with the plan's defaults."""
-        return dict(json.loads(self.redis.hget(self.ledger.keys(job_id).data, "inputs") or b"{}"))
+        return self.files.inputs(job_id)
 
     def steps_result(self, job_id: str) -> dict[str, Any]:
         """The results by step id, as far as there are any; a map's keep their positions."""
@@ -208,24 +216,7 @@ class JobStore:
 
     def values(self, job_id: str, calls: Sequence[str]) -> Sequence[Any]:
         """The results of calls, None where there is none."""
-        keys = self.ledger.keys(job_id)
-        fields = self._hmget(keys.data, [f"r:{c}" for c in calls])
-        digests = {d for f in fields if f is not None and (d := large_reference(f))}
-        large = self._large(keys.big, digests)
-        return [decode(f, large) for f in fields]
-
-    def _large(self, key: str, digests: Set[str]) -> Mapping[str, Any]:
-        """Large values by SHA-256; some are kept, since every call of a map may read the same list."""
-        missing = sorted(digests - self._kept.keys())
-        fetched = {d: raw for d, raw in zip(missing, self._hmget(key, missing), strict=True) if raw is not None}
-        found = {d: json.loads(raw) for d, raw in fetched.items()}
-        found |= {d: self._kept[d] for d in digests - found.keys() if d in self._kept}
-        for digest, raw in fetched.items():
-            if len(raw) <= _KEPT_BYTES:
-                self._kept[digest] = found[digest]
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return found
+        return self.files.decoded(job_id, self._hmget(self.ledger.keys(job_id).data, [f"r:{c}" for c in calls]))
 
     def calls(
         self,
@@ -286,18 +277,6 @@ class JobStore:
                 last = f"{score}-{job}"
         return JobPage(jobs=tuple(found))
 
-    def cancel(self, job_id: str, *, tenant: str = "default") -> JobView:
-        """Cancels the job; running cooperative calls stop. Cancelling a cancelled job changes nothing.
-
-        Raises:
-            Conflict: the job has ended otherwise.
-        """
-        self._meta(job_id, tenant)
-        before = self.ledger.cancel(job_id)
-        if before in (JobStatus.SUCCEEDED, JobStatus.FAILED):
-            raise Conflict(f"Job {job_id} has already {before}; there is nothing to cancel.")
-        return self.view(job_id, tenant=tenant)
-
     def workers(self) -> Sequence[WorkerInfo]:
         """The workers that are alive, by pool."""
         now = self.ledger.now_ms()
@@ -312,8 +291,8 @@ class JobStore:
         Raises:
             RequestError: it is larger than what stands inline.
         """
-        stored = encode(value, inline_bytes=self.settings.inline_bytes, max_bytes=self.settings.result_max_bytes)
-        if stored.sha256:
+        stored = encode(value, self.settings)
+        if stored.sha256 or stored.blob:
             raise RequestError(f"A result given by hand is at most {self.settings.inline_bytes} bytes.", path="result")
         return stored.field
 

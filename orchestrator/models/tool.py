@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orchestrator.models.access import Action
 from orchestrator.models.plan import Effect
 
 MAX_EXAMPLES = 5
@@ -73,7 +74,11 @@ class ToolDefinition(BaseModel):
     pool: str = "function"
     effect: Effect = "once"
     timeout_s: float = Field(default=300.0, gt=0)
+    max_concurrency: int | None = Field(default=None, ge=1, description="calls of it that run at once, of all jobs")
+    concurrency_key: str | None = Field(default=None, description="name of a parameter: `max_per_key` counts calls of one value")
+    max_per_key: int = Field(default=1, ge=1, description="calls with the same key that run at once")
     output_schema: dict[str, Any] | None = None
+    requires: tuple[Action, ...] = Field(default=(), max_length=32, description="actions that it needs, such as `network:https`")
     definitions: dict[str, Any] | None = Field(default=None, description="`$defs` that the parameters' schemas refer to")
 
     @field_validator("examples")
@@ -90,6 +95,8 @@ class ToolDefinition(BaseModel):
         names = [p.name for p in self.parameters]
         if twice := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"tool `{self.name}` has two parameters named {', '.join(sorted(twice))}")
+        if self.concurrency_key is not None and self.concurrency_key not in names:
+            raise ValueError(f"tool `{self.name}` has no parameter `{self.concurrency_key}` to take as `concurrency_key`")
         return self
 
     @property

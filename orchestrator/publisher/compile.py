@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import PlanError, ToolError
-from orchestrator.jobs.ledger import StepRow
+from orchestrator.jobs.ledger import Lane, StepRow
 from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
 from orchestrator.models.plan import MAX_MAP, Plan, Reference, Retry
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
@@ -15,6 +15,7 @@ from orchestrator.publisher.envelope import envelope_name
 from orchestrator.publisher.graph import Graph, Node, build_graph, references
 
 NO_LIST, TOO_LONG = -1, -2
+_NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,15 @@ class Compiled:
     lists: tuple[Reference, ...]
     queues: tuple[str, ...]
     tools: tuple[tuple[str, str], ...]
+    lanes: tuple[Lane, ...]
 
     def lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """The lengths of the lists in a job's inputs."""
         return {str(root): list_length(inputs.get(root.name), root.path) for root in self.lists}
 
 
-def compile_plan(plan: Plan, *, catalog: ToolCatalog) -> Compiled:
-    """The rows, the lists in the inputs, and the queues of a plan.
+def compile_plan(plan: Plan, *, catalog: ToolCatalog, shards: int = 1) -> Compiled:
+    """The rows, the lists in the inputs, the queues and lanes of a plan. Of `shards` each allows its part of a tool's limit.
 
     Raises:
         PlanError: a tool is not in the catalog any more.
@@ -44,9 +46,18 @@ def compile_plan(plan: Plan, *, catalog: ToolCatalog) -> Compiled:
     tools = _tools(plan, catalog)
     queues = tuple(dict.fromkeys(tools[n].pool for n in graph.nodes))
     takers = _takers(graph)
-    rows = tuple(_row(plan, graph, node, tool=tools[name], queues=queues, takers=takers) for name, node in graph.nodes.items())
+    limited = {t.name: t for t in tools.values() if t.max_concurrency or t.concurrency_key}
+    lanes: tuple[Lane, ...] = (
+        *((at, "", 0) for at in range(len(queues))),
+        *((queues.index(t.pool), t.name, max(1, (t.max_concurrency or _NO_LIMIT) // shards)) for t in limited.values()),
+    )
+    places = {name: len(queues) + at for at, name in enumerate(limited)}
+    rows = tuple(
+        _row(plan, graph, node, tool=tools[name], queues=queues, takers=takers, lane=places.get(tools[name].name))
+        for name, node in graph.nodes.items()
+    )
     roots = {str(n.root): n.root for n in graph.nodes.values() if n.root is not None and n.root.kind == "input"}
-    return Compiled(rows, tuple(roots.values()), queues, tuple({(t.pool, t.name): None for t in tools.values()}))
+    return Compiled(rows, tuple(roots.values()), queues, tuple({(t.pool, t.name): None for t in tools.values()}), lanes)
 
 
 def list_length(value: Any, path: Sequence[str | int]) -> int:
@@ -91,7 +102,14 @@ def _takers(graph: Graph) -> dict[str, list[list[Any]]]:
 
 
 def _row(
-    plan: Plan, graph: Graph, node: Node, *, tool: ToolDefinition, queues: Sequence[str], takers: Mapping[str, list[list[Any]]]
+    plan: Plan,
+    graph: Graph,
+    node: Node,
+    *,
+    tool: ToolDefinition,
+    queues: Sequence[str],
+    takers: Mapping[str, list[list[Any]]],
+    lane: int | None,
 ) -> StepRow:
     step = node.step
     retry = step.retry or Retry()
@@ -102,6 +120,7 @@ def _row(
     whole_roots = {str(n.root) for n in graph.nodes.values() if n.root is not None and n.root.whole and n.root.name == step.id}
     facts: dict[str, Any] = {
         "q": queues.index(tool.pool),
+        "l": queues.index(tool.pool) if lane is None else lane,
         "b": graph.successors[step.id],
         "a": graph.aligned_successors[step.id],
         "e": step.on_error or plan.on_error,
@@ -129,6 +148,7 @@ def _row(
         "timeout_s": timeout_s,
         "effect": effect,
         "lens": takers.get(step.id, []),
+        "key": [tool.concurrency_key, tool.max_per_key] if tool.concurrency_key else None,
     }
     return StepRow(
         step.id,

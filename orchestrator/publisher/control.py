@@ -9,13 +9,13 @@ from typing import Any
 from celery import Celery
 
 from orchestrator.errors import BackendError, Conflict, NotFound, RequestError
-from orchestrator.jobs.ledger import ReadyCall
+from orchestrator.jobs.ledger import Committed
 from orchestrator.jobs.store import JobStore
-from orchestrator.models.job import JobView, Priority
+from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.graph import build_graph
-from orchestrator.publisher.publish import Publisher
+from orchestrator.publisher.publish import Publisher, follow
 
 
 class Control:
@@ -33,6 +33,7 @@ class Control:
         name: str = "",
         priority: Priority = "normal",
         tenant: str = "default",
+        caller: str = "direct",
         idempotency: tuple[str, str] | None = None,
     ) -> tuple[str, bool]:
         """Accepts a checked plan and wakes the planner; the job's id, and whether it is new.
@@ -40,14 +41,26 @@ class Control:
         Raises:
             Conflict: the idempotency key was used with another body.
         """
-        job, created = self.store.submit(plan, inputs=inputs, name=name, priority=priority, tenant=tenant, idempotency=idempotency)
+        job, created = self.store.submit(
+            plan, inputs=inputs, name=name, priority=priority, tenant=tenant, caller=caller, idempotency=idempotency
+        )
         if created:
             self._wake(job)
         return job, created
 
     def cancel(self, job_id: str, *, tenant: str = "default") -> JobView:
-        """Cancels a job (see `JobStore.cancel`)."""
-        return self.store.cancel(job_id, tenant=tenant)
+        """Cancels a job; running cooperative calls stop. Cancelling a cancelled job changes nothing.
+
+        Raises:
+            NotFound: there is none of that id for this tenant.
+            Conflict: the job has ended otherwise.
+        """
+        self.store.status(job_id, tenant=tenant)
+        ended = self.store.ledger.cancel(job_id)
+        if ended.verdict in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+            raise Conflict(f"Job {job_id} has already {ended.verdict}; there is nothing to cancel.")
+        self._follow(ended)
+        return self.store.view(job_id, tenant=tenant)
 
     def retry(self, job_id: str, *, tenant: str = "default") -> JobView:
         """Lets an ended job go on from the calls that did not succeed; the others keep their results.
@@ -57,12 +70,14 @@ class Control:
         """
         plan = self.store.plan(job_id, tenant=tenant)
         rows = [(n, node.barrier, node.aligned) for n, node in build_graph(plan).nodes.items()]
-        verdict, calls = self.store.ledger.retry(job_id, rows)
-        if verdict.startswith("job "):
-            raise Conflict(f"Job {job_id} is {verdict[4:]}; only a failed or cancelled job, or one with errors, is retried.")
-        if verdict == "plan":
+        retried = self.store.ledger.retry(job_id, rows)
+        if retried.verdict.startswith("job "):
+            raise Conflict(
+                f"Job {job_id} is {retried.verdict[4:]}; only a failed or cancelled job, or one with errors, is retried."
+            )
+        if retried.verdict == "plan":
             self._wake(job_id)
-        self._publish(job_id, calls)
+        self._follow(retried)
         return self.store.view(job_id, tenant=tenant)
 
     def resolve(self, job_id: str, call: str, *, happened: bool, result: Any = None, tenant: str = "default") -> JobView:
@@ -83,10 +98,10 @@ class Control:
         takes: Sequence[Sequence[Any]] = json.loads(raw).get("lens", []) if raw else []
         lengths = lengths_for(takes, index=int(call.rpartition("#")[2]), result=result)
         value = self.store.stored_value(result)
-        verdict, calls = self.store.ledger.resolve(job_id, call, happened=happened, value=value, lengths=lengths)
-        if verdict != "ok":
-            raise Conflict(f"Call `{call}` of {job_id} is not unknown ({verdict}).", path="call")
-        self._publish(job_id, calls)
+        resolved = self.store.ledger.resolve(job_id, call, happened=happened, value=value, lengths=lengths)
+        if resolved.verdict != "ok":
+            raise Conflict(f"Call `{call}` of {job_id} is not unknown ({resolved.verdict}).", path="call")
+        self._follow(resolved)
         return self.store.view(job_id, tenant=tenant)
 
     def _wake(self, job: str) -> None:
@@ -95,6 +110,5 @@ class Control:
         except BackendError:
             return  # the job is stored; the reconciler wakes the planner when the broker is back
 
-    def _publish(self, job_id: str, calls: Sequence[ReadyCall]) -> None:
-        if calls:
-            self.publisher.publish(sorted(calls, key=lambda c: c.step), priority=self.store.priority(job_id))
+    def _follow(self, committed: Committed) -> None:
+        follow(self.store.ledger, self.publisher, committed)

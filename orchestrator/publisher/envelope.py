@@ -16,6 +16,7 @@ import kombu
 from celery import Celery
 from kombu.utils.json import dumps
 
+from orchestrator.broker.queues import PRIORITIES
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import Priority
 from orchestrator.publisher.publish import send_chord
@@ -49,9 +50,9 @@ class Envelopes:
         """One envelope, as JSON with the blanks JOB, STEP, CALL and ATTEMPT."""
         key = (queue, tool, priority)
         if key not in self._made:
-            blank: Any = ReadyCall(JOB, CALL, ATTEMPT, queue, tool)  # type: ignore[arg-type]
+            blank: Any = ReadyCall(JOB, CALL, ATTEMPT, queue, tool, PRIORITIES[priority])  # type: ignore[arg-type]
             producer = self._app.amqp.Producer(self._channel)
-            send_chord(self._app, JOB, STEP, members=[blank], priority=priority, producer=producer)
+            send_chord(self._app, JOB, STEP, members=[blank], producer=producer)
             message = self._kept.pop()
             message["properties"]["delivery_tag"] = f"{JOB}:{CALL}:{ATTEMPT}"
             self._made[key] = dumps(message).encode()

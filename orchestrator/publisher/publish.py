@@ -7,17 +7,17 @@ the step (it publishes what became ready), so it travels in the header and is se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 from celery import Celery, chord, group
 from celery.canvas import Signature
+from kombu.exceptions import OperationalError
 
-from orchestrator.broker.queues import PLAN_JOB, PLANNER, PRIORITIES, STEP_FINISHED, task_name
+from orchestrator.broker.queues import LEVELS, PLAN_JOB, PLANNER, PRIORITIES, PRIVATE, STEP_FINISHED, list_name, task_name
 from orchestrator.errors import BackendError
-from orchestrator.jobs.ledger import ReadyCall
-from orchestrator.models.job import Priority
+from orchestrator.jobs.ledger import Committed, Ledger, ReadyCall
 
 BATCH = 500
 
@@ -27,34 +27,79 @@ class Publisher:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        connection = app.connection_for_write()
+        self._away = (*connection.connection_errors, *connection.channel_errors, OperationalError)
 
-    def publish(self, calls: Sequence[ReadyCall], *, priority: Priority = "normal") -> None:
+    def publish(self, calls: Sequence[ReadyCall]) -> None:
         """Publishes calls, each step's as one chord."""
         if not calls:
             return
-        with self.app.producer_or_acquire() as producer:
-            batch = producer.batch(BATCH) if len(calls) > 1 and hasattr(producer, "batch") else nullcontext()
-            with batch:
-                for (job, step), members in groupby(calls, key=lambda c: (c.job, c.step)):
-                    send_chord(self.app, job, step, members=list(members), priority=priority, producer=producer)
+
+        def send(producer: Any) -> None:
+            for (job, step), members in groupby(sorted(calls, key=_step_of), key=_step_of):
+                send_chord(self.app, job, step, members=list(members), producer=producer)
+
+        self._send(send)
 
     def wake_planner(self, job: str) -> None:
         """Tells the planner that a job was accepted."""
+        message = {"queue": PLANNER, "task_id": f"{job}:plan", "priority": PRIORITIES["interactive"], "retry": False}
         try:
-            self.app.send_task(
-                PLAN_JOB, (job,), queue=PLANNER, task_id=f"{job}:plan", priority=PRIORITIES["interactive"], retry=False
-            )
-        except self.app.connection_for_write().connection_errors as error:
-            raise BackendError(
-                f"The broker does not answer: {error}", next="Is the platform up? `toolweaver doctor` tells."
-            ) from error
+            self._send(lambda producer: self.app.send_task(PLAN_JOB, (job,), producer=producer, **message))
+        except OperationalError as error:
+            raise BackendError(str(error), next="Is the platform up? `toolweaver doctor` tells.") from error
+
+    def waiting(self, queue: str) -> int:
+        """Messages of a queue in the broker; on RabbitMQ those that no worker has taken yet.
+
+        Raises:
+            OperationalError: the broker does not answer.
+        """
+        try:
+            with self.app.pool.acquire(block=True) as connection:
+                return _count(connection, queue)
+        except self._away as error:
+            raise OperationalError(f"The broker does not answer: {error}") from error
+
+    def _send(self, send: Callable[[Any], object]) -> None:
+        """Sends in one batch over a connection of the pool; if that one died while nobody used it, over a new one.
+
+        Raises:
+            OperationalError: the broker does not answer.
+        """
+        try:
+            self._send_once(send)
+        except self._away:
+            try:
+                self._send_once(send)
+            except self._away as error:
+                raise OperationalError(f"The broker does not answer: {error}") from error
+
+    def _send_once(self, send: Callable[[Any], object]) -> None:
+        with self.app.producer_pool.acquire(block=True) as producer, producer.batch(BATCH):
+            send(producer)
 
 
-def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall], priority: Priority, producer: object) -> None:
+def _count(connection: Any, queue: str) -> int:
+    client = getattr(connection.default_channel, "client", None)
+    if client is not None:  # Redis: one list a level
+        return sum(int(client.llen(list_name(queue, level))) for level in LEVELS)
+    with connection.channel() as channel:  # of its own, since the broker closes it when there is no such queue
+        try:
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except connection.channel_errors:
+            return 0
+
+
+def _step_of(call: ReadyCall) -> tuple[str, str]:
+    return call.job, call.step
+
+
+def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall], producer: object) -> None:
     """One step as a Celery chord. `chord.apply_async(producer=)` drops the producer, so the header is frozen and sent."""
     gid = f"{job}:{step}"
     canvas = chord(
-        group((_signature(app, c, priority) for c in members), app=app),
+        group((_signature(app, c) for c in members), app=app),
         app.signature(STEP_FINISHED, args=(job, step), immutable=True, queue=PLANNER, task_id=f"{gid}:finished"),
         app=app,
     )
@@ -64,7 +109,7 @@ def send_chord(app: Celery, job: str, step: str, *, members: Sequence[ReadyCall]
         )
 
 
-def _signature(app: Celery, c: ReadyCall, priority: Priority) -> Signature:
+def _signature(app: Celery, c: ReadyCall) -> Signature:
     return app.signature(
         task_name(c.queue),
         args=(c.job, c.call, c.attempt),
@@ -72,13 +117,19 @@ def _signature(app: Celery, c: ReadyCall, priority: Priority) -> Signature:
         queue=c.queue,
         task_id=f"{c.job}:{c.call}:{c.attempt}",
         shadow=c.tool,
-        priority=PRIORITIES[priority],
+        declare=[] if c.queue.startswith(PRIVATE) else None,  # whoever serves it declared it, to be gone with it
+        priority=c.level,
     )
 
 
-def by_job(calls: Iterable[ReadyCall]) -> dict[str, list[ReadyCall]]:
-    """Calls of several jobs, job by job and step by step."""
-    jobs: dict[str, list[ReadyCall]] = {}
-    for call in calls:
-        jobs.setdefault(call.job, []).append(call)
-    return {job: sorted(members, key=lambda c: c.step) for job, members in jobs.items()}
+def follow(ledger: Ledger, publisher: Publisher, committed: Committed) -> None:
+    """Publishes what a change set free, and gives what was parked its turn, one after the other.
+
+    What is not followed because a process dies or a server is away, the reconciler finds.
+    """
+    publisher.publish(committed.ready)
+    parked = list(committed.parked)
+    while parked:
+        released = ledger.release(parked.pop())
+        publisher.publish(released.ready)
+        parked += released.parked

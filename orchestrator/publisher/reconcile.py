@@ -2,7 +2,8 @@
 
 It runs in every planner process; per shard one works, by lease. Two at once are harmless, since every repair compares
 state and attempt. A queued call is published again when its queue is empty although it waits, or when a younger call
-of its queue, of no higher priority, was claimed long since: a mere backlog causes no traffic.
+of its queue, of no better level, was claimed long since: a mere backlog causes no traffic. A call that better ones keep
+waiting moves to the front. Redis TIME is the clock of all leases: when it jumps, they are set right and wait once more.
 """
 
 from __future__ import annotations
@@ -12,27 +13,30 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 
-from orchestrator.broker.queues import PLANNER, PRIORITIES, PRIORITY_STEPS, SEPARATOR
+from orchestrator.broker.queues import LEVELS, PLANNER
 from orchestrator.errors import BackendError
-from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.jobs.store import JobStore
-from orchestrator.models.job import Priority
-from orchestrator.publisher.publish import Publisher, by_job
+from orchestrator.models.worker import WorkerInfo
+from orchestrator.publisher.clock import ClockWatch, set_right
+from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.state.keys import Shard, all_shards
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
+AGED = 4  # calls that move to the front in one look
 MOST_SAID = 10_000
 
-_LEAD = """
+_LEAD = """#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 return 0
@@ -52,6 +56,8 @@ class Repairs:
     lost: int = 0
     due: int = 0
     queued: int = 0
+    aged: int = 0
+    released: int = 0
     planner: int = 0
 
 
@@ -63,7 +69,9 @@ class Reconciler:
     publisher: Publisher
     _me: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     _idle_said: dict[tuple[str, str], None] = field(default_factory=dict)
+    _empty_since: dict[str, float] = field(default_factory=dict)
     _read_to: dict[str, int] = field(default_factory=dict)  # by look, how many at the head of its set were left as they are
+    _clock: ClockWatch = field(default_factory=ClockWatch)
 
     def run(self, stop: threading.Event) -> None:
         """Looks until `stop` is set; an outage of Redis or the broker only makes it wait."""
@@ -91,13 +99,21 @@ class Reconciler:
 
     def _look(self, shard: Shard, repairs: Repairs) -> None:
         now = self.store.ledger.now_ms()
-        repairs.lost += self._repair(self._due(shard.leases, now), "lost", shard.leases)
+        jumped = self._clock.jumped_ms(shard, now)
+        if jumped:
+            set_right(self.store, shard, now=now, jumped_ms=jumped)
+        workers = self.store.workers()
+        self._count_slots(shard, workers)
+        if not self._clock.waits(shard, self.store.settings.lease_s):  # else every living call has yet to beat by the new time
+            repairs.lost += self._repair(self._due(shard.leases, now), "lost", shard.leases)
         repairs.due += self._repair(self._due(shard.timers, now), "due", shard.timers)
         grace = int(self.store.settings.grace_s * 1000)
         for raw in self.store.redis.smembers(shard.queues):
             queue = raw.decode()
             repairs.queued += self._repair(self._suspects(shard, queue, now - grace), "queued", shard.queued(queue))
-            self._say_whether_served(shard, queue, now)
+            repairs.aged += self._repair(self._starved(shard, queue, now), "aged", shard.queued(queue))
+            self._say_whether_served(shard, queue, now, served=any(w.queue == queue for w in workers))
+        repairs.released += self._release(shard)
         repairs.planner += self._wake_planner(shard, now - grace)
 
     def _due(self, key: str, now: int, *, look: str = "") -> Iterator[tuple[str, str, int, int]]:
@@ -107,57 +123,99 @@ class Reconciler:
         if len(rows) < BATCH:
             self._read_to.pop(look, None)
         for raw, score in rows:
-            job, call, attempt = raw.decode().split("|")
-            yield job, call, int(attempt), int(score)
+            yield *_member(raw), int(score)
 
     def _suspects(self, shard: Shard, queue: str, before: int) -> Iterator[tuple[str, str, int, int]]:
         if not self._backlog(queue):
             yield from self._due(shard.queued(queue), before)
             return
-        overtaken, look = self._overtaken(shard, queue), f"overtaken {shard.number} {queue}"
-        known: dict[str, Priority] = {}
+        grace = int(self.store.settings.grace_s * 1000)
+        claimed = self._claimed(shard, queue)
+        overtaken = [max(claimed[level:]) - grace for level in LEVELS]  # by one that stood no better, long since
+        look = f"overtaken {shard.number} {queue}"
+        rows = list(self._due(shard.queued(queue), min(before, max(overtaken)), look=look))
         left = 0
-        for row in self._due(shard.queued(queue), min(before, max(overtaken.values())), look=look):
-            job, seen = row[0], row[3]
-            priority = known[job] = known.get(job) or self.store.priority(job)
-            if seen <= overtaken[priority]:
+        for row, level in zip(rows, self._levels(rows), strict=True):
+            if row[3] <= overtaken[level]:
                 yield row
             else:
                 left += 1
         if left >= BATCH // 2:  # so that these do not hide what stands behind them
             self._read_to[look] = self._read_to.get(look, 0) + left
 
-    def _overtaken(self, shard: Shard, queue: str) -> dict[Priority, int]:
-        """By priority, up to when its calls are overtaken: a younger one of the same or a lower priority was claimed long since."""
-        marks = self.store.redis.hmget(shard.marks, [f"{queue}|{p}" for p in PRIORITIES])
-        grace = int(self.store.settings.grace_s * 1000)
-        claimed = {p: int(mark or 0) - grace for p, mark in zip(PRIORITIES, marks, strict=True)}
-        return {p: max(claimed[o] for o in PRIORITIES if PRIORITIES[o] >= PRIORITIES[p]) for p in PRIORITIES}
+    def _starved(self, shard: Shard, queue: str, now: int) -> Iterator[tuple[str, str, int, int]]:
+        """Calls that waited longer than `age_s` while younger ones of better levels were claimed; few at a time."""
+        long_ago = now - int(self.store.settings.age_s * 1000)
+        claimed = self._claimed(shard, queue)
+        rows: Any = self.store.redis.zrange(
+            shard.queued(queue), "-inf", long_ago, byscore=True, offset=0, num=AGED, withscores=True
+        )
+        found = [(*_member(raw), int(score)) for raw, score in rows]
+        for row, level in zip(found, self._levels(found), strict=True):
+            if level > 0 and max(claimed[:level]) > row[3]:
+                yield row
+
+    def _levels(self, rows: Sequence[tuple[str, str, int, int]]) -> list[int]:
+        """At which level each call stands in its queue."""
+        pipe = self.store.redis.pipeline(transaction=False)
+        for job, call, _, _ in rows:
+            pipe.hget(self.store.ledger.keys(job).state, f"c:{call}")
+        records = [(raw or b"").decode().split("|") for raw in (pipe.execute() if rows else ())]
+        return [int(r[5]) if r[0] == "q" and r[5] else 0 for r in records]
+
+    def _claimed(self, shard: Shard, queue: str) -> list[int]:
+        """By level, when the youngest call of it that was claimed had been published."""
+        return [int(mark or 0) for mark in self.store.redis.hmget(shard.marks, [f"{queue}|{level}" for level in LEVELS])]
+
+    def _count_slots(self, shard: Shard, workers: Sequence[WorkerInfo]) -> None:
+        """Says in the ledger how many calls each queue's workers run at once: its windows are multiples of that."""
+        alive = Counter[str]()
+        for worker in workers:
+            alive[worker.queue] += worker.concurrency
+        shards = self.store.settings.shards
+        slots = {queue.encode(): b"%d" % -(-count // shards) for queue, count in alive.items()}
+        known = self.store.redis.hgetall(shard.slots)
+        if slots == known:
+            return
+        pipe = self.store.redis.pipeline()
+        if gone := known.keys() - slots.keys():
+            pipe.hdel(shard.slots, *gone)
+        if slots:
+            pipe.hset(shard.slots, mapping=slots)
+        pipe.execute()
+
+    def _release(self, shard: Shard) -> int:
+        """Lets in what is parked at gates that have room, in case nobody was told when it came free."""
+        released, after = 0, b"-"
+        while first := self.store.redis.zrangebylex(shard.parked, after, "+", start=0, num=1):
+            gate, _, _ = first[0].partition(b"\n")
+            after = b"(" + gate + b"\n\xff"
+            if not gate.startswith(b"k|"):  # those that wait for a key have their timer
+                done = self.store.ledger.release(first[0].decode())
+                released += done.verdict == "ok"
+                follow(self.store.ledger, self.publisher, done)
+        return released
 
     def _backlog(self, queue: str) -> int:
-        """Messages of a queue in the broker that no worker has taken."""
-        with self.publisher.app.connection_for_write() as connection:
-            channel: Any = connection.default_channel
-            client = getattr(channel, "client", None)
-            if client is None:
-                try:
-                    return int(channel.queue_declare(queue=queue, passive=True).message_count)
-                except connection.channel_errors:  # nobody has declared it yet
-                    return 0
-            names = [queue if step == 0 else f"{queue}{SEPARATOR}{step}" for step in PRIORITY_STEPS]
-            return sum(int(client.llen(name)) for name in names)
+        """Messages of a queue that wait in the broker.
+
+        RabbitMQ leaves out those that workers hold, so there a queue counts as empty once it was so for the grace time.
+        """
+        waiting = self.publisher.waiting(queue)
+        if waiting or not self.store.settings.on_rabbitmq:
+            self._empty_since.pop(queue, None)
+            return waiting
+        now = time.monotonic()
+        return 0 if now - self._empty_since.setdefault(queue, now) >= self.store.settings.grace_s else 1
 
     def _repair(self, rows: Iterator[tuple[str, str, int, int]], kind: str, key: str) -> int:
-        ready: list[ReadyCall] = []
         repaired = 0
-        for job, call, attempt, seen in rows:
-            verdict, calls = self.store.ledger.repair(job, kind=kind, call=call, attempt=attempt, seen=seen)
-            repaired += verdict == "ok"
-            if verdict == "stale":  # its job ended; a purged one does not know its queues any more
+        for job, call, attempt, seen in list(rows):
+            done = self.store.ledger.repair(job, kind=kind, call=call, attempt=attempt, seen=seen)
+            repaired += done.verdict == "ok"
+            if done.verdict == "stale":  # its job ended; a purged one does not know its queues any more
                 self.store.redis.zrem(key, f"{job}|{call}|{attempt}")
-            ready += calls
-        for job, calls in by_job(ready).items():
-            self.publisher.publish(calls, priority=self.store.priority(job))
+            follow(self.store.ledger, self.publisher, done)
         return repaired
 
     def _wake_planner(self, shard: Shard, before: int) -> int:
@@ -168,9 +226,8 @@ class Reconciler:
             self.publisher.wake_planner(raw.decode())
         return len(rows)
 
-    def _say_whether_served(self, shard: Shard, queue: str, now: int) -> None:
+    def _say_whether_served(self, shard: Shard, queue: str, now: int, *, served: bool) -> None:
         """Tells jobs whose calls wait that their queue has no worker, once, and takes it back when one comes."""
-        served = any(w.queue == queue for w in self.store.workers())
         if served:
             for job, field_name in [key for key in self._idle_said if key[1].endswith(f":{queue}")]:
                 self._forget(job, field_name)
@@ -198,6 +255,11 @@ class Reconciler:
         name = field_name.rpartition(":")[0]
         self.store.redis.eval(_SAY_SERVED, 1, self.store.ledger.keys(job).state, name)
         del self._idle_said[(job, field_name)]
+
+
+def _member(raw: bytes) -> tuple[str, str, int]:
+    job, call, attempt = raw.decode().split("|")
+    return job, call, int(attempt)
 
 
 def start(reconciler: Reconciler) -> Callable[[], None]:

@@ -120,7 +120,7 @@ def test_a_wide_map_passes_through_a_window_in_any_order(engine: Engine, seed: i
         most = max(most, len(engine.mailbox.calls))
         engine.drain(shuffle=rng, limit=1)
     assert engine.store.result(job).steps["sum"] == sum(range(45))
-    assert most <= engine.store.settings.window
+    assert most <= engine.store.settings.window_least
     assert engine.ledger.redis.hget(engine.ledger.keys(job).state, "w:0") == b"0"
     assert engine.ledger.redis.hget(engine.ledger.keys(job).state, "live") == b"0"
 

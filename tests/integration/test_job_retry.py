@@ -91,7 +91,7 @@ def test_an_effect_that_came_too_late_for_its_job_is_kept_for_the_retry(engine: 
     job = engine.submit([step("pay", 1, tool="pay"), step("bad", 2)])
     claim = begin(engine, "pay#0")
     engine.drain()
-    verdict, _ = engine.ledger.complete(claim, outcome="s", payload=b'j"paid"')
+    verdict = engine.ledger.complete(claim, outcome="s", payload=b'j"paid"').verdict
     assert verdict == "job failed"
     world.broken = set()
     assert retry(engine, job) is JobStatus.SUCCEEDED
@@ -107,7 +107,7 @@ def test_an_unknown_effect_stays_unknown_over_a_retry(engine: Engine, world: Wor
     world.broken = set()
     assert retry(engine, job) is JobStatus.WAITING
     assert [c.call for c in engine.store.calls(job, state=CallState.UNKNOWN)] == ["pay#0"]
-    _, calls = engine.ledger.resolve(job, "pay#0", happened=False, value=b"jnull", lengths={})
+    calls = engine.ledger.resolve(job, "pay#0", happened=False, value=b"jnull", lengths={}).ready
     engine.mailbox.publish(calls)
     engine.drain()
     assert engine.store.status(job) is JobStatus.SUCCEEDED

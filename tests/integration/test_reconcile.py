@@ -9,6 +9,7 @@ from celery import Celery
 
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import Priority
+from orchestrator.models.plan import Plan
 from orchestrator.publisher import reconcile
 from orchestrator.publisher.publish import Publisher
 from orchestrator.publisher.reconcile import Reconciler
@@ -19,7 +20,7 @@ from workers.presence import Presence
 
 @pytest.fixture
 def engine(settings: Settings) -> Engine:
-    made = Engine(settings)
+    made = Engine(settings.model_copy(update={"age_s": 1e6, "window_least": 1_000}))
 
     @made.tool()
     def echo(value: Any = None) -> Any:
@@ -30,7 +31,8 @@ def engine(settings: Settings) -> Engine:
 
 def submit(engine: Engine, priority: Priority) -> str:
     """A started job of one call, whose message is lost."""
-    plan = engine.store.plan(engine.submit([{"id": "a", "tool": "echo"}]))
+    plan = Plan.model_validate({"steps": [{"id": "a", "tool": "echo"}]})
+    engine.ledger.redis.delete(engine.ledger.keys("any").shard.load)  # each stands as the first of its tenant
     job, _ = engine.store.submit(plan, inputs={}, priority=priority)
     engine.mailbox.calls.clear()
     engine.start(job)
@@ -44,7 +46,8 @@ def age(engine: Engine, job: str, *, seconds: float) -> ReadyCall:
     keys = engine.ledger.keys(job)
     at = engine.ledger.now_ms() - int(seconds * 1000)
     engine.store.redis.zadd(keys.shard.queued("function"), {f"{job}|{call.call}|{call.attempt}": at})
-    engine.store.redis.hset(keys.state, "c:a#0", f"q|{call.attempt}|0|0|{at}|")
+    level = engine.store.redis.hget(keys.state, "c:a#0").decode().rpartition("|")[2]
+    engine.store.redis.hset(keys.state, "c:a#0", f"q|{call.attempt}|0|0|{at}|{level}")
     return call
 
 

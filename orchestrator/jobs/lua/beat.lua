@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Extends the leases of running calls. Answers 1 for each that goes on, 0 for each that was cancelled or overtaken.
 -- KEYS 1 leases, 2.. state of the job of each call   ARGV 1 lease (ms), then job, call, attempt of each
 local clock = redis.call('TIME')

@@ -1,12 +1,14 @@
+#!lua flags=allow-oom
 -- A worker asks for a call. Only the message that carries the current attempt of a queued call gets it.
 -- KEYS 1 state, 2 events, 3 leases, 4 marks, 5 queued set of the queue
--- ARGV 1 job, 2 call, 3 attempt, 4 token, 5 lease (ms), 6 events kept, 7 queue
--- Answers {why not} or {'ok', x (JSON), tries, queues (JSON), priority, and of each step whose whole list is read: name, calls}
+-- ARGV 1 job, 2 call, 3 attempt, 4 token, 5 lease (ms), 6 events kept, 7 queue, 8 newest schema that this worker knows
+-- Answers {why not} or {'ok', x (JSON), tries, queues (JSON), priority, tenant, and of each step whose whole list is read: name, calls}
 local STATE = KEYS[1]
 local job, call, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local step = string.match(call, '^(.-)#')
-local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step, 'pri', 'n:' .. step)
+local v = redis.call('HMGET', STATE, 'st', 'c:' .. call, 'x:' .. step, 'qs', 's:' .. step, 'pri', 'n:' .. step, 'tenant', 'v')
 local member = job .. '|' .. call .. '|' .. attempt
+if tonumber(v[9] or 0) > tonumber(ARGV[8]) then return {'schema ' .. v[9]} end  -- a newer worker will take it
 if v[1] ~= 'running' and v[1] ~= 'waiting' then
   redis.call('ZREM', KEYS[5], member)
   return {'job ' .. (v[1] or 'unknown')}
@@ -21,14 +23,14 @@ if st == 'q' then
   redis.call('HSET', STATE, 'c:' .. call, string.format('r|%s|%s|%s|%d|%s', a, tries, lost, now, token))
   redis.call('ZREM', KEYS[5], member)
   redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
-  local mark = ARGV[7] .. '|' .. v[6]
+  local mark = ARGV[7] .. '|' .. held  -- the level at which it stood
   if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], mark) or 0) then redis.call('HSET', KEYS[4], mark, since) end
   local every = math.floor(tonumber(v[7]) / 100)  -- of a large map only some items are told
   if every <= 2 or attempt ~= '1' or tonumber(string.match(call, '%d+$')) % every == 0 then
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
   end
 end
-local answer = {'ok', v[3], tries, v[4], v[6]}
+local answer = {'ok', v[3], tries, v[4], v[6], v[8]}
 local lists = cjson.decode(v[5]).ls
 if lists then
   for _, s in ipairs(lists) do answer[#answer + 1] = s; answer[#answer + 1] = redis.call('HGET', STATE, 'n:' .. s) or '0' end

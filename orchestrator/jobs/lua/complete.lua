@@ -1,13 +1,15 @@
+#!lua flags=allow-oom
 -- include ledger
--- A worker commits the outcome of a call: exactly once, by state, attempt and token. Answers {verdict, calls to publish}.
+-- A worker commits the outcome of a call: exactly once, by state, attempt and token. Answers {verdict, calls to publish, lanes to release}.
 -- ARGV 6 call, 7 attempt, 8 token, 9 outcome s|f|k|w|u, 10 value or error, 11 delay before the retry (ms),
 --      12 lengths of the lists that maps take from the result (JSON or ''), 13 SHA-256 of a large value, 14 the large value
 local call, attempt, token, outcome, payload = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local s = step_of(call)
-preload({'st', 'c:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left', 'live', 'un'})
+preload({'c:' .. call, 'kg:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left', 'live', 'un'})
 redis.call('ZREM', LEASES, JOB .. '|' .. call .. '|' .. attempt)
+drop_key(call, attempt)
 local st, a, tries, lost, since, held = call_of(call)
-if st ~= 'r' or text(a) ~= attempt or held ~= token then return {'fenced'} end
+if st ~= 'r' or text(a) ~= attempt or held ~= token then return {'fenced', {}, wakes()} end
 local p = spec(s)
 if get('st') ~= 'running' and get('st') ~= 'waiting' then
   if p.ef == 'once' then  -- too late for the job, but a retry of it must know whether the effect happened
@@ -19,9 +21,9 @@ if get('st') ~= 'running' and get('st') ~= 'waiting' then
     elseif outcome ~= 'u' then set_call(call, 'n', a, 0, 0) end
     settle()
   end
-  return {'job ' .. get('st')}
+  return {'job ' .. get('st'), {}, wakes()}
 end
-preload({'w:' .. p.q, 'ph:' .. p.q, 'pt:' .. p.q})
+preload({'w:' .. p.l, 'ph:' .. p.l, 'pt:' .. p.l, 'pk:' .. p.l})
 if outcome == 's' then
   set_call(call, 's', a, tries, lost)
   redis.call('HSET', DATA, 'r:' .. call, payload)

@@ -1,25 +1,39 @@
 -- The library that every script of the ledger includes.
 --
--- KEYS: 1 state, 2 data, 3 events, 4 big, 5 leases, 6 timers, 7 marks, 8 accepted, 9 queues, 10 envelopes,
---       11.. queued set of each of the job's queues, then, when DIRECT, the broker's list of each
--- ARGV: 1 job, 2 window, 3 retention (s), 4 events kept, 5 direct (1: the broker is this server), 6.. what the script itself takes
+-- KEYS: 1 state, 2 data, 3 events, 4 big, 5 leases, 6 timers, 7 marks, 8 accepted, 9 queues, 10 envelopes, 11 load, 12 slots,
+--       13 parked, 14 held, 15.. queued set of each of the job's queues, then, when DIRECT, the broker's lists: of each queue the
+--       front one, of each the light one, of each the heavy one
+-- ARGV: 1 job, 2 "window tenant_window least" (the first two times the slots of the pool), 3 retention (s), 4 events kept,
+--       5 direct (1: the broker is this server), 6.. what the script itself takes
 --
 -- Fields of the state hash (one job):
 --   st status   v schema   t0 t1 t2 accepted/started/finished (ms)   left steps not ended   nf failed steps   ne tolerated errors
---   live calls queued, running or waiting   un unknown calls   qs names of the queues (JSON)
+--   live calls queued, running or waiting   un unknown calls   qs names of the queues (JSON)   ln lanes [[queue, tool, limit]..] (JSON)
 --   s:<step> what the scripts know of a step (JSON)   x:<step> what the worker needs (JSON)
 --   d:<step> dependencies not satisfied   t:<step> r|s|f|k once it started   n: k: f: z: calls in all, ended, failed, skipped
 --   o:<step> most calls it had before the job was retried
 --   y:<step> skip it   ax:<step> aligned dependencies that will never give items
 --   i:<step>#<n> aligned dependencies whose item n ended (+10000 for each without a value)   ic:<step> items begun that way
 --   len:<list> length of a list that a map runs over
---   c:<call> "state|attempt|tries|lost|since|token", state q r w s f k u, n reset by a retry of the job
---   w:<q> published calls of a queue   ph: pt: p:<q>:<n> first-in-first-out list of ready, unpublished calls "step:lo:hi"
---   nw:<q> "no worker" was said
+--   c:<call> "state|attempt|tries|lost|since|token", state q r w s f k u, n reset by a retry of the job; of a queued call the
+--            place of the token holds the level at which it stands in its queue
+--   w:<l> published calls of a lane   kw:<l> of these, those that wait for a key   ph: pt: p:<l>:<n> first-in-first-out list of
+--   ready, unpublished calls "step:lo:hi" of a lane   pk:<l> its entry in PARKED   kg:<call> key that a call holds or waits for
+--   ks:<call> its entry in PARKED while it waits   nw:<q> "no worker" was said
+--
+-- A lane is a queue of the job, or one tool of it whose concurrency is limited. What all jobs share:
+--   LOAD  by gate, how many published calls (queued or running) hold it. Gates: "q|<queue>|<tenant>", "t|<tool>"; "a|<tenant>" counts
+--         jobs that wait for the planner. Every change is in the script that changes the call, so it cannot drift.
+--   SLOTS by queue, how many calls its workers run at once (kept by the reconciler)
+--   PARKED lanes that wait for a gate, in order: "<gate>\n<since>\n<job>\n<lane>"; calls that wait for a key: "k|..\n..\n..\n<call>|<attempt>"
+--   HELD  running calls by the key that they hold: "k|<tool>|<key>\n<job>|<call>|<attempt>"
 local STATE, DATA, EVENTS, BIG, LEASES, TIMERS, MARKS, ACCEPTED, QUEUES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local ENVELOPES = KEYS[10]
-local JOB, WINDOW, RETENTION, KEEP, DIRECT = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == '1'
-local QUEUE_COUNT = DIRECT and (#KEYS - 10) / 2 or #KEYS - 10
+local ENVELOPES, LOAD, SLOTS, PARKED, HELD, SHARED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], 14
+local JOB, RETENTION, KEEP, DIRECT = ARGV[1], ARGV[3], ARGV[4], ARGV[5] == '1'
+local QUEUE_COUNT = DIRECT and (#KEYS - SHARED) / 4 or #KEYS - SHARED
+local PATIENCE = 2000  -- ms after which a parked lane goes before calls of other jobs that became ready later
+local STRIDE = 10       -- ms of virtual time between two waiting jobs of one tenant
+local SCHEMA = 2       -- the newest that these scripts know; a job of a newer one is left to newer workers
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -41,6 +55,8 @@ local function preload(fields)  -- one command in place of many; what was read o
   end
 end
 local function num(f) return tonumber(get(f) or 0) end
+preload({'v', 'st', 'tenant', 'ln', 'pri'})
+if num('v') > SCHEMA then return redis.error_reply('SCHEMA ' .. get('v')) end
 local function set(f, v) cache[f] = text(v); dirty[f] = true end
 local function inc(f, n) local v = num(f) + n; set(f, v); return v end
 
@@ -71,13 +87,96 @@ local function set_call(call, st, a, tries, lost, since, token)
 end
 local function step_of(call) return string.match(call, '^(.-)#') end
 local function index_of(call) return tonumber(string.match(call, '#(%d+)$')) end
-local function queued_key(p) return KEYS[11 + p.q] end
-local function list_key(p) return KEYS[11 + QUEUE_COUNT + p.q] end
+local function queued_key(p) return KEYS[SHARED + 1 + p.q] end
+local function list_key(p, level)
+  local which = level == 0 and 1 or level < 3 and 2 or 3
+  return KEYS[SHARED + 1 + which * QUEUE_COUNT + p.q]
+end
 
-local out = {}       -- calls to publish, unless DIRECT: {call, attempt, queue index, tool}
-local touched = {}   -- queues whose window may be refilled
+local out = {}       -- calls to publish, unless DIRECT: {call, attempt, queue index, tool, level}
+local touched = {}   -- lanes that may be refilled
+local freed = {}     -- gates that may let a parked lane in, and up to which load
 local work = {}      -- steps to start or finish; a list instead of recursion, for plans of any depth
 local ending = nil   -- final status, said last
+
+-- Gates: what is shared by jobs. The load is read once; changes are kept and written at the end.
+local loads, deltas, slots_of, names = {}, {}, {}, {}
+local function name_of(q)
+  local name = names[q]
+  if not name then name = string.match(KEYS[SHARED + 1 + q], ':queued:(.*)$'); names[q] = name end
+  return name
+end
+local function load_of(gate)
+  local v = loads[gate]
+  if not v then v = tonumber(redis.call('HGET', LOAD, gate) or 0); loads[gate] = v end
+  return v + (deltas[gate] or 0)
+end
+local lanes = nil
+local function lane(l)
+  lanes = lanes or cjson.decode(get('ln'))
+  return lanes[l + 1]
+end
+local windows = nil
+local function wide(q, which)  -- a window of a queue, in calls
+  if not windows then windows = {string.match(ARGV[2], '^(%S+) (%S+) (%S+)$')} end
+  local slots = slots_of[q]
+  if not slots then
+    slots = tonumber(redis.call('HGET', SLOTS, name_of(q)) or 0); slots_of[q] = slots
+  end
+  if which == 0 then return math.max(4, slots) end
+  return math.max(tonumber(windows[3]), math.floor(tonumber(windows[which]) * slots))
+end
+local function tenant_gate(q) return 'q|' .. name_of(q) .. '|' .. get('tenant') end
+local function gates_of(l)  -- {gate, limit, load at which it lets parked lanes in}..
+  local at = lane(l)
+  local most = wide(at[1], 2)
+  local all = {{tenant_gate(at[1]), most, math.floor(most / 2)}}
+  if at[2] ~= '' then all[2] = {'t|' .. at[2], at[3], at[3] - 1} end
+  return all
+end
+local function hold_gates(l, n)
+  for _, g in ipairs(gates_of(l)) do
+    deltas[g[1]] = (deltas[g[1]] or 0) + n
+    if n < 0 then freed[g[1]] = g[3] end
+  end
+end
+local function look_at_gates(l)  -- others that wait for them are released, if there is room
+  for _, g in ipairs(gates_of(l)) do freed[g[1]] = g[3] end
+end
+local function parts_of(entry)  -- of PARKED -> gate, since, job, what
+  local gate, since, job, what = string.match(entry, '^([^\n]*)\n(%d+)\n([^\n]*)\n(.*)$')
+  return gate, tonumber(since), job, what
+end
+local function first_parked(gate)
+  return redis.call('ZRANGEBYLEX', PARKED, '[' .. gate .. '\n', '(' .. gate .. '\n\255', 'LIMIT', 0, 1)[1]
+end
+local someone = nil
+local function anyone_parked() if someone == nil then someone = redis.call('ZCARD', PARKED) > 0 end return someone end
+local function park(l, gate)
+  if get('pk:' .. l) then return end
+  local entry = string.format('%s\n%013d\n%s\n%d', gate, now, JOB, l)
+  redis.call('ZADD', PARKED, 0, entry)
+  set('pk:' .. l, entry); someone = true
+end
+local function unpark(l)
+  local entry = get('pk:' .. l)
+  if not entry then return false end
+  redis.call('ZREM', PARKED, entry); redis.call('HDEL', STATE, 'pk:' .. l)
+  cache['pk:' .. l] = false; dirty['pk:' .. l] = nil; someone = nil
+  return true
+end
+
+-- The planner takes the job with the lowest score: each further waiting job of a tenant stands a little later, so that a
+-- thousand jobs of one do not keep another's first one waiting.
+local function wait_for_planner()
+  local before = load_of('a|' .. get('tenant'))
+  deltas['a|' .. get('tenant')] = 1
+  redis.call('ZADD', ACCEPTED, now + before * STRIDE, JOB)
+end
+local function leave_planner()
+  redis.call('ZREM', ACCEPTED, JOB)
+  deltas['a|' .. get('tenant')] = -1
+end
 
 -- The message of a call, from the envelope that Celery made for its tool: see publisher/envelope.py.
 local envelopes = {}
@@ -89,43 +188,87 @@ local function message(p, call, attempt)
 end
 
 -- A call becomes `queued`. The sorted set is the outbox; the message goes out at once where the broker is this server.
-local function enqueue(call, attempt, tries, lost)
+-- A tenant with few published calls stands before those with many: level 0-2 (by priority), then 3-5.
+local RANKS = {interactive = 0, normal = 1, batch = 2}
+local function enqueue(call, attempt, tries, lost, level)
   local p = spec(step_of(call))
-  set_call(call, 'q', attempt, tries, lost, now)
+  if not level then
+    level = RANKS[get('pri')] or 1
+    if load_of(tenant_gate(p.q)) > wide(p.q, 0) then level = level + 3 end
+  end
+  set_call(call, 'q', attempt, tries, lost, now, text(level))
   redis.call('ZADD', queued_key(p), now, JOB .. '|' .. call .. '|' .. text(attempt))
-  if DIRECT then redis.call('LPUSH', list_key(p), message(p, call, attempt))
-  else out[#out + 1] = {call, text(attempt), text(p.q), p.tool} end
+  if DIRECT then redis.call('LPUSH', list_key(p, level), message(p, call, attempt))
+  else out[#out + 1] = {call, text(attempt), text(p.q), p.tool, text(level)} end
 end
-local function unpublish(p) inc('w:' .. p.q, -1); touched[p.q] = true end
+local function publish_one(p) inc('w:' .. p.l, 1); hold_gates(p.l, 1) end
+local function unpublish(p) inc('w:' .. p.l, -1); hold_gates(p.l, -1); touched[p.l] = true end
+-- A call lets go of its key, if it has one: the first that waits for it is let in.
+local function drop_key(call, attempt)
+  local gate = get('kg:' .. call)
+  if not gate then return end
+  redis.call('ZREM', HELD, gate .. '\n' .. JOB .. '|' .. call .. '|' .. text(attempt))
+  freed[gate] = 0
+end
+-- A call that waits for its key, or for its retry, is published again.
+local function wait_over(call, a, tries, lost)
+  local p, entry = spec(step_of(call)), get('ks:' .. call) or ''
+  if entry ~= '' then  -- it kept its place in the lane's window
+    redis.call('ZREM', PARKED, entry); set('ks:' .. call, ''); set('kw:' .. p.l, num('kw:' .. p.l) - 1)
+    hold_gates(p.l, 1)
+  else publish_one(p) end
+  enqueue(call, a + 1, tries, lost)
+end
 
 local function release_one(p, call)
   local st, a = call_of(call)
   if st == 's' or st == 'k' or st == 'u' then return end  -- kept from before a retry of the job
-  inc('w:' .. p.q, 1); inc('live', 1)
+  publish_one(p); inc('live', 1)
   enqueue(call, a + 1, 0, 0)
+end
+-- How many calls of a lane may be published now, and the gate that says so when it is not the job's own window.
+local function room(l)
+  local free, why = wide(lane(l)[1], 1) - num('w:' .. l), nil
+  for _, g in ipairs(gates_of(l)) do
+    local here = g[2] - load_of(g[1])
+    if here < free then free, why = here, g[1] end
+  end
+  return free, why
+end
+local function someone_before(l)  -- a lane of another job has waited too long for one of the gates
+  if not anyone_parked() then return nil end
+  for _, g in ipairs(gates_of(l)) do
+    local entry = first_parked(g[1])
+    if entry then
+      local _, since, job = parts_of(entry)
+      if job ~= JOB and now - since > PATIENCE then return true end
+    end
+  end
 end
 local function push(s, lo, hi)  -- items lo..hi of a step are ready
   local p = spec(s)
-  local w, head, tail = num('w:' .. p.q), num('ph:' .. p.q), num('pt:' .. p.q)
-  if head == tail and w + hi - lo + 1 <= WINDOW then
+  local l = p.l
+  if num('ph:' .. l) == num('pt:' .. l) and hi - lo < room(l) and not someone_before(l) then
     for i = lo, hi do release_one(p, s .. '#' .. text(i)) end
     return
   end
-  set('p:' .. p.q .. ':' .. text(tail), s .. ':' .. text(lo) .. ':' .. text(hi))
-  set('pt:' .. p.q, tail + 1)
-  touched[p.q] = true
+  local tail = num('pt:' .. l)
+  set('p:' .. l .. ':' .. text(tail), s .. ':' .. text(lo) .. ':' .. text(hi))
+  set('pt:' .. l, tail + 1)
+  touched[l] = true
 end
--- Refills a window once it is half empty, so that refills go out in batches.
-local function refill(q)
-  local head, tail = num('ph:' .. q), num('pt:' .. q)
-  if head == tail or num('w:' .. q) > math.floor(WINDOW / 2) then return end
-  while head < tail and num('w:' .. q) < WINDOW do
-    local f = 'p:' .. q .. ':' .. text(head)
+-- Publishes up to `most` ready calls of a lane.
+local function take(l, most)
+  local head, tail = num('ph:' .. l), num('pt:' .. l)
+  while head < tail and most > 0 do
+    local f = 'p:' .. l .. ':' .. text(head)
     local s, lo, hi = string.match(get(f), '^(.-):(%d+):(%d+)$')
     lo, hi = tonumber(lo), tonumber(hi)
     local p = spec(s)
-    while lo <= hi and num('w:' .. q) < WINDOW do
+    while lo <= hi and most > 0 do
+      local before = num('w:' .. l)
       release_one(p, s .. '#' .. text(lo))
+      most = most - (num('w:' .. l) - before)
       lo = lo + 1
     end
     if lo > hi then
@@ -133,7 +276,26 @@ local function refill(q)
       redis.call('HDEL', STATE, f); cache[f] = false; dirty[f] = nil
     else set(f, s .. ':' .. text(lo) .. ':' .. text(hi)) end
   end
-  set('ph:' .. q, head)
+  set('ph:' .. l, head)
+  return head < tail
+end
+-- Refills a lane. Of its own window once that is half empty, so that refills go out in batches; when a gate is full, or lanes
+-- of other jobs wait for it, it parks: its turn comes when a call that holds the gate ends.
+local function refill(l, its_turn)
+  if num('ph:' .. l) == num('pt:' .. l) or get('pk:' .. l) then return end
+  local free, why = room(l)
+  if not its_turn then
+    if not why and free * 2 < wide(lane(l)[1], 1) then return end
+    if anyone_parked() then
+      for _, g in ipairs(gates_of(l)) do
+        if first_parked(g[1]) then park(l, g[1]); look_at_gates(l); return end
+      end
+    end
+  end
+  if take(l, free) then
+    why = select(2, room(l))
+    if why then park(l, why) end
+  end
 end
 
 local function dependency_done(s)
@@ -270,7 +432,37 @@ local function start_step(s)
   end
 end
 
--- Runs what follows from a change, then writes everything.
+-- What this job holds of the shared gates goes back at its end.
+local function let_go()
+  if not get('ln') then return end
+  lanes = lanes or cjson.decode(get('ln'))
+  for l = 0, #lanes - 1 do
+    unpark(l)
+    local held = num('w:' .. l) - num('kw:' .. l)
+    if held ~= 0 then hold_gates(l, -held) end
+    set('w:' .. l, 0)
+    if get('kw:' .. l) then set('kw:' .. l, 0) end
+  end
+end
+local function write_loads()
+  for gate, n in pairs(deltas) do
+    if n ~= 0 and redis.call('HINCRBY', LOAD, gate, n) == 0 then redis.call('HDEL', LOAD, gate) end
+  end
+end
+-- What is parked, of any job, and let in now: entries for `release`.
+local function wakes()
+  local found = {}
+  if next(freed) == nil or not anyone_parked() then return found end
+  for gate, most in pairs(freed) do
+    if load_of(gate) <= most then
+      local entry = first_parked(gate)
+      if entry then found[#found + 1] = entry end
+    end
+  end
+  return found
+end
+
+-- Runs what follows from a change, then writes everything. Answers the calls to publish, and the parked lanes to release.
 local function settle()
   while #work > 0 and not ending do
     local batch = work
@@ -280,12 +472,15 @@ local function settle()
       if ending then break end
     end
   end
-  if not ending then for q in pairs(touched) do refill(q) end end
+  if not ending then for l in pairs(touched) do refill(l) end end
   if ending then
+    let_go()
     set('st', ending); set('t2', now); out = {}
   elseif get('st') == 'running' and num('un') > 0 and num('live') == 0 then
     set('st', 'waiting'); event('job.waiting', nil, nil, nil, {reason = 'calls whose outcome is unknown wait for `resolve`', unknown = num('un')})
   end
+  local woken = wakes()
+  write_loads()
   local args = {}
   for f in pairs(dirty) do
     args[#args + 1] = f; args[#args + 1] = cache[f]
@@ -295,7 +490,8 @@ local function settle()
   dirty = {}
   if ending then
     event('job.' .. ending, nil, nil, nil, {has_errors = num('ne') > 0 or num('nf') > 0})
+    if ending ~= 'succeeded' and num('live') > 0 then redis.pcall('PUBLISH', 'tw:ended', JOB) end  -- workers stop its calls at once
     for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('EXPIRE', k, RETENTION) end
   end
-  return out
+  return out, woken
 end

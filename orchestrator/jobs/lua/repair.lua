@@ -1,6 +1,7 @@
+#!lua flags=allow-oom
 -- include ledger
--- The reconciler repairs one call, if it is still in the state that looked broken. Answers {verdict, calls to publish}.
--- ARGV 6 kind lost|due|queued, 7 call, 8 attempt, 9 attempts that may be lost, 10 publish time seen (queued)
+-- The reconciler repairs one call, if it is still in the state that looked broken. Answers {verdict, calls to publish, what to release}.
+-- ARGV 6 kind lost|due|queued|aged, 7 call, 8 attempt, 9 attempts that may be lost, 10 publish time seen (queued, aged), 11 lease (ms)
 local kind, call, attempt = ARGV[6], ARGV[7], ARGV[8]
 local member = JOB .. '|' .. call .. '|' .. attempt
 local st, a, tries, lost, since = call_of(call)
@@ -9,7 +10,12 @@ local current = alive and text(a) == attempt
 if kind == 'lost' then
   local due = redis.call('ZSCORE', LEASES, member)
   if not due or tonumber(due) > now then return {'beating', {}} end
+  if now - tonumber(due) > 10 * tonumber(ARGV[11]) then  -- the clock jumped, or nobody looked for long: it may still beat
+    redis.call('ZADD', LEASES, now + tonumber(ARGV[11]), member)
+    return {'asked again', {}}
+  end
   redis.call('ZREM', LEASES, member)
+  drop_key(call, attempt)
   if not current or st ~= 'r' then return {'stale', {}} end
   local s = step_of(call)
   local p = spec(s)
@@ -36,8 +42,7 @@ if kind == 'lost' then
 elseif kind == 'due' then
   redis.call('ZREM', TIMERS, member)
   if not current or st ~= 'w' then return {'stale', {}} end
-  inc('w:' .. spec(step_of(call)).q, 1)
-  enqueue(call, a + 1, tries, lost)
+  wait_over(call, a, tries, lost)
 else
   local p = get('s:' .. step_of(call)) and spec(step_of(call))
   if p then
@@ -46,6 +51,6 @@ else
     redis.call('ZREM', queued_key(p), member)
   end
   if not current or st ~= 'q' then return {'stale', {}} end
-  enqueue(call, a + 1, tries, lost)
+  enqueue(call, a + 1, tries, lost, kind == 'aged' and 0 or nil)
 end
 return {'ok', settle()}

@@ -1,5 +1,6 @@
+#!lua flags=allow-oom
 -- include ledger
--- A person says whether the effect of an unknown call happened. Answers {verdict, calls to publish}.
+-- A person says whether the effect of an unknown call happened. Answers {verdict, calls to publish, what to release}.
 -- ARGV 6 call, 7 happened|retry, 8 value (stored form), 9 lengths of the lists that maps take from it (JSON or '')
 local call = ARGV[6]
 local st, a, tries, lost = call_of(call)
@@ -15,7 +16,7 @@ if ARGV[7] == 'happened' then
   redis.call('HSET', DATA, 'r:' .. call, ARGV[8])
   if ARGV[9] ~= '' then for list, n in pairs(cjson.decode(ARGV[9])) do set('len:' .. list, n) end end
   event('call.succeeded', s, call, a, {resolved = true})
-  touched[spec(s).q] = true
+  touched[spec(s).l] = true
   if get('t:' .. s) == 'r' then end_call(s, index_of(call), 's') end
 else
   -- After a retry of the job the step, or the item, may still wait for what it follows.
@@ -24,7 +25,7 @@ else
   set_call(call, 'n', a, tries, lost)
   if get('t:' .. s) == 'r' and (follows == 0 or flags % 10000 == follows) then
     if flags >= 10000 and not p.run then skip_call(s, index_of(call))
-    else inc('live', 1); inc('w:' .. p.q, 1); enqueue(call, a + 1, tries, lost) end
+    else inc('live', 1); publish_one(p); enqueue(call, a + 1, tries, lost) end
   end
 end
 return {'ok', settle()}

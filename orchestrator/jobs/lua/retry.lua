@@ -1,5 +1,5 @@
 -- include ledger
--- A failed or cancelled job goes on from what did not succeed; attempts keep rising. Answers {verdict, calls to publish}.
+-- A failed or cancelled job goes on from what did not succeed; attempts keep rising. Answers {verdict, calls to publish, what to release}.
 -- ARGV 6 steps in topological order [[id, [barrier dependencies], [aligned dependencies]]...] (JSON)
 local st = get('st')
 if not st then return {'no job', {}} end
@@ -7,17 +7,16 @@ if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') 
 local steps = cjson.decode(ARGV[6])
 redis.call('HDEL', DATA, 'error')
 if not get('qs') then  -- cancelled before it was planned
-  set('st', 'planning'); set('t2', 0); set('nf', 0); redis.call('ZADD', ACCEPTED, now, JOB)
+  set('st', 'planning'); set('t2', 0); set('nf', 0); wait_for_planner()
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
   settle()
   return {'plan', {}}
 end
 local drop = {}
 local function forget(f) drop[#drop + 1] = f; cache[f] = false; dirty[f] = nil end
-for q = 0, QUEUE_COUNT - 1 do
-  local qs = text(q)
-  for n = num('ph:' .. qs), num('pt:' .. qs) - 1 do forget('p:' .. qs .. ':' .. text(n)) end
-  forget('ph:' .. qs); forget('pt:' .. qs); forget('w:' .. qs)
+for l = 0, #cjson.decode(get('ln')) - 1 do
+  for n = num('ph:' .. l), num('pt:' .. l) - 1 do forget('p:' .. l .. ':' .. text(n)) end
+  forget('ph:' .. l); forget('pt:' .. l); forget('w:' .. l); forget('kw:' .. l)
 end
 -- A step runs again when a call of it failed or did not end, or when something that it reads runs again. A call that succeeded
 -- or was skipped stays so when what it reads is kept. An effect that happened once is never repeated, and one that may have

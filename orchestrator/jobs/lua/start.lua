@@ -1,19 +1,19 @@
 -- include ledger
--- The planner publishes a job for the first time: its steps enter the ledger. Answers the calls to publish.
+-- The planner publishes a job for the first time: its steps enter the ledger. Answers {verdict, calls to publish, what to release}.
 -- ARGV 6 steps [[id, dependencies, s (JSON), x (JSON)]...] (JSON), 7 lengths of the lists in the inputs (JSON),
---      8 names of the queues (JSON), 9.. name and text of each envelope
-redis.call('ZREM', ACCEPTED, JOB)
-if get('st') ~= 'planning' then return {} end
+--      8 names of the queues (JSON), 9 lanes (JSON), 10.. name and text of each envelope
+if get('st') ~= 'planning' then redis.call('ZREM', ACCEPTED, JOB); return {'job ' .. (get('st') or 'unknown'), {}, {}} end
+leave_planner()
 local steps = cjson.decode(ARGV[6])
 for _, s in ipairs(steps) do
   set('d:' .. s[1], s[2]); set('s:' .. s[1], s[3]); set('x:' .. s[1], s[4])
 end
 for list, n in pairs(cjson.decode(ARGV[7])) do set('len:' .. list, n) end
-set('st', 'running'); set('t1', now); set('left', #steps); set('qs', ARGV[8])
+set('st', 'running'); set('t1', now); set('left', #steps); set('qs', ARGV[8]); set('ln', ARGV[9])
 redis.call('SADD', QUEUES, unpack(cjson.decode(ARGV[8])))
-for i = 9, #ARGV, 2 do redis.call('HSET', ENVELOPES, ARGV[i], ARGV[i + 1]) end
+for i = 10, #ARGV, 2 do redis.call('HSET', ENVELOPES, ARGV[i], ARGV[i + 1]) end
 event('job.running')
 for _, s in ipairs(steps) do
   if s[2] == 0 then work[#work + 1] = {'start', s[1]} end
 end
-return settle()
+return {'ok', settle()}

@@ -1,12 +1,13 @@
 -- include ledger
 -- A job is accepted: stored, listed, and put into the planner's outbox. Answers 0 when it is known already.
--- ARGV 6 fields of the state (JSON), 7 plan, 8 inputs   KEYS 11 index of the tenant
+-- ARGV 6 fields of the state (JSON), 7 plan, 8 inputs   KEYS 15 index of the tenant, 16 the tenants
 if redis.call('EXISTS', STATE) == 1 then return 0 end
 for f, v in pairs(cjson.decode(ARGV[6])) do set(f, v) end
 set('st', 'planning'); set('t0', now)
 redis.call('HSET', DATA, 'plan', ARGV[7], 'inputs', ARGV[8])
-redis.call('ZADD', ACCEPTED, now, JOB)
-redis.call('ZADD', KEYS[11], now, JOB)
+wait_for_planner()
+redis.call('ZADD', KEYS[15], now, JOB)
+redis.call('SADD', KEYS[16], get('tenant'))
 event('job.accepted')
 settle()
 return 1
