@@ -63,19 +63,37 @@ def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
     )
 
 
+def own_host(settings: Settings) -> str:
+    """Where this machine reaches what listens on `api_host`."""
+    host = settings.api_host
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+
+
+def api_address(settings: Settings, port: int) -> str:
+    """The API's address for clients here; with TLS by the name that its certificate has."""
+    if settings.api_tls_cert is None:
+        return f"http://{own_host(settings)}:{port}"
+    return f"https://{next(iter(settings.api_hosts), own_host(settings))}:{port}"
+
+
+def flower_host(settings: Settings) -> str:
+    """Where Flower listens: on loopback, since it asks nobody who they are."""
+    return settings.api_host if settings.api_host in ("::1", "localhost") else "127.0.0.1"
+
+
 def environment(home: Home, settings: Settings, *, redis_url: str, api_port: int) -> dict[str, str]:
-    """The environment of every part: what was settled here, so that no part settles it again."""
+    """The environment of every part: what was settled here, so that no part settles it again. No part needs a caller's key."""
     fixed = {
         MARK: mark(home.path, os.getpid()),
         "TOOLWEAVER_HOME": str(home.path),
         "TOOLWEAVER_REDIS_URL": redis_url,
         "TOOLWEAVER_API_HOST": settings.api_host,
         "TOOLWEAVER_API_PORT": str(api_port),
-        "TOOLWEAVER_URL": f"http://{settings.api_host}:{api_port}",
+        "TOOLWEAVER_URL": api_address(settings, api_port),
         "TOOLWEAVER_TOOLS": ",".join(settings.tools),
         "PYTHONUNBUFFERED": "1",
     }
-    return {**os.environ, **fixed}
+    return {k: v for k, v in os.environ.items() if k.upper() != "TOOLWEAVER_API_KEY"} | fixed
 
 
 def server_part(home: Home) -> ChildSpec:
@@ -95,7 +113,7 @@ def pool_part(pool: str) -> ChildSpec:
 
 
 def flower_part(settings: Settings, port: int) -> ChildSpec:
-    return _module("flower", "orchestrator.local.flower", settings.api_host, str(port), stage=MIDDLE, grace_s=1.0)
+    return _module("flower", "orchestrator.local.flower", flower_host(settings), str(port), stage=MIDDLE, grace_s=1.0)
 
 
 def _module(name: str, module: str, *words: str, stage: int, grace_s: float = 2.0) -> ChildSpec:

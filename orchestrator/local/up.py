@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 
 import httpx
 import psutil
+from redis.exceptions import RedisError
 
 from orchestrator.broker.queues import POOLS
 from orchestrator.errors import BackendError, Conflict
+from orchestrator.jobs.store import JobStore
 from orchestrator.local import parts
 from orchestrator.local.home import Home
 from orchestrator.local.processes import sweep
@@ -23,6 +25,7 @@ from orchestrator.local.server import answers, note_pid, stop_orphan, tail, wait
 from orchestrator.local.supervisor import Child, Signals, Supervisor
 from orchestrator.models.platform import Platform, running_platform
 from orchestrator.settings import Settings
+from orchestrator.state.connection import connect
 
 READY_S = 90.0
 TICK_S = 0.2
@@ -55,7 +58,13 @@ class _Run:
 
     @property
     def api_url(self) -> str:
-        return f"http://{self.settings.api_host}:{self.api_port}"
+        return parts.api_address(self.settings, self.api_port)
+
+    @property
+    def health_url(self) -> str:
+        """The same by an address that needs no name service."""
+        scheme = "http" if self.settings.api_tls_cert is None else "https"
+        return f"{scheme}://{parts.own_host(self.settings)}:{self.api_port}"
 
 
 def say(line: str) -> None:
@@ -146,7 +155,8 @@ def _prepare(settings: Settings, wanted: Wanted, *, home: Home, pools: list[str]
 
 def _moved_on(settings: Settings, setting: str) -> int:
     wanted: int = getattr(settings, setting)
-    port = parts.free_port(settings.api_host, wanted, setting=setting)
+    host = settings.api_host if setting == "api_port" else parts.flower_host(settings)
+    port = parts.free_port(host, wanted, setting=setting)
     if port != wanted:
         say(f"port {wanted} is busy: {setting} is {port}")
     return port
@@ -184,8 +194,10 @@ def _await_ready(run: _Run) -> Platform | None:
         BackendError: a part that everything needs keeps crashing, or nothing came within the time.
     """
     until = time.monotonic() + READY_S
+    settings = run.settings.model_copy(update={"redis_url": run.redis_url})
+    store = JobStore(connect(settings, retries=0, timeout_s=2.0), settings)
     while run.signals.asked is None:
-        missing = not_ready(run.api_url, run.supervisor, run.pools)
+        missing = not_ready(run.health_url, run.supervisor, run.pools, store=store)
         if not missing:
             break
         _give_up(run, missing, late=time.monotonic() > until)
@@ -206,14 +218,15 @@ def _give_up(run: _Run, missing: Sequence[str], *, late: bool) -> None:
             raise BackendError(f"{name} {why}: {tail(child.log)}", next=f"Read `{child.log}`.")
 
 
-def not_ready(api_url: str, supervisor: Supervisor, pools: Sequence[str]) -> list[str]:
+def not_ready(api_url: str, supervisor: Supervisor, pools: Sequence[str], *, store: JobStore) -> list[str]:
     """The parts that do not answer yet: the API by its health, the pools by their announcement, the planner by its being there."""
     try:
-        with httpx.Client(base_url=api_url, timeout=2.0, trust_env=False) as client:
+        # Nothing is sent that anybody could use, so the name in our own certificate does not matter here.
+        with httpx.Client(base_url=api_url, timeout=2.0, trust_env=False, verify=False) as client:
             if client.get("/health").status_code != httpx.codes.OK:
                 return ["api"]
-            announced = {worker["pid"] for worker in client.get("/v1/workers").raise_for_status().json()}
-    except (httpx.HTTPError, ValueError):
+        announced = {worker.pid for worker in store.workers()}
+    except (httpx.HTTPError, RedisError):
         return ["api"]
     pids = {name: child.process.pid for name, child in supervisor.children.items() if child.process is not None}
     return [p for p in pools if pids.get(p) not in announced] + [p for p in ("planner",) if p not in pids]
@@ -223,7 +236,7 @@ def _describe(run: _Run) -> Platform:
     return Platform(
         pid=os.getpid(),
         api=run.api_url,
-        flower=f"http://{run.settings.api_host}:{run.flower_port}" if run.flower_port else None,
+        flower=f"http://{parts.flower_host(run.settings)}:{run.flower_port}" if run.flower_port else None,
         redis=run.redis_url,
         started=run.started,
         process_started=psutil.Process().create_time(),

@@ -681,11 +681,11 @@ def test_a_stop_ends_open_streams_in_order(start: Any, settings: Settings, signu
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "example.org"])
-def test_it_listens_on_loopback_only(start: Any, host: str) -> None:
+def test_beyond_loopback_it_wants_a_key_first(start: Any, host: str) -> None:
     process = start(TOOLWEAVER_API_HOST=host)
 
     assert process.wait(30) == 2
-    assert "TOOLWEAVER_API_HOST" in process.stderr.read()
+    assert "toolweaver keys create --admin --local" in process.stderr.read()
 
 
 def test_a_taken_port(start: Any) -> None:
