@@ -62,6 +62,8 @@ class Guard:
         refusal = self._hosts.refusal(headers)
         if refusal is None:
             refusal = await self._let_in(scope, headers, record)
+        if refusal is None and streams_its_body(scope):
+            return None, []
         refusal = refusal or self._declared_too_large(headers)
         return await self._read(receive) if refusal is None else (refusal, [])
 
@@ -110,6 +112,12 @@ class Guard:
         return LimitExceeded(
             f"The body is larger than {limit:g} MiB.", path="$", next="Name large inputs by address instead of sending them along."
         )
+
+
+def streams_its_body(scope: Scope) -> bool:
+    """An upload goes into the blob store as it comes, under limits of its own."""
+    path: str = scope["path"]
+    return bool(scope["method"] == "POST") and (path == "/v1/files" or path.startswith("/v1/blobs/"))
 
 
 def _admit(services: Services, headers: Headers, address: str, needed: KeyScope, record: Record) -> Caller:

@@ -1,6 +1,6 @@
 """Bytes through the API: for a worker on a host that does not reach the platform's store.
 
-A worker serves all tenants, so it shows a ticket that it put into Redis: whoever can write there may act for any tenant.
+A worker serves all tenants, so it uses addresses of its own (`/v1/blobs/<tenant>`), for which its key needs the scope `worker`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from orchestrator.settings import MIB, Settings
 CHUNK = 1 * MIB
 IN_MEMORY = 8 * MIB
 PATIENCE_S = 60.0
-TICKET_HEADER = "X-ToolWeaver-Ticket"
 
 
 class BlobApi:
@@ -42,24 +41,27 @@ class BlobApi:
     def upload(self, books: BlobBooks, tenant: str, note: Note) -> _ApiUpload:
         return _ApiUpload(self, books, tenant, note)
 
-    def send(self, books: BlobBooks, tenant: str, *, body: IO[bytes], size: int, note: Note) -> str:
+    def send(self, tenant: str, *, body: IO[bytes], size: int, note: Note) -> str:
         """Posts a file; its hash as the API found it."""
-        headers = self._ticket(books, tenant) | {"Content-Type": note.media_type, "Content-Length": str(size)}
+        headers = {"Content-Type": note.media_type, "Content-Length": str(size)}
         with self._errors():
             response = self._http.post(
-                "/v1/files", params={"name": note.name, "kind": note.kind}, content=_pieces(body), headers=headers
+                f"/v1/blobs/{tenant}",
+                params={"name": note.name, "kind": note.kind, "job": note.job},
+                content=_pieces(body),
+                headers=headers,
             )
             self._check(response)
         return digest_of(str(response.json()["ref"])) or ""
 
-    def read(self, books: BlobBooks, tenant: str, booked: Booked, *, start: int, stop: int | None) -> Iterator[bytes]:
+    def read(self, books: BlobBooks, tenant: str, booked: Booked, *, start: int, stop: int | None) -> Iterator[bytes]:  # noqa: ARG002
         """Gets a file, or a part of it."""
-        headers = self._ticket(books, tenant)
+        headers = {"Accept-Encoding": "identity"}
         if stop is not None and stop <= start:
             return
         if start or stop is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        with self._errors(), self._http.stream("GET", f"/v1/files/{booked.file.ref}", headers=headers) as response:
+        with self._errors(), self._http.stream("GET", f"/v1/blobs/{tenant}/{booked.file.sha256}", headers=headers) as response:
             if not response.is_success:
                 response.read()
                 self._check(response)
@@ -67,9 +69,6 @@ class BlobApi:
 
     def sweep(self, books: BlobBooks, limit: int) -> int:  # noqa: ARG002 (the protocol's signature)
         return 0  # a process beside the store does it
-
-    def _ticket(self, books: BlobBooks, tenant: str) -> dict[str, str]:
-        return {TICKET_HEADER: books.ticket(tenant), "Accept-Encoding": "identity"}
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -104,19 +103,15 @@ class _ApiUpload:
         self._body.write(chunk)
 
     def commit(self, sha256: str, size: int) -> None:
-        while not self._booked(sha256, size):
+        while not self._books.add_known(self._tenant, sha256, self._note):
             self._body.seek(0)
-            arrived = self._api.send(self._books, self._tenant, body=self._body, size=size, note=self._note)
+            arrived = self._api.send(self._tenant, body=self._body, size=size, note=self._note)
             if arrived != sha256:
                 raise BackendError(f"`{reference(sha256)}` arrived at `{self._api.where}` as other bytes", next="Send it again.")
         self._body.close()
 
     def abort(self) -> None:
         self._body.close()
-
-    def _booked(self, sha256: str, size: int) -> bool:
-        place = self._books.hold(self._tenant, sha256)
-        return bool(place and self._books.add(self._tenant, sha256, place, size, self._note))
 
 
 def _pieces(body: IO[bytes]) -> Iterator[bytes]:

@@ -70,7 +70,7 @@ class Blobs:
             BackendError: it does not answer.
         """
         note = note or Note()
-        if sha256 is not None and (place := self.books.hold(tenant, sha256)) and self.books.add(tenant, sha256, place, 0, note):
+        if sha256 is not None and self.books.add_known(tenant, sha256, note):
             return self.find(sha256, tenant=tenant).file
         with self.incoming(tenant=tenant, note=note) as incoming:
             for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
@@ -224,11 +224,11 @@ class _StoreUpload:
 
     def commit(self, sha256: str, size: int) -> None:
         self._store.finish(self._file)
+        if self._books.add_known(self._tenant, sha256, self._note):
+            self.abort()
+            return
         mine = self._books.new_place(self._tenant, sha256)
-        while known := self._books.hold(self._tenant, sha256, place=mine):
-            if self._books.add(self._tenant, sha256, known, size, self._note):
-                self.abort()
-                return
+        self._books.expect(self._tenant, sha256, mine)
         self._store.move(self._place, mine)
         counts = self._books.add(self._tenant, sha256, mine, size, self._note)
         if not counts:

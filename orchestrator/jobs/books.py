@@ -20,7 +20,7 @@ from orchestrator.errors import BackendError, RequestError
 from orchestrator.jobs.ledger import LUA
 from orchestrator.models.file import FilePage, FileRef, reference
 from orchestrator.settings import Settings
-from orchestrator.state.keys import Shard, all_shards, blob_ticket, job_keys, tenant_shard
+from orchestrator.state.keys import Shard, all_shards, job_keys, tenant_shard
 from orchestrator.state.scripts import Scripts
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ WRITE_WITHIN_S = 6 * 3600  # a writer that takes longer counts as gone, and its 
 SUBMIT_WITHIN_S = 600  # a job may name its files this long before it is stored
 LOOK_EVERY_S = 3600  # a purged job leaves no trace, so a file is looked at again after this long at most
 AGAIN_S = 30  # until bytes that could not be deleted are tried again
-TICKET_S = 3600
 _NAMES = 100  # jobs that one look at a file asks about
 
 Kind = Literal["f", "v"]
@@ -69,8 +68,7 @@ class BlobBooks:
     def begin(self, tenant: str) -> str:
         """A temporary place for bytes whose hash is not known yet."""
         place = f"{tenant}/tmp/{secrets.token_hex(8)}"
-        seconds, _ = self.redis.time()
-        self.redis.zadd(self.shard(tenant, place).blobs_pending, {place: (int(seconds) + WRITE_WITHIN_S) * 1000})
+        self.expect(tenant, place, place)
         return place
 
     def dropped(self, tenant: str, place: str, *, sha256: str | None = None) -> None:
@@ -81,24 +79,29 @@ class BlobBooks:
         """A place that no other writer has."""
         return f"{tenant}/{sha256[:2]}/{sha256}-{secrets.token_hex(4)}"
 
-    def hold(self, tenant: str, sha256: str, *, place: str = "") -> str:
-        """Where these bytes lie already, kept for a while from now on; "" when they do not, and `place` is noted."""
-        shard = self.shard(tenant, sha256)
-        keys = [shard.blob(tenant, sha256), shard.blobs_pending]
-        known: bytes = self._scripts.call("blob_hold", keys, [self._kept_ms(), place, WRITE_WITHIN_S * 1000])
-        return known.decode()
+    def expect(self, tenant: str, sha256: str, place: str) -> None:
+        """Notes a place before bytes are moved there, so that a crash leaves a trace for the sweep."""
+        seconds, _ = self.redis.time()
+        self.redis.zadd(self.shard(tenant, sha256).blobs_pending, {place: (int(seconds) + WRITE_WITHIN_S) * 1000})
 
     def add(self, tenant: str, sha256: str, place: str, size: int, note: Note) -> str:
-        """Books bytes that lie at `place`; the place that counts, which is another one when somebody was first.
+        """Books bytes that were written to `place`; the place that counts, which is another one when somebody was first.
 
-        "" when nothing counts: the file was struck off just now, or the writer took so long that its bytes may be gone.
+        "" when the writer took so long that its bytes may be gone.
         """
+        return self._add(tenant, sha256, place=place, size=size, note=note, own=True)
+
+    def add_known(self, tenant: str, sha256: str, note: Note) -> bool:
+        """Books bytes that the tenant has already, and keeps them for a while from now on; False when it has none of that hash."""
+        return bool(self._add(tenant, sha256, place="", size=0, note=note, own=False))
+
+    def _add(self, tenant: str, sha256: str, *, place: str, size: int, note: Note, own: bool) -> str:
         shard = self.shard(tenant, sha256)
         keys = [
             shard.blob(tenant, sha256), shard.blobs_pending, shard.blobs_due, shard.files(tenant), shard.blobs_bytes,
             shard.blob_jobs(tenant, sha256),
         ]  # fmt: skip
-        args = [place, self._kept_ms(), size, note.media_type, note.name, note.kind, tenant, sha256, note.job]
+        args = [place, self._kept_ms(), size, note.media_type, note.name, note.kind, tenant, sha256, note.job, int(own)]
         counts: bytes = self._scripts.call("blob_add", keys, args)
         return counts.decode()
 
@@ -149,17 +152,6 @@ class BlobBooks:
     def bytes_of(self, tenant: str) -> int:
         """How many bytes a tenant keeps in the blob store."""
         return sum(int(self.redis.hget(shard.blobs_bytes, tenant) or 0) for shard in all_shards(self.settings.shards))
-
-    def ticket(self, tenant: str) -> str:
-        """A secret by which the API knows that its holder may move this tenant's bytes: whoever makes one can write to Redis."""
-        made = secrets.token_hex(16)
-        self.redis.set(blob_ticket(made), tenant, ex=TICKET_S)
-        return made
-
-    def ticket_tenant(self, ticket: str) -> str | None:
-        """For which tenant a ticket is good."""
-        raw = self.redis.get(blob_ticket(ticket))
-        return bytes(raw).decode() if raw is not None else None
 
     def sweep(self, limit: int, *, delete: Callable[[str], None]) -> int:
         """Strikes off what nobody names any more, and deletes bytes that no book names; how many places it deleted.

@@ -53,6 +53,15 @@ class Artifact(BaseModel):
     file: FileRef
 
 
+class ArtifactPage(BaseModel):
+    """A page of files that a job made; `next_cursor` fetches the following one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    artifacts: tuple[Artifact, ...]
+    next_cursor: str | None = None
+
+
 def reference(sha256: str) -> str:
     """How the file of that hash is named."""
     return PREFIX + sha256

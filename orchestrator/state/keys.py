@@ -184,11 +184,6 @@ def job_keys(job: str, shards: int) -> JobKeys:
     return JobKeys(Shard(crc32(job.encode()) % shards), job)
 
 
-def blob_ticket(ticket: str) -> str:
-    """For which tenant a worker may move bytes through the API."""
-    return f"tw:blobs:ticket:{ticket}"
-
-
 def tenant_shard(tenant: str, key: str, shards: int) -> Shard:
     """The shard that remembers a tenant's idempotency key."""
     return Shard(crc32(f"{tenant}/{key}".encode()) % shards)

@@ -2,7 +2,8 @@
 -- Bytes that lie in the store are booked. Answers the place that counts: that of whoever was first; '' when the writer took so
 -- long that the sweep may have deleted its bytes.
 -- KEYS 1 blob, 2 pending, 3 due, 4 files of the tenant, 5 bytes by tenant, 6 jobs of the blob
--- ARGV 1 place, 2 kept for (ms), 3 size, 4 media type, 5 name, 6 kind (f file, v value), 7 tenant, 8 sha256, 9 job that names it or ''
+-- ARGV 1 place, 2 kept for (ms), 3 size, 4 media type, 5 name, 6 kind (f file, v value), 7 tenant, 8 sha256, 9 job that names it or '',
+--      10 1: the writer's own bytes, 0: those that `hold` found, which may have been struck off since
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local place, wanted = ARGV[1], now + tonumber(ARGV[2])
@@ -12,7 +13,7 @@ if known[1] then
   if known[1] ~= place then redis.call('ZADD', KEYS[2], 'XX', 0, place) end
   place = known[1]
 else
-  if redis.call('ZREM', KEYS[2], place) == 0 then return '' end
+  if ARGV[10] ~= '1' or redis.call('ZREM', KEYS[2], place) == 0 then return '' end
   redis.call('HSET', KEYS[1], 'p', place, 'u', wanted, 's', ARGV[3], 'm', ARGV[4], 'n', ARGV[5], 'c', now, 'k', ARGV[6])
   redis.call('ZADD', KEYS[3], wanted, ARGV[7] .. '|' .. ARGV[8])
   redis.call('HINCRBY', KEYS[5], ARGV[7], ARGV[3])
