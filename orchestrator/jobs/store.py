@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from heapq import merge
+from itertools import islice
 from typing import Any, cast
 
 import redis
@@ -17,6 +18,7 @@ from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.jobs.files import JobFiles
 from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.values import encode
+from orchestrator.models.file import Artifact, ArtifactPage
 from orchestrator.models.job import (
     FINAL_STATUSES,
     CallState,
@@ -217,6 +219,22 @@ class JobStore:
     def values(self, job_id: str, calls: Sequence[str]) -> Sequence[Any]:
         """The results of calls, None where there is none."""
         return self.files.decoded(job_id, self._hmget(self.ledger.keys(job_id).data, [f"r:{c}" for c in calls]))
+
+    def artifacts(self, job_id: str, *, tenant: str = "default", start: int = 0, limit: int = 50) -> ArtifactPage:
+        """A page of the files that the job's calls made, from its call number `start` on."""
+        self._meta(job_id, tenant)
+        steps = self._plan(job_id).steps
+        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in steps])
+        names = islice((f"{s.id}#{i}" for s, n in zip(steps, totals, strict=True) for i in range(int(n or 0))), start, None)
+        found: list[Artifact] = []
+        at = start
+        while chunk := list(islice(names, _CHUNK)):
+            for made in self.files.artifacts(job_id, chunk, tenant=tenant):
+                if len(found) >= limit and made.call != found[-1].call:
+                    return ArtifactPage(artifacts=tuple(found), next_cursor=str(at + chunk.index(made.call)))
+                found.append(made)
+            at += len(chunk)
+        return ArtifactPage(artifacts=tuple(found))
 
     def calls(
         self,
