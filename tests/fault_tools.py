@@ -1,20 +1,21 @@
-"""Tools of the fault tests: each leaves a trace in Redis of every body that began."""
+"""Tools of the fault tests. Each notes in a database outside the platform that its body began, and what it did."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.register import register_function
-from orchestrator.state.connection import connect
+from orchestrator.errors import ToolError
+from tests.effects import Effects
+
+_effects = Effects.of_process()
 
 
-def _trace(context: ToolContext, seconds: float) -> None:
-    client = connect(context.settings)
-    client.hincrby("test:bodies", f"{context.job_id}/{context.call}", 1)
-    client.rpush(f"test:starts:{context.job_id}/{context.call}", f"{context.attempt} {time.time()}")
+def _work(context: ToolContext, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         context.check()
@@ -24,30 +25,37 @@ def _trace(context: ToolContext, seconds: float) -> None:
 @register_function("work", effect="none")
 def work(context: ToolContext, seconds: float = 0.03) -> int:
     """Works for a while."""
-    _trace(context, seconds)
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="none"):
+        _work(context, seconds)
     return context.attempt
 
 
 @register_function("work_idempotent", effect="idempotent")
 def work_idempotent(context: ToolContext, seconds: float = 0.03) -> int:
-    """Works for a while; a repeat is harmless."""
-    _trace(context, seconds)
+    """Has its effect halfway, under the key of its call: a repeat is harmless."""
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="idempotent"):
+        _work(context, seconds / 2)
+        _effects.happens_by_key(context.idempotency_key, job=context.job_id, call=context.call, attempt=context.attempt)
+        _work(context, seconds / 2)
     return context.attempt
 
 
 @register_function("work_once", effect="once")
 def work_once(context: ToolContext, seconds: float = 0.03) -> int:
-    """Works for a while; a repeat would do harm."""
-    _trace(context, seconds)
+    """Has its effect halfway: a repeat does harm, and shows."""
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="once"):
+        _work(context, seconds / 2)
+        _effects.happens(job=context.job_id, call=context.call, attempt=context.attempt)
+        _work(context, seconds / 2)
     return context.attempt
 
 
 @register_function("kill_self", effect="none")
 def kill_self(context: ToolContext, times: int = 1) -> int:
     """Takes its own process down, as the out-of-memory killer does, for the first attempts."""
-    _trace(context, 0)
-    if context.attempt <= times:
-        os.kill(os.getpid(), signal.SIGKILL)
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="none"):
+        if context.attempt <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
     return context.attempt
 
 
@@ -57,10 +65,16 @@ def hang(seconds: float = 600) -> None:
     time.sleep(seconds)
 
 
-@register_function("nap", effect="none")
+@register_function("nap", effect="none", pool="function")
 async def nap(seconds: float = 0.01) -> float:
     """Sleeps on the loop."""
-    import asyncio
-
     await asyncio.sleep(seconds)
     return seconds
+
+
+@register_function("fails_at_first", effect="none")
+def fails_at_first(context: ToolContext, times: int) -> int:
+    """Fails for the first attempts, in a way that may pass."""
+    if context.attempt <= times:
+        raise ToolError("not yet", retryable=True)
+    return context.attempt

@@ -1,35 +1,36 @@
-"""One behaviour, two ways to send messages: pushed by the ledger (the broker is its Redis), or published through Celery."""
+"""One behaviour, three ways to send messages: pushed by the ledger, published through Redis, published through RabbitMQ.
+
+What each of them bears when something breaks is `tests/faults`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from orchestrator.models.job import JobStatus
-from tests.integration.test_faults import FAST, all_ended, assert_whole, keep_doing, submit_all, waiting_messages
-from tests.processes import Platform, platform
+from tests.faults.load import Load
+from tests.faults.platforms import Platforms
+from tests.processes import BROKERS, Platform
 from tests.support import wait_until
 
 pytestmark = pytest.mark.chaos
 
 
-@pytest.fixture(params=["direct", "published"], scope="module")
-def p(request: pytest.FixtureRequest) -> Iterator[Platform]:
-    with platform(**FAST, window=8, broker_db=0 if request.param == "direct" else 1) as made:
-        assert made.settings.direct == (request.param == "direct")
-        made.start_planner()
-        made.start_worker("one")
-        made.start_worker("two", concurrency=1)
-        made.wait_ready(workers=2)
-        yield made
+@pytest.fixture(params=BROKERS, scope="module")
+def p(request: pytest.FixtureRequest, platforms: Platforms) -> Platform:
+    made = platforms.get(request.param)
+    assert made.settings.direct == (request.param == "direct")
+    return made
 
 
 def test_jobs_of_seven_steps(p: Platform) -> None:
-    jobs = submit_all(p, jobs=10)
-    wait_until(lambda: all_ended(p, jobs), description="all jobs end", timeout=60)
-    assert_whole(p, jobs)
+    load = Load(p)
+    load.submit(10)
+    load.finish()
+    load.audit()
+    assert (load.repeats(), load.unknown) == (0, 0)
 
 
 def test_a_wide_map_in_stages_and_its_join(p: Platform) -> None:
@@ -56,28 +57,20 @@ def test_a_wide_map_in_stages_and_its_join(p: Platform) -> None:
     assert p.store.result(job).steps["second"] == [0] * 60
 
 
-def test_discarded_messages_come_back(p: Platform) -> None:
-    jobs = submit_all(p, jobs=15)
-    client: Any = p.broker
-    discarded = 0
-
-    def fault() -> None:
-        nonlocal discarded
-        for name, messages in waiting_messages(p):
-            discarded += len(messages)
-            client.delete(name)
-
-    keep_doing(p, jobs, fault, every=0.5, times=3)
-    assert discarded > 0
-    assert_whole(p, jobs)
+def test_a_failed_call_is_tried_again_later(p: Platform) -> None:
+    step = {"id": "a", "tool": "fails_at_first", "input": {"times": 2}, "retry": {"max": 2, "backoff_s": 0.1}}
+    job = p.submit([step])
+    assert p.wait(job).status is JobStatus.SUCCEEDED
+    assert p.store.result(job).steps["a"] == 3
 
 
-def test_a_killed_worker_loses_nothing(p: Platform) -> None:
-    jobs = submit_all(p, jobs=15)
-
-    def fault() -> None:
-        p.kill("one")
-        p.start_worker("one")
-
-    keep_doing(p, jobs, fault, every=1.0, times=1)
-    assert_whole(p, jobs)
+def test_a_cancelled_flood_leaves_room_at_once(p: Platform) -> None:
+    flood = p.submit([{"id": "a", "tool": "work", "map": "input:xs", "input": {"seconds": "item"}}], inputs={"xs": [30.0] * 300})
+    wait_until(lambda: len(p.effects.bodies(flood)) >= 4, description="every slot is taken")
+    p.control.cancel(flood)
+    after = Load(p)
+    after.submit(1)
+    after.finish(timeout=15)
+    after.audit()
+    running: Any = [b for b in p.effects.bodies(flood) if b.ended is None]
+    assert running == [], "its calls stopped"
