@@ -3,6 +3,7 @@
 A prefork child writes its call into a slot of shared memory and the parent beats for it: a CPU-bound tool would starve
 a thread of its own. Past a call's deadline its beats stop, so that a hung tool loses its lease. A refused beat
 (cancelled or overtaken) is written back into the slot, where the tool's `context.cancelled()` reads it for nothing.
+A second thread hears on a channel which jobs ended before their time, and has their calls beaten for at once.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import redis
+from redis.client import PubSub
 
 from orchestrator.jobs.ledger import Claim, Ledger
+from orchestrator.state.keys import ENDED
 
 log = logging.getLogger(__name__)
 
 KILL_AFTER_S = 5.0
 CANCEL_GRACE_S = 2.0
 COMMIT_PATIENCE_S = 60.0
+LISTEN_S = 5.0
 SLOT = 512
 _HEAD = struct.Struct("<QIIdB")  # serial, pid, length of the payload (0: free), deadline (monotonic), whether the tool ended
 _FENCED = struct.Struct("<Q")  # serial that was refused; written by the beating thread only
@@ -214,9 +218,11 @@ class Beater:
         self._stop = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="beats", daemon=True)
+        self._ears = threading.Thread(target=self._listen, name="ended-jobs", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        self._ears.start()
 
     def stop(self) -> None:
         self._stop.set()
@@ -232,6 +238,30 @@ class Beater:
                 log.warning("a beat did not get through: %s", error, extra={"action": "beat_failed"})
             except Exception:  # this loop must live: without beats every call of this worker is lost
                 log.exception("beats failed once", extra={"action": "beat_error"})
+
+    def _listen(self) -> None:
+        """What is missed while Redis is away, the next round of beats finds."""
+        while not self._stop.is_set():
+            try:
+                with self._ledger.redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    channel.subscribe(ENDED)
+                    while not self._stop.is_set():
+                        self._hear(channel)
+            except redis.RedisError as error:
+                log.debug("the channel of ended jobs is away: %s", error)
+                self._stop.wait(1.0)
+            except Exception:
+                log.exception("a cancellation waits for the next beat", extra={"action": "beat_error"})
+                self._stop.wait(1.0)
+
+    def _hear(self, channel: PubSub) -> None:
+        jobs = set()
+        message = channel.get_message(timeout=LISTEN_S)
+        while message is not None:
+            jobs.add(message["data"].decode())
+            message = channel.get_message(timeout=0)
+        if jobs:
+            self.beat(jobs)
 
     def beat(self, jobs: Collection[str] | None = None) -> None:
         """One round of beats, for all calls or for those of some jobs."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import logging
 import os
+import sys
 from contextlib import suppress
+from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import redis
 from billiard.process import current_process
@@ -17,13 +20,16 @@ from celery.exceptions import Ignore
 from celery.signals import worker_process_init, worker_ready, worker_shutdown
 
 from orchestrator.broker.app import make_app
-from orchestrator.broker.queues import POOLS, Pool, task_name
+from orchestrator.broker.queues import POOLS, Pool, PoolKind, task_name
 from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_tools, registry
 from orchestrator.catalog.store import CatalogStore
+from orchestrator.errors import RequestError
 from orchestrator.jobs.store import JobStore
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
+from workers.aio_pool import AsyncPool
 from workers.beats import Beater, BeatTable
+from workers.drain import Drain
 from workers.presence import Presence
 from workers.step import Runner
 
@@ -37,10 +43,15 @@ class Worker:
         self.settings, self.pool, self.tools = settings, pool, tools
         self.concurrency = 1 if pool.kind == "solo" else concurrency
         self.app = make_app(settings)
-        self.beats = BeatTable(self.concurrency if pool.kind == "prefork" else max(64, self.concurrency))
+        # After a reconnect a few more calls may run than there are slots: those of before, and new ones.
+        self.beats = BeatTable(self.concurrency if pool.kind == "prefork" else 2 * self.concurrency + 64)
         self.presence = Presence(pool.name, concurrency=self.concurrency, tools=[t.name for t in self.definitions()])
         self._runner: Runner | None = None
         self._beater: Beater | None = None
+        self._async: AsyncPool | None = None
+        self._drain = Drain(settings.drain_s, withdraw=self._withdraw)
+        if pool.kind == "async":
+            self._async = AsyncPool(self.app, self.runner(), events=settings.task_events)
         self._add_task(self.app)
 
     def runner(self) -> Runner:
@@ -61,19 +72,32 @@ class Worker:
                 _show_failure(current_task, str(ran))
             return str(ran)
 
+        if self._async is not None:
+            call.Strategy = self._async.strategy  # type: ignore[assignment]  # a name or, as here, what the name stands for
+
     def ready(self) -> None:
         """Announces the tools and begins to beat."""
         client = connect(self.settings)
         store = JobStore(client, self.settings)
         CatalogStore(client).announce(self.definitions())
-        self._beater = Beater(self.beats, store.ledger, also=lambda: self.presence.show(store), kills=self.pool.kind == "prefork")
+        self._beater = Beater(
+            self.beats,
+            store.ledger,
+            also=lambda: self.presence.show(store),
+            kills=self.pool.kind in ("prefork", "async"),
+            on_refused=self._async.calls.refuse if self._async is not None else None,
+        )
         self.presence.show(store)
         self._beater.start()
+        self._drain.install()
 
     def gone(self) -> None:
-        """Takes the sign of life back."""
+        """Ends the beats, and takes the sign of life back."""
         if self._beater is not None:
             self._beater.stop()
+        self._withdraw()
+
+    def _withdraw(self) -> None:
         with suppress(redis.RedisError):  # when Redis went first, the sign of life lapses by itself
             self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
 
@@ -86,9 +110,8 @@ class Worker:
         self.app.conf.worker_proc_alive_timeout = 120.0  # a child warms its models up first
         worker_ready.connect(lambda **_: self.ready(), weak=False)
         worker_shutdown.connect(lambda **_: self.gone(), weak=False)
-        self.app.worker_main(
-            ["worker", "-P", self.pool.kind, "-c", str(self.concurrency), "-Q", self.pool.name, *self._flags()]
-        )  # fmt: skip
+        kind = [] if self._async is not None else ["-P", self.pool.kind]
+        self.app.worker_main(["worker", *kind, "-c", str(self.concurrency), "-Q", self.pool.name, *self._flags()])
 
     def _flags(self) -> list[str]:
         name = f"{self.pool.name}-{os.getpid()}@%h"
@@ -102,29 +125,60 @@ def _show_failure(task: Any, what: str) -> None:
 
 
 def pool_tools(pool: str) -> ModuleType | None:
-    """The bundled tools of a pool, imported; None for a pool of the user's."""
-    return importlib.import_module(f"workers.{pool}.tools") if pool in POOLS else None
+    """The bundled tools of a pool, imported; None when there are none."""
+    bundled = pool in POOLS and importlib.util.find_spec(f"workers.{pool}") is not None
+    return importlib.import_module(f"workers.{pool}.tools") if bundled else None
 
 
-def main(argv: list[str] | None = None) -> None:
+def pool_of(name: str, *, kind: PoolKind | None, tools: ToolRegistry) -> Pool:
+    """The pool of that name; one of the user's is async when all its tools are.
+
+    Raises:
+        RequestError: it is to be async, and some of its tools are not.
+    """
+    own = [tool for n in tools.names() if (tool := tools.get(n)) is not None and tool.definition.pool == name]
+    blocking = [t.definition.name for t in own if not t.is_async]
+    guessed: PoolKind = "async" if own and not blocking else "prefork"
+    pool = POOLS.get(name) or Pool(name, kind=guessed)
+    pool = replace(pool, kind=kind or pool.kind)
+    if pool.kind == "async" and blocking:
+        raise RequestError(
+            f"pool `{name}` cannot be async: `{'`, `'.join(blocking)}` would hold up all its calls",
+            next="Write `async def`, or put what is a `def` into another pool.",
+        )
+    return pool
+
+
+def main(argv: list[str] | None = None) -> int:
     """Runs the worker of one pool until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m workers.boot", description=__doc__)
     parser.add_argument("--pool", required=True, help=f"one of {', '.join(POOLS)}, or the pool of a tool of yours")
-    parser.add_argument("--concurrency", type=int, help="processes; default: the setting `concurrency`")
+    parser.add_argument("--kind", choices=get_args(PoolKind), help="default: async when all tools of the pool are, else prefork")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        help="processes, or calls at once when async; default: the setting `concurrency` or `async_concurrency`",
+    )
     parser.add_argument("--tools", action="append", default=[], help="module or .py file with tools of yours; may be repeated")
     options = parser.parse_args(argv)
     settings = load_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    pool = POOLS.get(options.pool) or Pool(options.pool)
-    module = pool_tools(pool.name)
+    module = pool_tools(options.pool)
     load_entry_points()
     for spec in (*settings.tools, *options.tools):
         load_tools(spec)
+    try:
+        pool = pool_of(options.pool, kind=options.kind, tools=registry)
+    except RequestError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     warm_up = getattr(module, "warm_up", None)
     if warm_up is not None:
         worker_process_init.connect(lambda **_: warm_up(), weak=False)
-    Worker(settings, pool, concurrency=options.concurrency or settings.concurrency, tools=registry).run()
+    default = settings.async_concurrency if pool.kind == "async" else settings.concurrency
+    Worker(settings, pool, concurrency=options.concurrency or default, tools=registry).run()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

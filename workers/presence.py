@@ -29,9 +29,12 @@ class Presence:
             tools=tuple(tools),
             since=datetime.now(UTC),
         )
+        self._gone = False
 
     def show(self, store: JobStore) -> None:
-        """Says that the worker is alive, and forgets those that died without a word."""
+        """Says that the worker is alive, and forgets those that died without a word; nothing once it was taken back."""
+        if self._gone:
+            return
         now = store.ledger.now_ms()
         pipe = store.redis.pipeline()
         stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
@@ -43,6 +46,7 @@ class Presence:
         pipe.execute()
 
     def withdraw(self, store: JobStore) -> None:
-        """Takes the sign of life back."""
+        """Takes the sign of life back, for good."""
+        self._gone = True
         store.redis.zrem(WORKERS, self.info.id)
         store.redis.hdel(WORKERS_INFO, self.info.id)

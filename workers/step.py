@@ -190,19 +190,21 @@ class Runner:
         with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as beat:
             context = CallContext(claim, self.store, beat.refused)
             try:
-                ending = self._end(claim, context)
+                ending = self._end(claim, context, tool_ended=beat.ended)
             finally:
                 context.close()
             beat.ended()
             return Ran(self._commit(claim, ending), ending) if ending is not None else Ran("given up")
 
-    def _end(self, claim: Claim, context: CallContext) -> Ending | None:
+    def _end(self, claim: Claim, context: CallContext, *, tool_ended: Callable[[], None]) -> Ending | None:
         """What became of the call; None when it was cancelled or overtaken, so that there is nothing to commit."""
         try:
             prepared = self.prepare(claim, context, results=self.read(claim.job, self.needed(claim)))
             if isinstance(prepared, Ending):
                 return prepared
-            return self.succeeded(claim, prepared.tool, self._call(prepared, context), files=context.made)
+            value = self._call(prepared, context)
+            tool_ended()
+            return self.succeeded(claim, prepared.tool, value, files=context.made)
         except Exception as error:
             return self.ended_by(error, claim, cancelled=context.cancelled)
 

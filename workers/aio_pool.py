@@ -1,0 +1,159 @@
+"""Celery's side of the async pool: a strategy that turns a message into a call without a trace around it, and its acks.
+
+Celery keeps what it is good at: the broker's connection, prefetch, reconnects, heartbeats, events. Everything here runs
+in its main thread; the calls themselves are `workers.aio`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from celery import Celery
+from celery.concurrency.base import BasePool
+from celery.exceptions import InvalidTaskError
+from celery.worker import state
+
+from workers.aio import AsyncRunner, Message
+from workers.step import Ran, Runner
+
+log = logging.getLogger(__name__)
+
+NOT_BEGUN = "not begun"
+
+
+@dataclass(eq=False)
+class Delivery:
+    """One message, as Celery's own books of running tasks know it (`inspect active`, the numbers in Flower)."""
+
+    id: str
+    name: str
+    job: str
+    call: str
+    attempt: int
+    ack: Callable[..., Any]
+    began: float = field(default_factory=time.time)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 (Celery's signature)
+        """What `inspect active` shows."""
+        args = [self.job, self.call, self.attempt]
+        return {"id": self.id, "name": self.name, "args": args, "kwargs": {}, "time_start": self.began, "acknowledged": False}
+
+
+class AsyncPool:
+    """The calls of one worker process between Celery's consumer and the loop."""
+
+    def __init__(self, app: Celery, runner: Runner, *, events: bool) -> None:
+        self.calls = AsyncRunner(runner, started=self._started, ended=self._ended)
+        self._events = events
+        self._consumer: Any = None
+        self._open: set[Delivery] = set()
+        self._news: SimpleQueue[tuple[bool, Sequence[Any]]] = SimpleQueue()
+        app.conf.worker_pool = self._pool_class()
+
+    def strategy(self, task: Any, app: Celery, consumer: Any) -> Callable[..., None]:  # noqa: ARG002 (Celery's hook)
+        """What is done with each message; Celery asks again after every reconnect."""
+        self._consumer = consumer
+        tell, take, opened = self._tell, self.calls.take, self._open.add
+        tells = self._events
+
+        def received(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any) -> None:  # noqa: ARG001 (Celery's signature)
+            delivery = _delivery(message, ack)
+            opened(delivery)
+            state.task_reserved(delivery)
+            if tells:
+                headers = message.headers
+                tell(
+                    "task-received", delivery, args=headers.get("argsrepr"), kwargs=headers.get("kwargsrepr"),
+                    root_id=headers.get("root_id"), parent_id=headers.get("parent_id"), retries=0, eta=None, expires=None,
+                )  # fmt: skip
+            take(delivery)
+
+        return received
+
+    def _pool_class(self) -> type[BasePool]:
+        ours = self
+
+        class Pool(BasePool):
+            """Celery's handle on the pool."""
+
+            def on_start(self) -> None:
+                ours.calls.start()
+
+            def on_close(self) -> None:
+                ours.calls.close()
+
+            def on_stop(self) -> None:
+                ours.drain()
+
+        return Pool
+
+    def drain(self) -> None:
+        """Waits for the calls that run, and settles them while Celery's own loop stands still."""
+        while self._open:
+            try:
+                self._settle(*self._news.get(timeout=0.5))
+            except Empty:
+                continue
+        self.calls.stop()
+
+    def _started(self, messages: Sequence[Message]) -> None:
+        if self._events:
+            self._hand_over(False, messages)
+
+    def _ended(self, rans: Sequence[tuple[Message, Ran]]) -> None:
+        self._hand_over(True, rans)
+
+    def _hand_over(self, ended: bool, what: Sequence[Any]) -> None:
+        """From the threads of the calls to Celery's."""
+        self._news.put((ended, what))
+        self._consumer.hub.call_soon(self._settle_all)
+
+    def _settle_all(self) -> None:
+        while True:
+            try:
+                self._settle(*self._news.get_nowait())
+            except Empty:
+                return
+
+    def _settle(self, ended: bool, what: Sequence[Any]) -> None:
+        if ended:
+            for delivery, ran in what:
+                self._settled(delivery, ran)
+            return
+        for delivery in what:
+            state.task_accepted(delivery)
+            self._tell("task-started", delivery)
+
+    def _settled(self, delivery: Delivery, ran: Ran) -> None:
+        self._open.discard(delivery)
+        state.task_ready(delivery)
+        if ran.verdict == NOT_BEGUN:
+            return  # not acknowledged: the broker keeps it for others
+        delivery.ack(log, self._consumer.connection_errors)
+        if not self._events:
+            return
+        if ran.failed:
+            self._tell("task-failed", delivery, exception=str(ran), traceback="")
+        else:
+            self._tell("task-succeeded", delivery, result=repr(str(ran)), runtime=time.time() - delivery.began)
+
+    def _tell(self, kind: str, delivery: Delivery, **more: Any) -> None:
+        eventer = self._consumer.event_dispatcher
+        if eventer and eventer.enabled:
+            if kind == "task-received":
+                more["name"] = delivery.name
+            eventer.send(kind, uuid=delivery.id, **more)
+
+
+def _delivery(message: Any, ack: Any) -> Delivery:
+    try:
+        (job, call, attempt), *_ = message.payload
+        headers = message.headers
+        return Delivery(headers["id"], headers.get("shadow") or headers["task"], job, call, int(attempt), ack)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidTaskError(f"no message of ours: {error}") from error
