@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     grace_s: float = Field(default=2.0, gt=0, description="a queued call overtaken for this long is published again")
     reconcile_s: float = Field(default=0.5, gt=0, description="seconds between two looks of the reconciler")
     max_lost: int = Field(default=5, ge=1, description="lost attempts after which a call counts as poison and fails")
-    retention_s: int = Field(default=86_400, ge=60, description="how long a finished job is kept")
+    retention_s: int = Field(default=86_400, ge=1, description="how long a finished job is kept")
     idempotency_s: int = Field(default=86_400, ge=60, description="how long an idempotency key is remembered")
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")

@@ -18,7 +18,7 @@ from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
-from orchestrator.errors import ToolWeaverError
+from orchestrator.errors import BackendError, ToolWeaverError
 from orchestrator.jobs.ledger import Queues
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
@@ -53,6 +53,8 @@ class Planner:
     def _plan(self, job: str) -> int:
         try:
             return self._start(job)
+        except BackendError:
+            raise  # what it needs is away, or a newer planner takes it: the reconciler wakes again
         except ToolWeaverError as error:
             return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
         except Exception as error:  # a defect of ours must not leave the job waiting for ever

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, cast
 import redis
 
 from orchestrator.broker.queues import PRIORITIES, list_name
+from orchestrator.errors import BackendError
 from orchestrator.jobs.values import Stored
 from orchestrator.models.job import Priority
 from orchestrator.settings import Settings
@@ -125,6 +126,12 @@ class StepRow:
     dependencies: int
     facts: Mapping[str, Any]
     spec: Mapping[str, Any]
+
+
+class NewerJob(BackendError):
+    """The job was made by a newer version; processes of that version take care of it."""
+
+    code = "newer_job"
 
 
 class Ledger:
@@ -284,7 +291,12 @@ class Ledger:
         return keys
 
     def _call(self, name: str, job: str, more_keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return self._scripts.call(name, *self._arguments(job, more_keys, args))
+        try:
+            return self._scripts.call(name, *self._arguments(job, more_keys, args))
+        except redis.ResponseError as error:
+            if str(error).startswith("SCHEMA"):
+                raise NewerJob(f"Job {job} was made by a newer version of ToolWeaver than this process.") from None
+            raise
 
     def _arguments(self, job: str, more_keys: Sequence[str], args: Sequence[Any]) -> tuple[list[str], list[Any]]:
         keys, shard, s = self.keys(job), self.keys(job).shard, self.settings

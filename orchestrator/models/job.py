@@ -115,6 +115,15 @@ class JobPage(_Wire):
     next_cursor: str | None = None
 
 
+class Purged(_Wire):
+    """What a purge took away."""
+
+    tenant: str
+    jobs: int
+    cancelled: int = Field(description="of these, jobs that still ran")
+    files: int = Field(description="files and large values whose lifetime it ended")
+
+
 class JobResult(_Wire):
     """What came out of a job, whole or partial.
 

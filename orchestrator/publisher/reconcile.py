@@ -24,9 +24,11 @@ from kombu.exceptions import OperationalError
 
 from orchestrator.broker.queues import LEVELS, PLANNER
 from orchestrator.errors import BackendError
+from orchestrator.jobs.ledger import NewerJob
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.publisher.clock import ClockWatch, set_right
+from orchestrator.publisher.housekeeping import Housekeeper
 from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.state.keys import Shard, all_shards
 
@@ -41,10 +43,14 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 return 0
 """
-_SAY_IDLE = """
+_SAY_IDLE = """#!lua flags=allow-oom
 if redis.call('HGET', KEYS[1], 'st') ~= 'running' or redis.call('HSETNX', KEYS[1], ARGV[1], 1) == 0 then return 0 end
 redis.call('XADD', KEYS[2], '*', 't', 'step.waiting', 's', ARGV[2], 'd', ARGV[3])
 return 1
+"""
+_SET_SLOTS = """#!lua flags=allow-oom
+redis.call('DEL', KEYS[1])
+if #ARGV > 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
 """
 _SAY_SERVED = "return redis.call('HDEL', KEYS[1], ARGV[1])"
 
@@ -72,6 +78,10 @@ class Reconciler:
     _empty_since: dict[str, float] = field(default_factory=dict)
     _read_to: dict[str, int] = field(default_factory=dict)  # by look, how many at the head of its set were left as they are
     _clock: ClockWatch = field(default_factory=ClockWatch)
+    _housekeeper: Housekeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._housekeeper = Housekeeper(self.store)
 
     def run(self, stop: threading.Event) -> None:
         """Looks until `stop` is set; an outage of Redis or the broker only makes it wait."""
@@ -115,6 +125,7 @@ class Reconciler:
             self._say_whether_served(shard, queue, now, served=any(w.queue == queue for w in workers))
         repairs.released += self._release(shard)
         repairs.planner += self._wake_planner(shard, now - grace)
+        self._housekeeper.look(shard)
 
     def _due(self, key: str, now: int, *, look: str = "") -> Iterator[tuple[str, str, int, int]]:
         """Up to BATCH members up to a time, behind those that earlier looks left; from the head again after the last."""
@@ -174,15 +185,8 @@ class Reconciler:
             alive[worker.queue] += worker.concurrency
         shards = self.store.settings.shards
         slots = {queue.encode(): b"%d" % -(-count // shards) for queue, count in alive.items()}
-        known = self.store.redis.hgetall(shard.slots)
-        if slots == known:
-            return
-        pipe = self.store.redis.pipeline()
-        if gone := known.keys() - slots.keys():
-            pipe.hdel(shard.slots, *gone)
-        if slots:
-            pipe.hset(shard.slots, mapping=slots)
-        pipe.execute()
+        if slots != self.store.redis.hgetall(shard.slots):
+            self.store.redis.eval(_SET_SLOTS, 1, shard.slots, *(part for row in slots.items() for part in row))
 
     def _release(self, shard: Shard) -> int:
         """Lets in what is parked at gates that have room, in case nobody was told when it came free."""
@@ -211,7 +215,10 @@ class Reconciler:
     def _repair(self, rows: Iterator[tuple[str, str, int, int]], kind: str, key: str) -> int:
         repaired = 0
         for job, call, attempt, seen in list(rows):
-            done = self.store.ledger.repair(job, kind=kind, call=call, attempt=attempt, seen=seen)
+            try:
+                done = self.store.ledger.repair(job, kind=kind, call=call, attempt=attempt, seen=seen)
+            except NewerJob:  # during an upgrade: a newer reconciler repairs it
+                continue
             repaired += done.verdict == "ok"
             if done.verdict == "stale":  # its job ended; a purged one does not know its queues any more
                 self.store.redis.zrem(key, f"{job}|{call}|{attempt}")
