@@ -130,6 +130,7 @@ class RabbitService(Service):
     port: int = 0
     user: str = ""
     password: str = ""
+    tls_port: int = 0
     made: list[str] = field(default_factory=list)
 
     def vhost(self) -> str:
@@ -139,6 +140,11 @@ class RabbitService(Service):
         self.control("add_vhost", name)
         self.control("set_permissions", "-p", name, self.user, ".*", ".*", ".*")
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def over_tls(self, url: str) -> str:
+        """The same virtual host by TLS; the URL names the certificate to trust."""
+        by_tls = url.replace("amqp://", "amqps://").replace(f":{self.port}/", f":{self.tls_port}/")
+        return f"{by_tls}?ssl_ca_certs={self.host.folder}/ca-cert.pem"
 
     def stop_app(self) -> None:
         """The broker goes, its connections are closed; the Erlang node stays."""
@@ -198,7 +204,7 @@ def redis_server(
         text = "\n".join([*(f"{k} {v}" for k, v in lines.items()), *users, f"user admin on >{admin} ~* &* +@all"])
         (folder / "redis.conf").write_text(text)
         command = [_redis_program(tls=tls), f"{inside}/redis.conf"]
-        host = stack.enter_context(_host(image, command, folder=folder, port=port))
+        host = stack.enter_context(_host(image, command, folder=folder, ports=(port,)))
         scheme = "rediss" if tls else "redis"
         admin_url = f"{scheme}://admin:{admin}@127.0.0.1:{port}/0{query}"
         url = f"{scheme}://{user}@127.0.0.1:{port}/0{query}" if user else f"{scheme}://127.0.0.1:{port}/0{query}"
@@ -218,11 +224,15 @@ def rabbitmq(*, config: Mapping[str, str] | None = None) -> Iterator[RabbitServi
         folder.chmod(0o777)
         image = _image("rabbitmq")
         inside = INSIDE if image else str(folder)
-        port, user, password = free_port(), "tester", secrets.token_urlsafe(12)
+        port, tls_port, user, password = free_port(), free_port(), "tester", secrets.token_urlsafe(12)
+        _certificates(folder)
+        address = "0.0.0.0" if image else "127.0.0.1"
         lines = {
-            "listeners.tcp.1": f"{'0.0.0.0' if image else '127.0.0.1'}:{port}", "log.console": "true",
-            "log.console.level": "warning", "default_user": user, "default_pass": password, "loopback_users": "none",
+            "listeners.tcp.1": f"{address}:{port}", "listeners.ssl.1": f"{address}:{tls_port}",
+            "ssl_options.certfile": f"{inside}/cert.pem", "ssl_options.keyfile": f"{inside}/key.pem",
+            "ssl_options.verify": "verify_none", "log.console": "true", "log.console.level": "warning",
             "disk_free_limit.absolute": "50MB",
+            "default_user": user, "default_pass": password, "loopback_users": "none",
         } | dict(config or {})  # fmt: skip
         (folder / "rabbitmq.conf").write_text("".join(f"{k} = {v}\n" for k, v in lines.items()))
         (folder / "enabled_plugins").write_text("[].\n")
@@ -239,14 +249,14 @@ def rabbitmq(*, config: Mapping[str, str] | None = None) -> Iterator[RabbitServi
                 "RABBITMQ_MNESIA_BASE": f"{folder}/data", "RABBITMQ_LOG_BASE": f"{folder}/log", "RABBITMQ_LOGS": "-",
                 "RABBITMQ_DIST_PORT": str(free_port()), "ERL_EPMD_PORT": str(epmd), "PATH": f"{RABBITMQ_HOME}:{os.environ['PATH']}",
             }  # fmt: skip
-        host = stack.enter_context(_host(image, ["rabbitmq-server"], folder=folder, port=port, env=env))
+        host = stack.enter_context(_host(image, ["rabbitmq-server"], folder=folder, ports=(port, tls_port), env=env))
         url = f"amqp://{user}:{password}@127.0.0.1:{port}//"
 
         def answers() -> bool:
             with amqp.Connection(f"127.0.0.1:{port}", user, password, connect_timeout=2) as connection:
                 return bool(connection.connected)
 
-        made = RabbitService(url, host, answers, image is not None, port, user, password)
+        made = RabbitService(url, host, answers, image is not None, port, user, password, tls_port)
         made.start()
         made.url = made.vhost()
         yield made
@@ -270,9 +280,9 @@ def _redis_program(*, tls: bool) -> str:
 
 @contextmanager
 def _host(
-    image: str | None, command: list[str], *, folder: Path, port: int, env: Mapping[str, str] | None = None
+    image: str | None, command: list[str], *, folder: Path, ports: Sequence[int], env: Mapping[str, str] | None = None
 ) -> Iterator[Host]:
-    host = Container(image, command, folder, port, env or {}) if image else Process(command, folder, env or {})
+    host = Container(image, command, folder, ports, env or {}) if image else Process(command, folder, env or {})
     try:
         yield host
     finally:
@@ -334,9 +344,11 @@ class Process:
 class Container:
     """A server in a container that is left running by `stop` and `kill` as a stopped one, with its files."""
 
-    def __init__(self, image: str, command: list[str], folder: Path, port: int, env: Mapping[str, str]) -> None:
+    def __init__(self, image: str, command: list[str], folder: Path, ports: Sequence[int], env: Mapping[str, str]) -> None:
         self.folder, self.inside = folder, INSIDE
-        made = DockerContainer(image).with_command(command).with_bind_ports(port, port)
+        made = DockerContainer(image).with_command(command)
+        for port in ports:
+            made.with_bind_ports(port, port)
         made.with_volume_mapping(folder, INSIDE, "rw").with_envs(**env)
         self._made = made.with_kwargs(labels={OWNER: str(os.getpid())}, hostname="localhost", stop_signal="SIGTERM")
         self._container: Any = None
