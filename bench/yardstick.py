@@ -10,9 +10,10 @@ import redis
 from celery import Celery
 
 URL = os.environ.get("BENCH_URL", "")
-SOCKET = URL.removeprefix("redis+socket://").partition("?")[0]
+SOCKET = os.environ.get("BENCH_SOCKET", "")
+ON_REDIS = URL.startswith("redis")
 
-app = Celery("yardstick", broker=URL, backend=URL, set_as_current=False)
+app = Celery("yardstick", broker=URL, backend=f"redis+socket://{SOCKET}?virtual_host=1", set_as_current=False)
 app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,
@@ -24,7 +25,13 @@ app.conf.update(
         "visibility_timeout": 3600,
         "socket_timeout": 30,
         "ack_emulation": os.environ.get("BENCH_ACKS", "1") == "1",
-    },
+    }
+    if ON_REDIS
+    else {"confirm_publish": True},
+    # The same guarantees as ours on RabbitMQ: quorum queues, confirmed messages.
+    task_default_queue_type="classic" if ON_REDIS else "quorum",
+    worker_detect_quorum_queues=not ON_REDIS,
+    broker_native_delayed_delivery_queue_type="classic",
 )
 
 
