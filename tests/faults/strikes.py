@@ -17,6 +17,7 @@ from orchestrator.errors import ToolWeaverError
 from orchestrator.state.keys import all_shards
 from tests.faults import clocks, messages
 from tests.faults.load import Load, pass_time
+from tests.faults.platforms import LONG
 from tests.processes import SERVER
 from tests.support import wait_until
 
@@ -195,26 +196,52 @@ def skewed_worker(load: Load) -> Iterator[None]:
 
 
 @contextmanager
-def server_with_a_bad_clock(load: Load) -> Iterator[Strike]:
+def clock_jumps(load: Load) -> Iterator[Strike]:
     """The host of Redis is set an hour ahead, and back: no lease runs out by that, and no call is repeated."""
+    with _server_with_a_bad_clock(load) as turn:
+
+        def strike(_: Load) -> int:
+            for hours in (1, 0):
+                load.wait_busy()
+                turn(hours)
+                pass_time(2 * load.p.settings.reconcile_s)
+            return 2
+
+        yield strike
+    assert (load.unknown, load.repeats()) == (0, 0), "a jump of the clock is no loss of a worker"
+
+
+@contextmanager
+def clock_jumps_and_a_worker_dies(load: Load) -> Iterator[Strike]:
+    """What was leased, queued and due by the wrong clock is not given up for an hour when the clock is set right."""
+    with _server_with_a_bad_clock(load) as turn:
+
+        def strike(_: Load) -> int:
+            turn(1)
+            pass_time(load.p.settings.lease_s)
+            load.wait_busy()
+            turn(0)
+            load.p.restart("one")
+            return 1
+
+        yield strike
+
+
+@contextmanager
+def _server_with_a_bad_clock(load: Load) -> Iterator[Callable[[int], None]]:
     p, place = load.p, load.p.folder / "faketime"
+
+    def turn(hours: int) -> None:
+        clocks.turn(place, f"+{hours}h")
+        wait_until(partial(_is_ahead, load, hours), description=f"the clock goes {hours} h wrong")
+
     p.server_env = dict(clocks.from_file(place))
     p.restart_server()
-
-    def strike(_: Load) -> int:
-        for hours in (1, 0):
-            load.wait_busy()
-            clocks.turn(place, f"+{hours}h")
-            wait_until(partial(_is_ahead, load, hours), description=f"the clock goes {hours} h wrong")
-            pass_time(2 * p.settings.reconcile_s)
-        return 2
-
     try:
-        yield strike
+        yield turn
     finally:
         p.server_env = {}
         p.restart_server()
-    assert (load.unknown, load.repeats()) == (0, 0), "a jump of the clock is no loss of a worker"
 
 
 def _is_ahead(load: Load, hours: int) -> bool:
@@ -296,7 +323,7 @@ def _answers(load: Load) -> bool:
 def client_of_a_dying_api(load: Load) -> Iterator[Strike]:
     """A client submits with idempotency keys and follows events while the API is killed again and again."""
     with with_api(load):
-        client = _Client(load)
+        client = _Client(load, jobs=20 if LONG else 3)
         client.start()
         try:
             yield api_killed
@@ -313,7 +340,7 @@ def api_killed(load: Load) -> int:
 class _Client(threading.Thread):
     """Submits job after job under a key each, and reads the events of each to the last."""
 
-    def __init__(self, load: Load, *, jobs: int = 6) -> None:
+    def __init__(self, load: Load, *, jobs: int) -> None:
         super().__init__(name="client", daemon=True)
         self._load, self._keys = load, [f"{load.p.folder.name}-{len(load.jobs)}-{n}" for n in range(jobs)]
         self._made: dict[str, str] = {}

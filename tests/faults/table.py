@@ -37,18 +37,19 @@ class Fault:
     short: tuple[Broker, ...] = DIRECT  # the brokers in the short form
     around: Callable[[Load], AbstractContextManager[Strike | None]] = do.unprepared
     tools: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None  # how long a body takes, where the fault must meet one
     needs: Callable[[], str | None] = _nothing  # why it cannot be done here
 
 
 FAULTS = (
-    Fault("none", times=1, short=BROKERS),
+    Fault("none", times=1, short=()),  # tests/contract/test_dispatch.py
     Fault("kill -9 worker", do.worker_killed, short=BROKERS),
     Fault("kill -9 pool child", do.child_killed, every=0.5, times=20),
     Fault("kill -9 planners", do.planner_killed, times=3),
     Fault("kill -9 leader", do.leader_killed, times=4),
     Fault("kill -9 API", do.api_killed, every=1.0, times=6, around=do.client_of_a_dying_api),
     Fault("kill -9 everything", do.everything_killed, times=2),
-    Fault("messages discarded", do.messages_discarded, every=0.5, times=20, short=BROKERS),
+    Fault("messages discarded", do.messages_discarded, every=0.5, times=20, short=("direct", "rabbitmq")),
     Fault("messages doubled", every=0.1, times=200, around=do.doubling, short=BROKERS),
     Fault("kill -9 Redis, everysec, after a second", do.quiet_server_killed, every=3.0, times=3),
     Fault("kill -9 Redis, always", do.server_killed, every=3.0, times=3, around=do.always_synced),
@@ -57,7 +58,8 @@ FAULTS = (
     Fault("network swallows", do.network_swallows, every=3.0, times=4, short=("direct", "rabbitmq")),
     Fault("network slow", times=1, around=do.slow_network),
     Fault("worker's clock +2 h", times=1, around=do.skewed_worker, needs=clocks.missing),
-    Fault("Redis' clock +1 h and back", every=1.0, times=3, around=do.server_with_a_bad_clock, needs=clocks.missing),
+    Fault("Redis' clock +1 h and back", every=1.0, times=3, around=do.clock_jumps, needs=clocks.missing, seconds=0.5),
+    Fault("Redis' clock +1 h and back, kill -9 worker", times=3, around=do.clock_jumps_and_a_worker_dies, needs=clocks.missing),
     Fault("steps kill themselves", do.steps_kill_themselves, times=1, tools={"d": "kill_self"}),
     Fault("worker paused past its lease", do.worker_paused, every=1.0, times=3),
     Fault("pool child paused past its lease", do.child_paused, every=1.0, times=3),

@@ -34,7 +34,7 @@ def _ended(platforms: Platforms) -> Iterator[None]:
 def test_fault(broker: Broker, fault: Fault, platforms: Platforms) -> None:
     if why_not := fault.needs():
         pytest.skip(why_not)
-    load = Load(platforms.get(broker), seconds=SECONDS, tools=fault.tools)
+    load = Load(platforms.get(broker), seconds=fault.seconds or SECONDS, tools=fault.tools)
     try:
         report.add(run(fault, load))
     except BaseException:
