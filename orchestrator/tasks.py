@@ -58,10 +58,12 @@ class Planner:
         except ToolWeaverError as error:
             return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
         except Exception as error:  # a defect of ours must not leave the job waiting for ever
-            if transient(error) or isinstance(error, OperationalError):
+            if transient(error):
                 raise  # the reconciler wakes the planner again
             log.exception("planning failed", extra={"action": "plan_error", "job_id": job})
-            return self._give_up(job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {error!r}"))
+            return self._give_up(
+                job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {type(error).__name__}: {error}")
+            )
 
     def _start(self, job: str) -> int:
         accepted = self.store.accepted(job)
@@ -74,7 +76,10 @@ class Planner:
         started = self.store.ledger.start(
             job, rows=compiled.rows, lengths=lengths, queues=queues, lanes=compiled.lanes, envelopes=envelopes
         )
-        follow(self.store.ledger, self.publisher, started)
+        try:
+            follow(self.store.ledger, self.publisher, started)
+        except OperationalError as error:
+            log.warning("what became ready stays in the outbox: %s", error, extra={"action": "publish_failed", "job_id": job})
         log.info("published", extra={"action": "publish", "job_id": job})
         return len(compiled.rows)
 

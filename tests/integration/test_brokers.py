@@ -8,13 +8,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -25,8 +26,11 @@ from orchestrator.client import Client
 from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import JobStatus
+from orchestrator.models.plan import Plan
 from orchestrator.publisher.publish import Publisher
-from orchestrator.settings import load_settings
+from orchestrator.settings import Settings, load_settings
+from orchestrator.state.keys import CATALOG_VERSION
+from orchestrator.tasks import Planner
 from tests.integration.test_inline import SCRIPT
 from tests.processes import Platform
 from tests.services import RabbitService, RedisService, free_port, rabbitmq, redis_server
@@ -85,7 +89,11 @@ def app_of(p: Platform) -> Celery:
     return make_app(p.settings)
 
 
-def settings_of(node: RabbitService, url: str):  # type: ignore[no-untyped-def]
+def publisher_to(url: str) -> Publisher:
+    return Publisher(make_app(settings_of(url)))
+
+
+def settings_of(url: str) -> Settings:
     return load_settings(_env_file=None, redis_url="redis://127.0.0.1:1/0", broker_url=url)
 
 
@@ -147,7 +155,7 @@ def test_functions_of_a_script_are_served_on_a_queue_that_goes_with_it(p: Platfo
 
 
 def test_a_restart_of_the_broker_under_load(p: Platform, node: RabbitService) -> None:
-    jobs = [diamond(p, items=20) for _ in range(15)]
+    jobs = [diamond(p, items=20) for _ in range(8)]
     node.restart()
     for job in jobs:
         assert p.wait(job).status is JobStatus.SUCCEEDED, p.logs()
@@ -161,10 +169,10 @@ def test_a_restart_of_the_broker_under_load(p: Platform, node: RabbitService) ->
 def test_a_call_that_outlives_the_consumer_timeout(node: RabbitService) -> None:
     """RabbitMQ closes the channel of who holds a message for too long: the call goes on, and the worker takes more."""
     set_env = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]]."
-    node.control("eval", set_env % (1_000, 200))
+    node.control("eval", set_env % (500, 100))
     try:
         with over_rabbitmq(node) as p:
-            long = p.submit([{"id": "a", "tool": "work_once", "input": {"seconds": 4}}])
+            long = p.submit([{"id": "a", "tool": "work_once", "input": {"seconds": 2}}])
             view = p.wait(long, timeout=30)
             assert view.status is JobStatus.SUCCEEDED, p.logs()
             assert p.said("delivery acknowledgement on channel"), "the channel was closed meanwhile"
@@ -176,7 +184,7 @@ def test_a_call_that_outlives_the_consumer_timeout(node: RabbitService) -> None:
 
 def test_a_publisher_meets_a_broker_that_went(node: RabbitService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "CONFIRM_S", 0.5)
-    publisher = Publisher(make_app(settings_of(node, node.vhost())))
+    publisher = publisher_to(node.vhost())
     publisher.publish(calls(3))
     node.stop_app()
     with pytest.raises(OperationalError, match="The broker does not answer"):
@@ -199,11 +207,11 @@ def test_a_publisher_meets_a_broker_that_went(node: RabbitService, monkeypatch: 
 
 def test_rabbitmq_by_tls(node: RabbitService) -> None:
     url = node.over_tls(node.vhost())
-    publisher = Publisher(make_app(settings_of(node, url)))
+    publisher = publisher_to(url)
     publisher.publish(calls(2))
     assert publisher.waiting("function") == 2
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-        make_app(settings_of(node, url.partition("?")[0])).connection_for_write().connect()
+        make_app(settings_of(url.partition("?")[0])).connection_for_write().transport.establish_connection()
 
 
 # --- Redis by TLS, as a user of few rights ---------------------------------------------------------------------------------
@@ -294,11 +302,37 @@ def test_everybody_comes_back_after_an_outage(far: Platform, guarded: RedisServi
     follower = threading.Thread(target=lambda: seen.extend(e.type for e in job.events()), daemon=True)
     follower.start()
     wait_until(lambda: "step.succeeded" in seen, description="the follower sees the job run")
-    guarded.restart(4.0)
+    guarded.restart(2.0)
     assert job.result(timeout=60) is not None
     follower.join(timeout=20)
     assert seen[-1] == "job.succeeded", seen
     guarded.pause()
-    threading.Timer(3.0, guarded.resume).start()
+    threading.Timer(1.5, guarded.resume).start()
     assert far.api.submit({"steps": [{"id": "a", "tool": "work"}]}).result(timeout=60) is not None
     assert far.dead() == []
+
+
+def test_a_job_whose_planning_meets_a_lasting_error_fails(settings: Settings, client: redis.Redis) -> None:
+    """An outage is waited out; an error that trying again does not mend must not be met for ever."""
+    planner = Planner(settings, make_app(settings))
+    job, _ = planner.store.submit(Plan.model_validate({"steps": [{"id": "a", "tool": "work"}]}), inputs={})
+    client.lpush(CATALOG_VERSION, "a list where a number belongs")
+    planner.plan_job(job)
+    view = planner.store.view(job)
+    assert view.status is JobStatus.FAILED
+    assert view.error is not None
+    assert "WRONGTYPE" in view.error.message
+
+
+def test_a_job_is_planned_after_an_outage(settings: Settings, client: redis.Redis) -> None:
+    planner = Planner(settings, make_app(settings))
+    job, _ = planner.store.submit(Plan.model_validate({"steps": [{"id": "a", "tool": "categorize_items"}]}), inputs={})
+    client.config_set("maxmemory", 1)
+    try:
+        with suppress(redis.exceptions.OutOfMemoryError):
+            planner.plan_job(job)
+        assert planner.store.status(job) is not JobStatus.FAILED
+    finally:
+        client.config_set("maxmemory", 0)
+    planner.plan_job(job)
+    assert planner.store.view(job).steps[0].id == "a"
