@@ -22,7 +22,8 @@ import redis
 from _pytest.outcomes import Skipped
 from celery import chain, chord, group
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from common import Report, interleaved, median_ratio, medians, options
 from ours import HERE, POLL_S, Ours
 
