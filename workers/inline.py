@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
-from kombu import Connection, Queue
+from kombu import Queue
 from kombu.mixins import ConsumerMixin
 
 from orchestrator.broker.app import make_app
+from orchestrator.broker.queues import PRIVATE
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.register import registry
 from orchestrator.catalog.store import CatalogStore
@@ -35,8 +36,6 @@ from workers.step import Runner
 
 log = logging.getLogger(__name__)
 
-PREFIX = "private-"
-
 
 @contextmanager
 def serve(settings: Settings, names: Sequence[str]) -> Iterator[None]:
@@ -45,7 +44,7 @@ def serve(settings: Settings, names: Sequence[str]) -> Iterator[None]:
     Raises:
         RequestError: a tool of the platform has the name of one of the functions.
     """
-    queue = f"{PREFIX}{secrets.token_hex(6)}"
+    queue = f"{PRIVATE}{secrets.token_hex(6)}"
     client = connect(settings)
     store, catalog = JobStore(client, settings), CatalogStore(client)
     tools = [_own(catalog, name, queue) for name in names]
@@ -69,7 +68,7 @@ def serve(settings: Settings, names: Sequence[str]) -> Iterator[None]:
 
 def _own(catalog: CatalogStore, name: str, queue: str) -> ToolDefinition:
     known = catalog.all(bundled_catalog()).get_tool(name)
-    if known is not None and not known.pool.startswith(PREFIX):
+    if known is not None and not known.pool.startswith(PRIVATE):
         raise RequestError(
             f"the platform has a tool `{name}` already, of pool `{known.pool}`", next="Register your function under another name."
         )
@@ -82,10 +81,11 @@ class _Server(ConsumerMixin):
     """Takes messages of one queue, one after the other, in a thread."""
 
     def __init__(self, settings: Settings, queue: str, store: JobStore) -> None:
-        self.connection = Connection(settings.celery_url)
+        app = make_app(settings)
+        self.connection = app.connection_for_read()
         self.beats = BeatTable(1)
         self._queue = Queue(queue, auto_delete=True)
-        self._runner = Runner(store, make_app(settings), registry=registry, queue=queue, beats=self.beats)
+        self._runner = Runner(store, app, registry=registry, queue=queue, beats=self.beats)
         self._thread = threading.Thread(target=self.run, name=f"{queue}@{socket.gethostname()}", daemon=True)
 
     def start(self) -> None:
