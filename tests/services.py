@@ -184,7 +184,7 @@ def redis_server(
     is reached by TLS only, and the URL names the certificate to trust.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-", ignore_cleanup_errors=True)))
         folder.chmod(0o777)  # in a container the server may be another user
         port = free_port()
         image = _image("redis")
@@ -348,7 +348,7 @@ class Container:
         self.folder, self.inside = folder, INSIDE
         made = DockerContainer(image).with_command(command)
         for port in ports:
-            made.with_bind_ports(port, port)
+            made.ports[str(port)] = ("127.0.0.1", port)  # type: ignore[assignment]  # Docker takes an address too
         made.with_volume_mapping(folder, INSIDE, "rw").with_envs(**env)
         self._made = made.with_kwargs(labels={OWNER: str(os.getpid())}, hostname="localhost", stop_signal="SIGTERM")
         self._container: Any = None
