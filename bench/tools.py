@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from orchestrator.catalog.register import register_function
@@ -22,3 +23,10 @@ def bench_list(n: int) -> list[int]:
 def bench_sleep(seconds: float = 0.01) -> None:
     """Takes its time."""
     time.sleep(seconds)
+
+
+@register_function("bench_wait", effect="none")
+async def bench_wait(seconds: float) -> float:
+    """Waits on the loop."""
+    await asyncio.sleep(seconds)
+    return seconds
