@@ -5,7 +5,6 @@ Every field is set by `TOOLWEAVER_<NAME>` or by a line in `.env`; `toolweaver co
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -114,7 +113,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def store_url(self) -> str:
         """The Redis URL, of the embedded server when none is set."""
         return self.redis_url or f"unix://{self.home}/redis.sock?db=0"
@@ -124,7 +123,7 @@ class Settings(BaseSettings):
         """Where the bytes of files and large values lie."""
         return self.blobs or str(self.home / "blobs")
 
-    @cached_property
+    @property
     def celery_url(self) -> str:
         """The broker URL in the spelling that kombu expects; kombu checks no certificate unless it is told to."""
         url = self.broker_url or self.store_url
@@ -132,12 +131,12 @@ class Settings(BaseSettings):
             url += f"{'&' if '?' in url else '?'}ssl_cert_reqs=required"
         return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=") if url.startswith("unix://") else url
 
-    @cached_property
+    @property
     def on_rabbitmq(self) -> bool:
         """Whether the broker is RabbitMQ."""
         return self.celery_url.startswith(("amqp://", "amqps://", "pyamqp://"))
 
-    @cached_property
+    @property
     def direct(self) -> bool:
         """Whether the broker is the store's own Redis, so that the ledger's scripts push messages themselves."""
         return self.broker_url in (None, self.redis_url)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 
 from orchestrator.jobs.ledger import Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
+from orchestrator.policy.limits import NO_LIMIT, check_bytes
 from orchestrator.policy.permissions import denied
 from orchestrator.policy.store import PolicyStore
 
 _KEPT = 1_024
+DIRECT = ("direct",)  # submitted without a key, by the owner of the machine
 
 
 class Permits:
@@ -34,6 +37,14 @@ class Permits:
         refusal = denied(policy, tenant=claim.tenant, caller=self._caller(claim.job), tool=tool)
         if refusal is not None:
             raise refusal
+
+    def allow_bytes(self, claim: Claim) -> Callable[[int], None]:
+        """A check that files of so many bytes fit into the tenant's limit; what it has already is asked once."""
+        limits, tenant = self._policies.of(claim.tenant).limits, claim.tenant
+        if self._caller(claim.job) == DIRECT or limits.file_bytes is None or limits.file_bytes == NO_LIMIT:
+            return lambda _: None
+        used = self._store.files.blobs.books.bytes_of(tenant)
+        return lambda more: check_bytes(limits, used=used, more=more, tenant=tenant)
 
     def _caller(self, job: str) -> tuple[str, ...]:
         with self._lock:

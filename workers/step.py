@@ -242,6 +242,7 @@ class Runner:
             reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
             return Ending(outcomes.SKIPPED, reason)
         self._permit(claim, tool)
+        context.files.allow = partial(self._permits.allow_bytes, claim)
         arguments = tool.validate_input(self._given(claim, tool, scope), files=context.files)
         self._take_key(claim, arguments)
         if tool.context_parameter is not None:

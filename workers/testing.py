@@ -7,7 +7,10 @@ of its own; calls are delivered in this process, one after the other, so that a 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
+import mimetypes
+import os
 import random
 import subprocess
 import tempfile
@@ -15,8 +18,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import redis
 from celery import Celery
@@ -25,12 +29,13 @@ from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.register import RegisteredTool, ToolRegistry, register_function, registry
-from orchestrator.errors import BackendError, CallCancelled, NotFound, ToolTimeout
+from orchestrator.errors import BackendError, CallCancelled, NotFound, ToolError, ToolTimeout
 from orchestrator.extras import server_binary
 from orchestrator.jobs.events import EventReader
 from orchestrator.jobs.ledger import Queues, ReadyCall
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.event import Event
+from orchestrator.models.file import FileRef, clean_media_type, clean_name, reference
 from orchestrator.models.job import JobResult, JobView
 from orchestrator.models.plan import Plan
 from orchestrator.models.tool import ToolCatalog
@@ -51,6 +56,42 @@ _START_S = 20.0
 _UNTIL_STDIN_ENDS = '"$@" & read -r _; kill -9 $!'
 
 
+class FakeFiles:
+    """Files of one call in a test: `save` them, pass their references, and look at `made`."""
+
+    def __init__(self) -> None:
+        self.made: list[FileRef] = []
+        self._bytes: dict[str, bytes] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def info(self, ref: str) -> FileRef:
+        known = next((f for f in self.made if f.ref == ref), None)
+        if known is None:
+            raise ToolError(f"there is no file `{ref}`", code="not_found", next="Save it with `context.save_file` first.")
+        return known
+
+    def fetch(self, ref: str) -> Path:
+        info = self.info(ref)
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="tw-")
+        path = Path(self._folder.name) / info.sha256 / (info.name or "file")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(self._bytes[ref])
+        return path
+
+    def save(self, data: bytes | str | os.PathLike[str] | BinaryIO, *, name: str, media_type: str | None) -> str:
+        """What `ToolContext.save_file` does, in memory."""
+        if isinstance(data, str | os.PathLike):
+            name, data = name or Path(data).name, Path(data).read_bytes()
+        content = bytes(data) if isinstance(data, bytes | bytearray | memoryview) else data.read()
+        ref = reference(hashlib.sha256(content).hexdigest())
+        kind = clean_media_type(media_type or mimetypes.guess_type(name)[0])
+        now = datetime.now(UTC)
+        file = FileRef(ref=ref, size=len(content), media_type=kind, name=clean_name(name), created_at=now, expires_at=now)
+        self.made.append(file)
+        self._bytes[ref] = content
+        return ref
+
+
 @dataclass
 class FakeContext:
     """A `ToolContext` for one call of a tool: it keeps what the tool logs and is cancelled when the test says so."""
@@ -66,10 +107,18 @@ class FakeContext:
     """What the tool logged: `{"message": ..., **data}` each."""
     looks: int = 0
     """How often the tool asked whether it was cancelled."""
+    files: FakeFiles = field(default_factory=FakeFiles)
+    """The files that the test saved and those that the tool made."""
 
     @property
     def idempotency_key(self) -> str:
         return f"{self.job_id}/{self.call}"
+
+    def open_file(self, ref: str) -> BinaryIO:
+        return self.files.fetch(ref).open("rb")
+
+    def save_file(self, data: bytes | str | os.PathLike[str] | BinaryIO, *, name: str = "", media_type: str | None = None) -> str:
+        return self.files.save(data, name=name, media_type=media_type)
 
     def cancelled(self) -> bool:
         self.looks += 1
@@ -95,9 +144,10 @@ def call_tool(tool: Callable[..., Any] | str, context: FakeContext | None = None
         CallCancelled: the tool stopped because `context` says that it is cancelled.
     """
     found = find_tool(tool)
-    arguments = found.validate_input(input)
+    context = context or FakeContext()
+    arguments = found.validate_input(input, files=context.files)
     if found.context_parameter is not None:
-        arguments[found.context_parameter] = context or FakeContext()
+        arguments[found.context_parameter] = context
     return found.validate_output(_called(found, arguments))
 
 

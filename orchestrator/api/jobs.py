@@ -15,11 +15,12 @@ from orchestrator.api.services import Api, By, Services, Tenant
 from orchestrator.api.sse import event_stream
 from orchestrator.errors import RequestError
 from orchestrator.jobs.events import check_event_id
+from orchestrator.jobs.files import is_named
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, SubmitRequest
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CallPage, ResolveRequest
-from orchestrator.planner.synthesis import final_synthesis_text, plan_output
+from orchestrator.planner.synthesis import final_synthesis_text, plan_output, steps_read
 from orchestrator.publisher.graph import build_graph
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -168,12 +169,15 @@ def _nothing_follows(store: JobStore, job_id: str, *, after: str, tenant: str) -
 
 
 def _whole_result(api: Services, job_id: str, tenant: str) -> JobResult:
-    found = api.store.result(job_id, tenant=tenant)
+    """The output is whole whatever its size; of steps, what lies in the blob store is named, since a job may hold gigabytes."""
+    found = api.store.result(job_id, tenant=tenant, large=False)
     if not found.status.final:
         return found
     plan = api.store.plan(job_id, tenant=tenant)
-    output = plan_output(plan, build_graph(plan), found.steps)
-    return found.model_copy(update={"output": output, "answer": final_synthesis_text(plan, found.steps)})
+    graph = build_graph(plan)
+    named = any(is_named(v) or (isinstance(v, list) and any(map(is_named, v))) for v in found.steps.values())
+    steps = api.store.steps_result(job_id, steps=steps_read(plan, graph)) if named else found.steps
+    return found.model_copy(update={"output": plan_output(plan, graph, steps), "answer": final_synthesis_text(plan, steps)})
 
 
 def _check_call_cursor(cursor: str | None, plan: Plan) -> None:

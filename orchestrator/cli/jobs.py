@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.files import uploaded
 from orchestrator.cli.follow import ending, watch_or_detach
 from orchestrator.cli.inputs import read_object, read_pairs, read_value
 from orchestrator.cli.output import DONE, AsJson, print_json, print_line, print_table, register, say
@@ -109,6 +110,10 @@ def add_to(app: typer.Typer) -> None:
             list[str] | None, typer.Option("--input", "-i", metavar="NAME=VALUE", help="One input; may be repeated.")
         ] = None,
         inputs: Annotated[str | None, typer.Option(help="All inputs as a JSON object, @file, or - for stdin.")] = None,
+        file: Annotated[
+            list[str] | None,
+            typer.Option("--file", "-f", metavar="NAME=PATH", help="One input that is a file, which is uploaded; may be repeated."),
+        ] = None,
         key: Annotated[str | None, typer.Option(help="Idempotency key: the same key and plan give the same job.")] = None,
         priority: Annotated[Priority, typer.Option(help="Who goes first when workers are busy.")] = "normal",
         wait: Wait = False,
@@ -117,6 +122,7 @@ def add_to(app: typer.Typer) -> None:
         """Submit a plan; prints the job's id."""
         given = {**read_object(inputs, option="--inputs"), **read_pairs(pair or (), option="--input")}
         with Client() as client:
+            given |= uploaded(client, file or (), option="--file")
             job = client.submit(plan, inputs=given, idempotency_key=key, priority=priority)
             if not wait:
                 announce(job, client, as_json=as_json)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 from pydantic import SecretStr
@@ -12,9 +14,11 @@ from pydantic import SecretStr
 from orchestrator.client import calls
 from orchestrator.client.access import AsyncAccess
 from orchestrator.client.client import PAGE
+from orchestrator.client.files import Upload, source_of
 from orchestrator.client.handle import AsyncJobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import AsyncTransport, find_endpoint
+from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import Health, PlanSummary
@@ -108,6 +112,30 @@ class AsyncClient:
     async def run_tool(self, name: str, input: Mapping[str, Any], *, timeout: float | None = None) -> Any:
         """See `Client.run_tool`."""
         return await (await self.submit_tool(name, input)).result(timeout)
+
+    async def upload(self, file: Upload, *, name: str | None = None, media_type: str | None = None) -> FileRef:
+        """See `Client.upload`."""
+        return await self._transport.send(calls.upload(source_of(file, name=name, media_type=media_type)))
+
+    async def download(self, ref: str | FileRef, to: str | os.PathLike[str] | BinaryIO) -> Path | None:
+        """See `Client.download`."""
+        return await self._transport.fetch(ref.ref if isinstance(ref, FileRef) else ref, to)
+
+    async def files(self, *, limit: int | None = None) -> AsyncIterator[FileRef]:
+        """See `Client.files`."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = await self._transport.send(calls.files(limit=PAGE if left is None else min(PAGE, left), cursor=cursor))
+            for file in page.files:
+                yield file
+            left = None if left is None else left - len(page.files)
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def remove_file(self, ref: str | FileRef) -> bool:
+        """See `Client.remove_file`."""
+        return await self._transport.send(calls.remove_file(ref.ref if isinstance(ref, FileRef) else ref))
 
     async def workers(self) -> list[WorkerInfo]:
         """See `Client.workers`."""

@@ -14,8 +14,10 @@ from urllib.parse import quote
 import httpx
 from pydantic import TypeAdapter
 
+from orchestrator.client.files import Source
 from orchestrator.client.plans import PlanSource, plan_body
 from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
+from orchestrator.models.file import ArtifactPage, FilePage, FileRef
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CallPage, Health, PlanSummary
@@ -36,6 +38,7 @@ class Call(Generic[T]):
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
+    source: Source | None = None  # bytes that are sent as they are
     accepts: frozenset[int] = frozenset()  # statuses that are no error here although they look like one
 
     def arguments(self) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def _read(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 _JOB, _RESULT, _PAGE, _CALLS = _read(JobView), _read(JobResult), _read(JobPage), _read(CallPage)
 _PLAN, _PLANS, _CATALOG, _TOOL = _read(Plan), _read(list[PlanSummary]), _read(ToolCatalog), _read(ToolDefinition)
+_FILE, _FILES, _ARTIFACTS = _read(FileRef), _read(FilePage), _read(ArtifactPage)
 _WORKERS, _HEALTH = _read(list[WorkerInfo]), _read(Health)
 
 
@@ -180,6 +184,34 @@ def audit(*, tenant: str | None, nobody: bool, limit: int, cursor: str | None) -
 
 def _permissions(tenant: str | None) -> str:
     return "/v1/permissions" if tenant is None else f"/v1/permissions/{_part(tenant)}"
+
+
+def upload(source: Source) -> Call[FileRef]:
+    """Stores a file."""
+    return Call(
+        "POST",
+        "/v1/files",
+        _FILE,
+        params={"name": source.name},
+        source=source,
+        headers=source.headers,
+        repeatable=source.repeatable,
+    )
+
+
+def files(*, limit: int, cursor: str | None) -> Call[FilePage]:
+    """One page of files, newest first."""
+    return Call("GET", "/v1/files", _FILES, params={"limit": limit, "cursor": cursor})
+
+
+def remove_file(ref: str) -> Call[bool]:
+    """Removes a file; whether it is gone at once. Not sent twice, since the second one would not find it."""
+    return Call("DELETE", f"/v1/files/{_part(ref)}", lambda response: response.status_code == 204, repeatable=False)
+
+
+def job_artifacts(job_id: str, *, cursor: str | None) -> Call[ArtifactPage]:
+    """One page of the files that a job made."""
+    return Call("GET", _job(job_id, "artifacts"), _ARTIFACTS, params={"limit": 500, "cursor": cursor})
 
 
 def events_path(job_id: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 from pydantic import SecretStr
 
 from orchestrator.client import calls
 from orchestrator.client.access import Access
+from orchestrator.client.files import Upload, source_of
 from orchestrator.client.handle import JobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import Transport, find_endpoint
+from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import Health, PlanSummary
@@ -138,6 +142,47 @@ class Client:
             TimeoutError: it has not ended within `timeout` seconds.
         """
         return self.submit_tool(name, input).result(timeout)
+
+    def upload(self, file: Upload, *, name: str | None = None, media_type: str | None = None) -> FileRef:
+        """Stores a file: a path, bytes, or an open binary file. Pass `ref` of the answer where a plan takes a file.
+
+        It is kept for a day, and as long as any job that names it. Without `media_type` the name says what it is.
+
+        Raises:
+            NotFound: there is no file at the path.
+            LimitExceeded: it is larger than the platform takes.
+            StoreFull: the platform has no room left.
+        """
+        return self._transport.send(calls.upload(source_of(file, name=name, media_type=media_type)))
+
+    def download(self, ref: str | FileRef, to: str | os.PathLike[str] | BinaryIO) -> Path | None:
+        """Fetches a file into a path, a folder (under its own name), or an open binary file; where it is.
+
+        It is checked against its hash, and a half file never lies at the path.
+
+        Raises:
+            NotFound: you have no such file.
+        """
+        return self._transport.fetch(ref.ref if isinstance(ref, FileRef) else ref, to)
+
+    def files(self, *, limit: int | None = None) -> Iterator[FileRef]:
+        """Your files, newest first: uploaded ones, and those that tools made."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self._transport.send(calls.files(limit=PAGE if left is None else min(PAGE, left), cursor=cursor))
+            yield from page.files
+            left = None if left is None else left - len(page.files)
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def remove_file(self, ref: str | FileRef) -> bool:
+        """Removes a file: at once (True), or with the last kept job that names it.
+
+        Raises:
+            NotFound: you have no such file.
+        """
+        return self._transport.send(calls.remove_file(ref.ref if isinstance(ref, FileRef) else ref))
 
     def workers(self) -> list[WorkerInfo]:
         """The workers that are alive."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from orchestrator.client import calls
+from orchestrator.client.files import placed
 from orchestrator.client.outcome import outcome
 from orchestrator.client.transport import AsyncTransport, Transport
 from orchestrator.models.event import Event
+from orchestrator.models.file import Artifact
 from orchestrator.models.job import CallState, CallView, JobResult, JobView
 from orchestrator.models.plan import Plan
 
@@ -86,6 +90,19 @@ class JobHandle:
             yield from page.calls
             if (cursor := page.next_cursor) is None:
                 return
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """The files that its calls made, in the order of steps and positions."""
+        cursor: str | None = None
+        while True:
+            page = self._transport.send(calls.job_artifacts(self.id, cursor=cursor))
+            yield from page.artifacts
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def download(self, to: str | os.PathLike[str]) -> list[Path]:
+        """Fetches the files that its calls made into a folder; where they are. Files of one name get their step's before it."""
+        return [self._transport.fetch(file.ref, path) or path for file, path in placed(self.artifacts(), Path(to))]
 
     def cancel(self) -> JobView:
         """Cancels the job; cooperative calls stop.
@@ -166,6 +183,21 @@ class AsyncJobHandle:
                 yield call
             if (cursor := page.next_cursor) is None:
                 return
+
+    async def artifacts(self) -> AsyncIterator[Artifact]:
+        """See `JobHandle.artifacts`."""
+        cursor: str | None = None
+        while True:
+            page = await self._transport.send(calls.job_artifacts(self.id, cursor=cursor))
+            for artifact in page.artifacts:
+                yield artifact
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def download(self, to: str | os.PathLike[str]) -> list[Path]:
+        """See `JobHandle.download`."""
+        made = [artifact async for artifact in self.artifacts()]
+        return [await self._transport.fetch(file.ref, path) or path for file, path in placed(made, Path(to))]
 
     async def cancel(self) -> JobView:
         """See `JobHandle.cancel`."""

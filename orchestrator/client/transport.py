@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 
 from orchestrator.client.answers import Attempts
 from orchestrator.client.calls import Call, events_path
+from orchestrator.client.files import PIECE, Arriving
 from orchestrator.client.follow import Follow
 from orchestrator.errors import BackendError, RequestError
 from orchestrator.models.event import Event
@@ -115,10 +117,10 @@ class Transport:
             ToolWeaverError: what the server raised; BackendError when it cannot be reached.
         """
         attempts = Attempts(self.address, repeatable=call.repeatable)
-        request = self._http.build_request(**call.arguments())
         while True:
+            content = call.source.pieces() if call.source is not None else None
             try:
-                response = self._http.send(request)
+                response = self._http.send(self._http.build_request(**call.arguments(), content=content))
             except httpx.TransportError as error:
                 time.sleep(attempts.after_cut(error))
                 continue
@@ -126,6 +128,27 @@ class Transport:
             if pause is None:
                 return call.read(response)
             time.sleep(pause)
+
+    def fetch(self, ref: str, to: str | os.PathLike[str] | BinaryIO) -> Path | None:
+        """A file, across lost connections; where it is, unless it went into an open file.
+
+        Raises:
+            ToolWeaverError: what the server raised; BackendError when it sends other bytes.
+        """
+        with closing(Arriving(ref, to, address=self.address)) as file:
+            while True:
+                try:
+                    with self._http.stream("GET", file.path, headers=file.headers) as response:
+                        if not response.is_success:
+                            response.read()
+                        pause = file.opened(response)
+                        if pause is None:
+                            for piece in response.iter_raw(PIECE):
+                                file.write(piece)
+                            return file.finish()
+                except httpx.TransportError as error:
+                    pause = file.cut(error)
+                time.sleep(pause)
 
     def follow(self, job_id: str, *, after: str | None = None, timeout: float | None = None) -> Iterator[Event]:
         """The events of a job up to its last one, each once, across lost connections."""
@@ -165,10 +188,10 @@ class AsyncTransport:
     async def send(self, call: Call[T]) -> T:
         """See `Transport.send`."""
         attempts = Attempts(self.address, repeatable=call.repeatable)
-        request = self._http.build_request(**call.arguments())
         while True:
+            content = call.source.async_pieces() if call.source is not None else None
             try:
-                response = await self._http.send(request)
+                response = await self._http.send(self._http.build_request(**call.arguments(), content=content))
             except httpx.TransportError as error:
                 await asyncio.sleep(attempts.after_cut(error))
                 continue
@@ -176,6 +199,23 @@ class AsyncTransport:
             if pause is None:
                 return call.read(response)
             await asyncio.sleep(pause)
+
+    async def fetch(self, ref: str, to: str | os.PathLike[str] | BinaryIO) -> Path | None:
+        """See `Transport.fetch`."""
+        with closing(Arriving(ref, to, address=self.address)) as file:
+            while True:
+                try:
+                    async with self._http.stream("GET", file.path, headers=file.headers) as response:
+                        if not response.is_success:
+                            await response.aread()
+                        pause = file.opened(response)
+                        if pause is None:
+                            async for piece in response.aiter_raw(PIECE):
+                                await asyncio.to_thread(file.write, piece)
+                            return file.finish()
+                except httpx.TransportError as error:
+                    pause = file.cut(error)
+                await asyncio.sleep(pause)
 
     async def follow(self, job_id: str, *, after: str | None = None, timeout: float | None = None) -> AsyncGenerator[Event, None]:
         """See `Transport.follow`."""

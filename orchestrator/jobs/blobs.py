@@ -61,7 +61,15 @@ class Blobs:
         remote = settings.blob_url.startswith(("http://", "https://"))
         self.bytes: Bytes = BlobApi(settings) if remote else StoredBytes(BlobStore(settings.blob_url))
 
-    def put(self, chunks: Iterable[bytes] | bytes, *, tenant: str, note: Note | None = None, sha256: str | None = None) -> FileRef:
+    def put(
+        self,
+        chunks: Iterable[bytes] | bytes,
+        *,
+        tenant: str,
+        note: Note | None = None,
+        sha256: str | None = None,
+        allow: Allow = bool,
+    ) -> FileRef:
         """Stores bytes; those that the tenant has already are not stored twice. `sha256` is their hash, if it is known.
 
         Raises:
@@ -72,7 +80,7 @@ class Blobs:
         note = note or Note()
         if sha256 is not None and self.books.add_known(tenant, sha256, note):
             return self.find(sha256, tenant=tenant).file
-        with self.incoming(tenant=tenant, note=note) as incoming:
+        with self.incoming(tenant=tenant, note=note, allow=allow) as incoming:
             for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
                 incoming.write(chunk)
             return incoming.commit()

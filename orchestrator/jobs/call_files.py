@@ -8,14 +8,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import psutil
 
 from orchestrator.errors import LimitExceeded, NotFound, ToolError
-from orchestrator.jobs.blobs import Blobs
+from orchestrator.jobs.blobs import Allow, Blobs
 from orchestrator.jobs.books import Note
 from orchestrator.models.file import FileRef, clean_media_type, clean_name, digest_of
 from orchestrator.settings import MIB
@@ -26,13 +26,14 @@ _LEFT_S = 6 * 3600  # a folder of a process that is gone is deleted after this
 
 
 class CallFiles:
-    """What a running tool reads and makes. `made` are the SHA-256 of what it made."""
+    """What a running tool reads and makes: `made` are SHA-256; `allow` gives the check of sizes that a limit asks for."""
 
     def __init__(self, blobs: Blobs, *, tenant: str, job: str) -> None:
         self._blobs, self._tenant, self._job = blobs, tenant, job
         self._folder: Path | None = None
         self._fetched: dict[str, Path] = {}
         self.made: set[str] = set()
+        self.allow: Callable[[], Allow] = lambda: bool
 
     def info(self, ref: str) -> FileRef:
         """What is known of a file.
@@ -83,7 +84,7 @@ class CallFiles:
         kind = clean_media_type(media_type or mimetypes.guess_type(name)[0])
         note = Note(name=name, media_type=kind, job=self._job)
         try:
-            file = self._blobs.put(_pieces(data), tenant=self._tenant, note=note)
+            file = self._blobs.put(_pieces(data), tenant=self._tenant, note=note, allow=self.allow())
         except LimitExceeded as error:
             raise ToolError(error.message, code="too_large", next=error.next) from None
         self.made.add(file.sha256)

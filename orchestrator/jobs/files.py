@@ -151,6 +151,11 @@ class JobFiles:
         return job_keys(job, self.settings.shards)
 
 
+def is_named(value: Any) -> bool:
+    """Whether a result says only where it lies."""
+    return isinstance(value, dict) and "$blob" in value
+
+
 def _named(field: bytes) -> dict[str, Any]:
     where = json.loads(field[1:])
     return {"$blob": reference(where["sha256"]), "size": where["size"], "media_type": JSON}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -192,27 +192,36 @@ class JobStore:
         """The job's inputs with the plan's defaults."""
         return self.files.inputs(job_id)
 
-    def steps_result(self, job_id: str) -> dict[str, Any]:
-        """The results by step id, as far as there are any; a map's keep their positions."""
+    def steps_result(self, job_id: str, *, steps: Collection[str] | None = None, large: bool = True) -> dict[str, Any]:
+        """The results by step id, as far as there are any; a map's keep their positions.
+
+        Without `large`, a value that lies in the blob store is only named: `{"$blob": "blob:sha256:...", "size": ...}`.
+        """
         plan = self._plan(job_id)
-        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in plan.steps])
-        wanted = {s.id: int(n) for s, n in zip(plan.steps, totals, strict=True) if n is not None}
+        chosen = [s for s in plan.steps if steps is None or s.id in steps]
+        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in chosen])
+        wanted = {s.id: int(n) for s, n in zip(chosen, totals, strict=True) if n is not None}
         calls = [f"{step}#{i}" for step, n in wanted.items() for i in range(n)]
-        values = dict(zip(calls, self.values(job_id, calls), strict=True))
-        mapped = {s.id for s in plan.steps if s.map is not None}
+        fields = self._hmget(self.ledger.keys(job_id).data, [f"r:{c}" for c in calls])
+        decoded = self.files.decoded(job_id, fields) if large else self.files.decoded_small(job_id, fields)
+        values = dict(zip(calls, decoded, strict=True))
+        mapped = {s.id for s in chosen if s.map is not None}
         return {
             step: [values[f"{step}#{i}"] for i in range(n)] if step in mapped else values.get(f"{step}#0")
             for step, n in wanted.items()
         }
 
-    def result(self, job_id: str, *, tenant: str = "default") -> JobResult:
-        """What came out so far: results by step and errors; `output` and `answer` are left to the planner's rules."""
+    def result(self, job_id: str, *, tenant: str = "default", large: bool = True) -> JobResult:
+        """What came out so far: results by step and errors; `output` and `answer` are left to the planner's rules.
+
+        `large` as for `steps_result`.
+        """
         meta = self._meta(job_id, tenant)
         return JobResult(
             job_id=job_id,
             status=meta.status,
             has_errors=self._has_errors(meta),
-            steps=self.steps_result(job_id),
+            steps=self.steps_result(job_id, large=large),
             errors=tuple(self._errors(job_id, self._plan(job_id))),
         )
 

@@ -36,6 +36,16 @@ def plan_output(plan: Plan, graph: Graph, steps: Mapping[str, Any]) -> Any:
     return {name: steps.get(name) for name in graph.leaves}
 
 
+def steps_read(plan: Plan, graph: Graph) -> set[str]:
+    """The steps whose results the output and the worded answer are made of."""
+    reference = parse_reference(plan.output) if plan.output is not None else None
+    read = set(graph.leaves) if reference is None else {reference.name}
+    if plan.final_synthesis is not None:
+        for text, named in placeholders(plan.final_synthesis.prompt_template):
+            read |= {s.id for s in plan.steps} if text == "steps" else {named.name} if named is not None else set()
+    return read
+
+
 def placeholders(template: str) -> Iterator[tuple[str, Reference | None]]:
     """What stands between `{{` and `}}` in a template, and the result that it names: None for `steps` and for nonsense."""
     for found in _PLACEHOLDER.finditer(template):

@@ -24,6 +24,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 import httpx
 from PIL import Image, ImageOps
 
+from orchestrator.catalog.files import FileSource
 from orchestrator.errors import ToolError
 from orchestrator.settings import Settings
 
@@ -40,14 +41,25 @@ def bundled_images() -> list[str]:
     return sorted(p.stem for p in DATA.glob("*.png"))
 
 
-def load_image(uri: str, settings: Settings) -> Image.Image:
-    """The image that a `bundled:`, `data:`, `file:`, `http:` or `https:` URI names: upright, RGB, on white.
+def load_image(uri: str, settings: Settings, *, files: FileSource | None = None) -> Image.Image:
+    """The image that a `blob:`, `bundled:`, `data:`, `file:`, `http:` or `https:` URI names: upright, RGB, on white.
 
     Raises:
         ToolError: `bad_uri`, `forbidden`, `not_found`, `empty_file`, `not_an_image`, `corrupt_image`, `too_large`,
             `http_error`; `unreachable` (and a server's 5xx) is retryable.
     """
+    if uri.startswith("blob:") and files is not None:
+        return _uploaded(uri, settings, files)
     return decode(fetch(uri, settings), short(uri))
+
+
+def _uploaded(ref: str, settings: Settings, files: FileSource) -> Image.Image:
+    file = files.info(ref)
+    if file.size > settings.fetch_max_bytes:
+        raise _too_large(ref, settings)
+    if not file.size:
+        raise ToolError(f"`{file.name or ref}` is empty", code="empty_file", path="image_uri", next="Send the image again.")
+    return decode(files.fetch(ref).read_bytes(), file.name or ref)
 
 
 def short(uri: str) -> str:
@@ -86,7 +98,7 @@ def _bad(uri: str, what: str) -> ToolError:
         f"`{short(uri)}` {what}",
         code="bad_uri",
         path="image_uri",
-        next="Write https://..., file:///path/image.png, data:image/png;base64,... or bundled:<name>.",
+        next="Write blob:sha256:..., https://..., file:///path/image.png, data:image/png;base64,... or bundled:<name>.",
     )
 
 

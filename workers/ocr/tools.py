@@ -31,8 +31,9 @@ def receipt_ocr(image_uri: str, context: ToolContext) -> OcrResult:
     An image without readable text gives an empty text.
 
     Args:
-        image_uri: `https://...`, `file:///...` in an allowed folder, `data:image/png;base64,...` or `bundled:<name>`.
+        image_uri: `blob:sha256:...` of an uploaded file, `https://...`, `file:///...` in an allowed folder,
+            `data:image/png;base64,...` or `bundled:<name>`.
     """
-    image = load_image(image_uri, context.settings)
+    image = load_image(image_uri, context.settings, files=context.files)
     context.check()
     return read(image, source=short(image_uri))
