@@ -127,6 +127,12 @@ class PermissionDenied(PolicyError):
     code = "permission_denied"
 
 
+class MissingScope(PermissionDenied):
+    """The key has not the scope that this needs."""
+
+    code = "missing_scope"
+
+
 class RateLimited(PolicyError):
     """There were too many requests; `retry_after_s` says when the next one may come."""
 

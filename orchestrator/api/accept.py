@@ -135,7 +135,9 @@ def check_permissions(plan: Plan, catalog: ToolCatalog, policy: Policy, by: Call
         return
     problems = [{"path": path, "code": e.code, "message": e.message, "next": e.next} for path, e in refusals.items()]
     (path, first), *more = refusals.items()
-    raise PermissionDenied(first.message if not more else f"{first.message} (and {len(more)} more)", path=path, problems=problems)
+    if not more:
+        raise PermissionDenied(first.message, path=path, next=first.next, problems=problems)
+    raise PermissionDenied(f"{first.message}; {len(refusals)} steps are forbidden.", path=path, problems=problems)
 
 
 def _store(

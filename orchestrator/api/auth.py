@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers
 
 from orchestrator.api.hosts import is_loopback
-from orchestrator.errors import PermissionDenied, PolicyError, RequestError, Unauthorized
+from orchestrator.errors import MissingScope, PolicyError, RequestError, Unauthorized
 from orchestrator.models.access import Caller, Scope
 from orchestrator.policy.keys import KeyRing
 from orchestrator.settings import Settings
@@ -119,15 +119,13 @@ def check_scope(caller: Caller, scope: Scope) -> None:
     """Lets a caller pass whose key has the scope.
 
     Raises:
-        PermissionDenied: it has not.
+        MissingScope: it has not.
     """
     if scope not in caller.scopes:
-        error = PermissionDenied(
+        raise MissingScope(
             f"The key `{caller.name}` ({caller.key}) has not the scope `{scope}`.",
             next=f"Use a key that has it; an admin makes one: `toolweaver keys create --scope {scope}`.",
         )
-        error.code = "missing_scope"
-        raise error
 
 
 def key_in(headers: Headers) -> str | None:

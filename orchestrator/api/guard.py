@@ -123,8 +123,9 @@ def streams_its_body(scope: Scope) -> bool:
 def _admit(services: Services, headers: Headers, address: str, needed: KeyScope, record: Record) -> Caller:
     caller = services.door.admit(headers, address=address)
     record.caller = caller  # known from here on, refused or not
-    services.limits.take_request(caller)
     check_scope(caller, needed)
+    if needed != "worker":  # it serves all tenants, and none of them pays for it
+        services.limits.take_request(caller)
     return caller
 
 

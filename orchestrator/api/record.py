@@ -58,8 +58,10 @@ class Record:
         method, path = self._scope["method"], self._scope["path"]
         room, _, rest = path.removeprefix("/v1/").partition("/")
         local = self.caller is not None and not self.caller.limited
+        if self._status < 400 and room == "blobs":
+            return False  # a worker at work for somebody whose job is in the log
         if method not in SAFE:
-            return path not in HARMLESS_POSTS or self._status in (401, 403, 429)
+            return path not in HARMLESS_POSTS or self._status in _REFUSED
         if room in ROOMS or (room == "files" and rest):
             return True
         return self._status in _REFUSED and not local and path.startswith("/v1/")

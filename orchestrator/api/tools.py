@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
 from orchestrator.api.services import Api, By, Services
-from orchestrator.errors import NotFound, PlanError
+from orchestrator.errors import NotFound, PermissionDenied, PlanError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
 from orchestrator.models.request import RunToolRequest
@@ -52,6 +52,8 @@ def run_tool(
         )
     except PlanError as error:
         raise _about_the_input(error, name) from None
+    except PermissionDenied as error:  # there is one step, and the caller does not know of it
+        raise PermissionDenied(error.message, path="name", next=error.next) from None
     return answer(response, job, created=created)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ NOBODY = "-"
 REPEATED = ("unauthorized", "limited")  # such refusals cost nothing to provoke
 REPEATED_S = 1.0
 _TOLD = 1_000
+_CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})-([a-z0-9_-]{1,63})")
 LONGEST = 200  # characters of an object: what is longer is a made-up one
 _FIELDS = ("key", "name", "address", "action", "object", "verdict", "status")
 
@@ -126,12 +128,12 @@ def _number(stream_id: bytes) -> tuple[int, int]:
 
 def _position(cursor: str) -> tuple[int, int, str]:
     """The place of a cursor: stream id and tenant."""
-    time_ms, number, tenant = ([*cursor.split("-", 2), "", ""])[:3]
-    if not (time_ms.isascii() and time_ms.isdigit() and number.isascii() and number.isdigit() and tenant and len(cursor) <= 128):
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
         raise RequestError(
             "This is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
         )
-    return int(time_ms), int(number), tenant
+    return int(found[1]), int(found[2]), found[3]
 
 
 def _entry(at: tuple[int, int], tenant: str, fields: Mapping[bytes, bytes]) -> AuditEntry:
