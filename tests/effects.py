@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,12 +48,11 @@ class Body:
 
 
 class Effects:
-    """One connection, of one process."""
+    """One connection for each thread."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self._pid = 0
-        self._opened: sqlite3.Connection | None = None
+        self._opened = threading.local()
 
     @classmethod
     def of_process(cls) -> Effects:
@@ -101,16 +101,20 @@ class Effects:
         """How many effective rows a key has."""
         return int(self._db().execute("SELECT count(*) FROM keyed WHERE key = ?", (key,)).fetchone()[0])
 
-    def count(self, *, ended: bool = False) -> int:
-        """How many bodies began, or ended."""
-        return int(self._db().execute(f"SELECT count({'ended' if ended else '*'}) FROM bodies").fetchone()[0])
+    def forget(self, job: str) -> None:
+        """Drops what is known of a job that was audited."""
+        for table in ("bodies", "happened", "keyed"):
+            self._db().execute(f"DELETE FROM {table} WHERE job = ?", (job,))
 
     def _db(self) -> sqlite3.Connection:
-        if self._opened is None or self._pid != os.getpid():  # a fork must not share it
-            self._opened, self._pid = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None), os.getpid()
-            self._opened.execute("PRAGMA journal_mode = WAL")
-            self._opened.execute("PRAGMA synchronous = OFF")  # processes are killed here, not the machine
-        return self._opened
+        known: tuple[int, sqlite3.Connection] | None = getattr(self._opened, "connection", None)
+        if known is not None and known[0] == os.getpid():  # neither threads nor a fork may share it
+            return known[1]
+        made = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+        self._opened.connection = os.getpid(), made
+        made.execute("PRAGMA journal_mode = WAL")
+        made.execute("PRAGMA synchronous = OFF")  # processes are killed here, not the machine
+        return made
 
 
 def _gone(pid: int) -> bool:

@@ -78,3 +78,15 @@ def fails_at_first(context: ToolContext, times: int) -> int:
     if context.attempt <= times:
         raise ToolError("not yet", retryable=True)
     return context.attempt
+
+
+@register_function("long_text", effect="none")
+def long_text(kib: int) -> str:
+    """Text that is too long to stand inline."""
+    return os.urandom(512).hex() * kib
+
+
+@register_function("measure", effect="none")
+def measure(text: str) -> int:
+    """How long a text is."""
+    return len(text)

@@ -61,20 +61,23 @@ class Platform:
         broker: Broker = "direct",
         rabbit: RabbitService | None = None,
         proxied: bool = False,
+        address: str = "127.0.0.1",
+        password: str = "",
         **settings: Any,
     ) -> None:
+        self.address, self._secret = address, f":{password}@" if password else ""
         self.folder, self.broker, self.rabbit = folder, broker, rabbit
         self.port = free_port()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.server_env: dict[str, str] = {}
-        self.server_options = {"appendfsync": "everysec"}
+        self.server_options = {"appendfsync": "everysec"} | ({"requirepass": password} if password else {})
         self.data = folder / "data"  # of the server: a disk of its own where a test mounts one
         self.data.mkdir(exist_ok=True)
         self._commands: dict[str, tuple[list[str], Mapping[str, str]]] = {}
         self._read_to: dict[Path, int] = {}
         ports = {"redis": self.port} | ({"rabbitmq": rabbit.port} if rabbit else {})
         self.proxies = {name: Proxy(port) for name, port in ports.items()} if proxied else {}
-        socket = f"unix://{folder}/redis.sock?db="
+        socket = f"unix://{self._secret}{folder}/redis.sock?db="
         near = {"direct": None, "published": f"{socket}1", "rabbitmq": rabbit.url if rabbit else None}[broker]
         urls = {"redis_url": f"{socket}0"} | ({"broker_url": near} if near else {})
         self.settings: Settings = load_settings(_env_file=None, home=folder, **urls, **settings)
@@ -94,7 +97,7 @@ class Platform:
 
     def far_url(self, db: int) -> str:
         """The Redis as the platform's processes reach it."""
-        return f"redis://127.0.0.1:{self.proxies['redis'].port if self.proxies else self.port}/{db}"
+        return f"redis://{self._secret}{self.address}:{self.proxies['redis'].port if self.proxies else self.port}/{db}"
 
     def _far_rabbit(self) -> str:
         assert self.rabbit is not None, "a platform over RabbitMQ is given one"
@@ -108,7 +111,7 @@ class Platform:
     @cached_property
     def messages(self) -> redis.Redis:
         """The Redis database that the broker's lists lie in."""
-        return redis.Redis(unix_socket_path=f"{self.folder}/redis.sock", db=int(self.broker == "published"))
+        return redis.Redis.from_url(f"unix://{self._secret}{self.folder}/redis.sock?db={int(self.broker == 'published')}")
 
     @cached_property
     def store(self) -> JobStore:
@@ -125,13 +128,12 @@ class Platform:
 
     def start_server(self) -> None:
         options = {
-            "port": self.port, "bind": "127.0.0.1", "unixsocket": f"{self.folder}/redis.sock", "dir": self.data,
+            "port": self.port, "bind": self.address, "unixsocket": f"{self.folder}/redis.sock", "dir": self.data,
             "appendonly": "yes", "save": "", "maxmemory-policy": "noeviction", **self.server_options,
         }  # fmt: skip
         words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
         self.start(SERVER, [str(get_binary_path()), *words], env=self.server_env)
-        probe = redis.Redis(unix_socket_path=f"{self.folder}/redis.sock")
-        wait_until(lambda: _pings(probe), description="the server answers")
+        wait_until(lambda: _pings(self.client), description="the server answers")
 
     def restart_server(self) -> None:
         """kill -9 of the server, and a start with the options and environment of now."""
@@ -266,14 +268,12 @@ class Platform:
 
 
 @contextmanager
-def platform(
-    *, broker: Broker = "direct", proxied: bool = False, folder: Path | None = None, **settings: Any
-) -> Iterator[Platform]:
+def platform(*, broker: Broker = "direct", folder: Path | None = None, **options: Any) -> Iterator[Platform]:
     """A running server, and broker, in a folder of its own; everything is killed at the end."""
     with ExitStack() as stack:
         rabbit = stack.enter_context(rabbitmq()) if broker == "rabbitmq" else None
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-", ignore_cleanup_errors=True)))
-        made = Platform(place, broker=broker, rabbit=rabbit, proxied=proxied, **settings)
+        made = Platform(place, broker=broker, rabbit=rabbit, **options)
         stack.callback(made.stop)
         made.start_server()
         yield made

@@ -18,7 +18,7 @@ from orchestrator.state.keys import all_shards
 from tests.faults import clocks, messages
 from tests.faults.load import Load, pass_time
 from tests.faults.platforms import LONG
-from tests.processes import SERVER
+from tests.processes import SERVER, Platform
 from tests.support import wait_until
 
 Strike = Callable[[Load], int]
@@ -32,7 +32,7 @@ def worker_killed(load: Load) -> int:
 
 def child_killed(load: Load) -> int:
     load.wait_busy()
-    return int(load.p.kill_child(load.rng.choice(["one", "two"])))
+    return int(load.p.kill_child(load.rng.choice(load.victims)))
 
 
 def planner_killed(load: Load) -> int:
@@ -305,16 +305,16 @@ def _refused(load: Load) -> bool:
 @contextmanager
 def with_api(load: Load) -> Iterator[None]:
     load.p.start_api()
-    wait_until(lambda: _answers(load), description="the API answers", timeout=60)
+    wait_until(lambda: api_answers(load.p), description="the API answers", timeout=60)
     try:
         yield
     finally:
         load.p.kill("api")
 
 
-def _answers(load: Load) -> bool:
+def api_answers(p: Platform) -> bool:
     try:
-        return bool(load.p.api.health())
+        return bool(p.api.health())
     except ToolWeaverError:
         return False
 

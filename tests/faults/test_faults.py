@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 
@@ -53,7 +52,7 @@ def run(fault: Fault, load: Load) -> report.Row:
     seconds = time.monotonic() - began
     assert hits > 0, "the fault hit nothing"
     load.audit()
-    repairs = sum(int(n) for said in load.p.said(r"repaired Repairs\((.*?)\)") for n in re.findall(r"\d+", said[1]))
+    repairs = sum(int(m[1]) for m in load.p.said(r"(?:lost|queued|planner)=(\d+)"))
     return report.Row(
         fault.name, load.p.broker, len(load.jobs), hits, load.repeats(), len(load.p.said("outcome refused")), repairs,
         load.unknown, max(load.next_attempts(), default=None), seconds,
