@@ -30,6 +30,7 @@ from workers.step import CallContext, Ending, Prepared, Ran, Runner, TimeLimitRe
 log = logging.getLogger(__name__)
 
 HELPERS = 4
+PULSE_S, HELD_UP_S = 0.25, 1.0
 QUICK_NODES, QUICK_TEXT = 200, 64 * KIB
 
 
@@ -96,6 +97,7 @@ class AsyncRunner:
         self._runner, self._ledger, self._table = runner, runner.store.ledger, runner.beats
         self._on_started, self._on_ended = started, ended
         self._closed = False
+        self._pulse = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="loop", daemon=True)
         self._claims: Batches[Message] = Batches("claims", self._claim)
@@ -131,6 +133,7 @@ class AsyncRunner:
     # Claiming: the thread `claims`, and helpers for calls that refer to results.
 
     def _claim(self, messages: Sequence[Message]) -> None:
+        self._wait_for_loop()
         if self._closed:
             self._on_ended([(m, Ran("not begun")) for m in messages])
             return
@@ -153,6 +156,11 @@ class AsyncRunner:
         if calls:
             self._on_started([c.message for c in calls])
             self._resolve(calls)
+
+    def _wait_for_loop(self) -> None:
+        """While a tool holds the loop up, no call is claimed: its time would run out before it began."""
+        while time.monotonic() - self._pulse > HELD_UP_S and not self._closed:
+            time.sleep(PULSE_S)
 
     def _registered(self, message: Message, claim: Claim) -> _Call:
         timeout_s = claim.spec["timeout_s"]
@@ -214,12 +222,17 @@ class AsyncRunner:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._beat_pulse()
         while not self._loop.is_closed():
             try:
                 self._loop.run_forever()
                 return
             except (SystemExit, KeyboardInterrupt) as error:  # asyncio lets these two of a tool end the loop
                 log.error("a tool raised %r on the loop, which goes on", error, extra={"action": "tool_crashed"})
+
+    def _beat_pulse(self) -> None:
+        self._pulse = time.monotonic()
+        self._loop.call_later(PULSE_S, self._beat_pulse)
 
     def _begin(self, calls: Sequence[_Call]) -> None:
         for call in calls:
@@ -353,7 +366,7 @@ class AsyncRunner:
 def _is_slow(call: _Call) -> bool:
     """Whether the result may have to be stored outside of Redis, which shall hold up no other commit."""
     task = call.task
-    if task is None or task.cancelled() or task.exception() is not None:
+    if task is None or call.left or task.cancelled() or task.exception() is not None:
         return False
     return bool(call.context.made) or _is_large(task.result())
 

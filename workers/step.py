@@ -42,6 +42,7 @@ from workers.permit import Permits
 
 log = logging.getLogger(__name__)
 
+NOT_SECURED_S = 1.0
 KEEP_PATIENCE_S = 10.0  # shorter than for a commit: on the loop other commits wait behind it
 _OUTCOMES: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "u": "unknown"}
 
@@ -164,6 +165,10 @@ class ResultNotKept(Exception):
     """The tool did its work, and its result could not be stored."""
 
 
+class NotSecured(Exception):
+    """The claim of a `once` call could not be made durable; nothing of the call ran."""
+
+
 class Parked(Exception):
     """The call waits for the key of its tool, or was overtaken; nothing is to be done here."""
 
@@ -180,6 +185,7 @@ class Runner:
         self._permits = Permits(store)
         self._told: set[tuple[str, str]] = set()
         self._loop: asyncio.Runner | None = None
+        self._secured = 0.0  # claims older than this are on disk
 
     def run(self, job: str, call: str, *, attempt: int, slot: int | None = None) -> Ran:
         """Runs one call if this message still gets it; what became of the message."""
@@ -237,6 +243,7 @@ class Runner:
             InputsUnreadable: Redis does not answer.
         """
         tool = self._tool(claim)
+        self._secure(claim)
         scope = self._scope(claim, results)
         if "when" in claim.spec and not holds(when := When.model_validate(claim.spec["when"]), scope):
             reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
@@ -265,6 +272,24 @@ class Runner:
             self._permits.check(claim, tool.definition)
         except redis.RedisError as error:
             raise InputsUnreadable(str(error)) from error
+
+    def _secure(self, claim: Claim) -> None:
+        """Waits until the claim of a `once` call is on disk, if the settings say so: else a power cut could forget that it began.
+
+        Raises:
+            NotSecured: the store did not say so in time; the call has not begun.
+        """
+        settings = self.store.settings
+        if claim.spec["effect"] != "once" or not (settings.once_fsync or settings.once_replicas) or claim.at < self._secured:
+            return
+        begun = time.monotonic()
+        try:
+            secured = self.store.ledger.secure(self.store.ledger.keys(claim.job).shard)
+        except redis.RedisError as error:
+            raise NotSecured(str(error)) from error
+        if not secured:
+            raise NotSecured("the store does not say that the claim is on disk")
+        self._secured = begun
 
     def _take_key(self, claim: Claim, arguments: Mapping[str, Any]) -> None:
         """Waits its turn among the calls of one key, not here but in the ledger.
@@ -328,6 +353,9 @@ class Runner:
         """The end of a call that raised; None when there is nothing to commit."""
         if isinstance(error, Parked):
             return None
+        if isinstance(error, NotSecured):
+            why = ToolError(f"the call has not begun: {error}", code="not_secured", retryable=True)
+            return Ending(outcomes.RETRY, _info(claim, why), delay_s=NOT_SECURED_S)
         if isinstance(error, CallCancelled):
             return None if cancelled() else _failed(claim, ToolError(str(error), code="cancelled_itself"))
         if isinstance(error, TimeLimitReached):
