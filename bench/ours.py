@@ -34,7 +34,7 @@ class Ours:
         **settings: Any,
     ) -> None:  # fmt: skip
         self.folder, self.socket = folder, folder / "redis.sock"
-        config = {"save": "", "appendfsync": fsync}
+        config = {"save": "", "appendonly": "yes", "appendfsync": fsync}
         self.server = ValkeyServer(port=0, unix_socket_path=self.socket, data_dir=folder, persist=True, config=config)
         self.server.start()
         url = f"unix://{self.socket}?db=0"

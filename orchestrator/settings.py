@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=3.0, gt=0, description="a running call without a beat for this long is lost")
     grace_s: float = Field(default=2.0, gt=0, description="a queued call overtaken for this long is published again")
     reconcile_s: float = Field(default=0.5, gt=0, description="seconds between two looks of the reconciler")
+    once_fsync: bool = Field(
+        default=False, description="a tool of effect `once` starts when its claim is on the store's disk (Redis 7.2, Valkey)"
+    )
+    once_replicas: int = Field(default=0, ge=0, description="and on the disks of so many replicas")
     max_lost: int = Field(default=5, ge=1, description="lost attempts after which a call counts as poison and fails")
     retention_s: int = Field(default=86_400, ge=1, description="how long a finished job is kept")
     idempotency_s: int = Field(default=86_400, ge=60, description="how long an idempotency key is remembered")

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -29,6 +30,7 @@ from orchestrator.state.scripts import Scripts
 
 SCHEMA_VERSION = 2  # of the ledger's fields; scripts leave a job of a newer one to newer workers
 PLANNING_LEASE_MS = 2_000
+_SECURE_MS = 5_000
 KEY_WAIT_MS = 10_000  # a call that waits for a key asks again so often, in case nobody tells it
 LUA = Path(__file__).parent / "lua"
 
@@ -96,6 +98,7 @@ class Claim:
     queues: Queues
     totals: dict[str, int]
     tenant: str = "default"
+    at: float = field(default_factory=time.monotonic)  # when it was claimed, on this process's clock
 
     @property
     def step(self) -> str:
@@ -235,6 +238,22 @@ class Ledger:
         gate = f"k|{claim.spec['tool']}|{key}"
         args = [claim.call, claim.attempt, claim.token, gate, limit, KEY_WAIT_MS]
         return self._run("hold", claim.job, claim.queues, args)
+
+    def secure(self, shard: Shard) -> bool:
+        """Whether all that this process wrote before is on the store's disk and replicas, as the settings ask.
+
+        `WAITAOF` (Redis 7.2, Valkey) waits for the writes of its own connection; the log is sequential, so one write there
+        stands for all before it.
+
+        Raises:
+            redis.ResponseError: the server knows no WAITAOF, or keeps no append-only file.
+        """
+        s = self.settings
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.set(shard.fence, 1)
+        pipe.execute_command("WAITAOF", int(s.once_fsync), s.once_replicas, _SECURE_MS)
+        _, (local, replicas) = pipe.execute()
+        return bool(local >= int(s.once_fsync) and replicas >= s.once_replicas)
 
     def release(self, entry: str) -> Committed:
         """Gives something parked, of any job, its turn. Publish what it answers, then release what follows."""

@@ -98,6 +98,11 @@ class Shard:
         return self._key("held")
 
     @property
+    def fence(self) -> str:
+        """Written to wait until it, and so all before it, is on disk."""
+        return self._key("fence")
+
+    @property
     def tenants(self) -> str:
         """Tenants that have jobs."""
         return self._key("tenants")
