@@ -12,6 +12,16 @@ from orchestrator.models.worker import WorkerInfo
 from orchestrator.state.keys import WORKERS, WORKERS_INFO
 
 ALIVE_MS = 6_000
+# Its own sign comes last: it may have slept so long itself. A full store must not take its workers for dead.
+_SHOW = """#!lua flags=allow-oom
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - 10 * tonumber(ARGV[3]))) do
+  redis.call('ZREM', KEYS[1], gone); redis.call('HDEL', KEYS[2], gone)
+end
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[3]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+"""
 
 
 class Presence:
@@ -35,15 +45,7 @@ class Presence:
         """Says that the worker is alive, and forgets those that died without a word; nothing once it was taken back."""
         if self._gone:
             return
-        now = store.ledger.now_ms()
-        pipe = store.redis.pipeline()
-        stale = [w.decode() for w in store.redis.zrangebyscore(WORKERS, "-inf", now - 10 * ALIVE_MS)]
-        if stale:
-            pipe.zrem(WORKERS, *stale)
-            pipe.hdel(WORKERS_INFO, *stale)
-        pipe.zadd(WORKERS, {self.info.id: now + ALIVE_MS})  # last: this one may have slept so long itself
-        pipe.hset(WORKERS_INFO, self.info.id, self.info.model_dump_json())
-        pipe.execute()
+        store.redis.eval(_SHOW, 2, WORKERS, WORKERS_INFO, self.info.id, self.info.model_dump_json(), ALIVE_MS)
 
     def withdraw(self, store: JobStore) -> None:
         """Takes the sign of life back, for good."""

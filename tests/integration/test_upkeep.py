@@ -21,6 +21,7 @@ from orchestrator.settings import Settings
 from orchestrator.tasks import Planner
 from tests.engine import Engine
 from tests.support import wait_until
+from workers.presence import Presence
 
 ONE = [{"id": "a", "tool": "echo", "input": {"value": 1}}]
 HOUR = 3_600_000
@@ -113,6 +114,8 @@ def test_in_a_full_store_lost_calls_come_back_and_workers_stay_known(full: Engin
     claim = full.ledger.claim(first.job, first.call, attempt=1, token=new_token(), queue="function")
     assert isinstance(claim, Claim)
     assert full.ledger.beat([(claim.job, claim.call, 1)]) == [True]
+    Presence("function", concurrency=1, tools=["pay"]).show(full.store)
+    assert [w.queue for w in full.store.workers()] == ["function"]
     shard = full.ledger.keys(first.job).shard
     full.store.redis.config_set("maxmemory", 0)
     full.store.redis.zadd(shard.leases, {f"{first.job}|a#0|1": full.ledger.now_ms() - 1})
