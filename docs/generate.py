@@ -53,9 +53,18 @@ def _setting(name: str, field: FieldInfo) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    text = str(field.annotation).replace("<class '", "").replace("'>", "").replace("pathlib.", "")
-    words = {"str": "text", "int": "number", "float": "number", "bool": "`true` or `false`", "Path": "path"}
+    text = str(field.annotation).replace("<class '", "").replace("'>", "").replace("pathlib.", "").replace("pydantic.types.", "")
+    words = {
+        "str": "text",
+        "int": "number",
+        "float": "number",
+        "bool": "`true` or `false`",
+        "Path": "path",
+        "SecretStr": "secret text",
+    }
     core = text.removesuffix(" | None")
+    if core.startswith("typing.Literal"):
+        return "one of " + ", ".join(f"`{v}`" for v in get_args(field.annotation))
     return words.get(core, "list, comma-separated" if core.startswith("tuple") else core)
 
 

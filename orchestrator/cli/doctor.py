@@ -18,7 +18,7 @@ from rich.text import Text
 from orchestrator.cli.config import masked
 from orchestrator.cli.output import BAD_REQUEST, DONE, AsJson, print_json, print_table, register
 from orchestrator.client.client import Client
-from orchestrator.errors import BackendError
+from orchestrator.errors import BackendError, PolicyError
 from orchestrator.extras import extras, install_command, missing_packages, python_versions, server_binary
 from orchestrator.models.platform import MARK, running_platform
 from orchestrator.settings import Settings, load_settings
@@ -124,6 +124,8 @@ def _platform(settings: Settings) -> Finding:
             url = client.url
     except BackendError as error:
         return Finding("platform", "fail", error.message, error.next or "")
+    except PolicyError as error:  # it is there, and lets others in
+        return Finding("platform", "warn", error.message, error.next or "")
     bad = [f"{name}: {c.detail}" for name, c in health.checks.items() if not c.ok]
     if bad:
         return Finding("platform", "fail", f"{url} is {health.status} ({'; '.join(bad)})", "Look at `toolweaver logs api`.")

@@ -113,10 +113,13 @@ def _denied(rules: Rules, tenant: str, tool: ToolDefinition) -> PermissionDenied
             f"Permission denied: tool {tool.name} not allowed",
             next=f"An admin may allow it: `toolweaver permissions set {tenant} --tool {tool.name}`.",
         )
-    granted = PermissionSet.from_mapping(rules.actions) if rules.actions is not None else None
-    for action in needed(tool) if granted is not None else ():
+    actions = needed(tool)
+    if not actions or rules.actions is None:
+        return None
+    granted = PermissionSet.from_mapping(rules.actions)
+    for action in actions:
         category, _, verb = action.partition(":")
-        if not granted.allows(category, verb):  # type: ignore[union-attr]  # the loop is empty without it
+        if not granted.allows(category, verb):
             return PermissionDenied(
                 f"Permission denied: {verb} not allowed",
                 next=f"Tool {tool.name} needs {action}; an admin may allow it: "

@@ -14,6 +14,7 @@ from orchestrator.settings import Settings
 from orchestrator.state.keys import POLICIES, POLICIES_VERSION
 
 DEFAULT = "*"  # no tenant can have this id
+_KEPT = 4_096
 FRESH_S = 1.0  # a change is seen everywhere after this
 
 
@@ -22,26 +23,28 @@ class PolicyStore:
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._redis: Any = client  # redis-py types one method for its sync and async client at once
-        self._limits = Limits(
+        limits = Limits(
             requests=settings.limit_requests,
             jobs=settings.limit_jobs,
             streams=settings.limit_streams,
             file_bytes=settings.tenant_blob_bytes,
             priority="interactive",
         )
+        self._base = BUILT_IN.model_copy(update={"limits": limits})
         self._until = 0.0
         self._version: bytes | None = b"never read"
         self._own: Mapping[str, Policy] = {}
+        self._filled: dict[str | None, Policy] = {}
 
     def of(self, tenant: str) -> Policy:
         """The policy that holds for a tenant: its own, then the default one, then the built-in one."""
-        return self._filled(tenant, self._read())
+        return self._fill(tenant, self._read())
 
     def view(self, tenant: str | None) -> PolicyView:
         """What was set for a tenant (None: for all that have nothing of their own), and what holds. Always fresh."""
         self._until = 0.0
         own = self._read()
-        return PolicyView(tenant=tenant, own=own.get(tenant or DEFAULT), effective=self._filled(tenant, own))
+        return PolicyView(tenant=tenant, own=own.get(tenant or DEFAULT), effective=self._fill(tenant, own))
 
     def put(self, tenant: str | None, policy: Policy | None) -> None:
         """Sets a tenant's own policy; None takes it away."""
@@ -54,10 +57,14 @@ class PolicyStore:
         pipe.execute()
         self._until = 0.0
 
-    def _filled(self, tenant: str | None, own: Mapping[str, Policy]) -> Policy:
-        base = BUILT_IN.model_copy(update={"limits": self._limits})
-        wide = fill_in(own.get(DEFAULT), base)
-        return fill_in(own.get(tenant), wide) if tenant is not None else wide
+    def _fill(self, tenant: str | None, own: Mapping[str, Policy]) -> Policy:
+        known = self._filled.get(tenant)
+        if known is None:
+            wide = fill_in(own.get(DEFAULT), self._base)
+            known = fill_in(own.get(tenant), wide) if tenant is not None else wide
+            if len(self._filled) < _KEPT:
+                self._filled[tenant] = known
+        return known
 
     def _read(self) -> Mapping[str, Policy]:
         now = time.monotonic()
@@ -67,6 +74,7 @@ class PolicyStore:
         if version != self._version:
             rows = self._redis.hgetall(POLICIES)
             self._own = {k.decode(): Policy.model_validate_json(raw) for k, raw in rows.items()}
+            self._filled = {}
             self._version = version
         self._until = now + FRESH_S
         return self._own

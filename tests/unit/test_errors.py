@@ -83,8 +83,8 @@ def test_a_foreign_problem_is_still_an_error(problem: dict[str, object]) -> None
     assert arrived.message == (problem.get("title") or "Something went wrong in ToolWeaver.")
 
 
-def test_only_a_backend_error_is_retryable_by_itself() -> None:
-    assert [c.__name__ for c in CLASSES if c().retryable] == ["BackendError"]
+def test_what_passes_by_itself_is_retryable() -> None:
+    assert {c.__name__ for c in CLASSES if c().retryable} == {"BackendError", "RateLimited", "StoreFull"}
 
 
 def test_an_error_reads_as_place_message_and_move() -> None:
