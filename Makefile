@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 
-.PHONY: help demo up test check lint format unit chaos clean
+.PHONY: help demo up test check lint format unit chaos soak clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,8 +53,11 @@ unit: $(DEV) ## the tests that need no server, in seconds
 test: lint ## every check and every test
 	$(BIN)/pytest tests $(PYTEST_ARGS)
 
-chaos: $(DEV) ## the tests that kill processes, in their long form
+chaos: $(DEV) ## the tests that kill processes, in their long form; CHAOS_REPORT=<file> keeps its table as JSON lines
 	CHAOS_JOBS=200 $(BIN)/pytest tests -m chaos --timeout 900 $(PYTEST_ARGS)
+
+soak: $(DEV) ## random faults for ten minutes: memory and keys; SOAK_S=<seconds> SOAK_BROKER=<direct|published|rabbitmq>
+	$(BIN)/python -m tests.soak
 
 format: $(DEV) ## rewrite the code in the house's format
 	$(BIN)/ruff format .

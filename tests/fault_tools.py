@@ -90,3 +90,10 @@ def long_text(kib: int) -> str:
 def measure(text: str) -> int:
     """How long a text is."""
     return len(text)
+
+
+@register_function("reverse_file", effect="none", pool="far")
+def reverse_file(context: ToolContext, file: str) -> str:
+    """Reads a file of the tenant and keeps it backwards, as another one."""
+    with context.open_file(file) as opened:
+        return context.save_file(opened.read()[::-1], name="reversed.bin")

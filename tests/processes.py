@@ -149,9 +149,9 @@ class Platform:
         arguments = ["--pool", pool, "--concurrency", str(concurrency), "--tools", str(TOOLS)]
         self.start(name, [sys.executable, "-m", "workers.boot", *arguments], env=env)
 
-    def start_api(self, name: str = "api") -> None:
+    def start_api(self, name: str = "api", *, host: str = "127.0.0.1") -> None:
         self.env.setdefault("TOOLWEAVER_API_PORT", str(free_port()))
-        self.start(name, [sys.executable, "-m", "orchestrator.api"])
+        self.start(name, [sys.executable, "-m", "orchestrator.api"], env={"TOOLWEAVER_API_HOST": host})
 
     def start(self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         """Starts a process under a name, with more environment if given."""

@@ -44,6 +44,8 @@ WARM_UP = 0.3  # of the time: until then caches fill
 MOST_GROWTH = 0.1  # of a process's memory, over the time that is measured ...
 LEAST_MIB = 8.0  # ... or so much: what a garbage collector leaves lying about
 SPARED = ("two", "planner", "api")
+USED = "Redis used_memory"
+REDIS = (SERVER, USED)
 MIB = 1 << 20
 
 
@@ -234,7 +236,7 @@ class Memory:
                 self._add(name, process.memory_info().rss)
             except psutil.NoSuchProcess:
                 continue
-        self._add("Redis used_memory", int(self._p.client.info("memory")["used_memory"]))
+        self._add(USED, int(self._p.client.info("memory")["used_memory"]))
 
     def _processes(self) -> Iterator[tuple[str, psutil.Process]]:
         for name in (*SPARED, SERVER):
@@ -251,22 +253,29 @@ class Memory:
         lines = [f"{'MiB':<22}{'start':>8}{'middle':>8}{'end':>8}{'slope/min':>11}{'growth':>9}"]
         for name, rows in self.series.items():
             sizes = [size for _, size in rows]
-            slope, growth = self._slope(rows), self._growth(rows)
+            slope, growth = self._slope(name), self._growth(name)
             middle = sizes[len(sizes) // 2]
             lines.append(f"{name:<22}{sizes[0]:>8.1f}{middle:>8.1f}{sizes[-1]:>8.1f}{slope * 60:>11.2f}{growth:>9.1f}")
         return lines
 
     def grown(self) -> list[str]:
         """Those that grew by more than is allowed after the warm-up."""
-        return [name for name, rows in self.series.items() if self._growth(rows) > max(LEAST_MIB, MOST_GROWTH * rows[0][1])]
+        return [name for name, rows in self.series.items() if self._growth(name) > max(LEAST_MIB, MOST_GROWTH * rows[0][1])]
 
-    @staticmethod
-    def _slope(rows: Sequence[tuple[float, float]]) -> float:
-        after = rows[int(len(rows) * WARM_UP) :]
-        return statistics.linear_regression(*zip(*after, strict=True)).slope if len(after) > 2 else 0.0
+    def _slope(self, name: str) -> float:
+        steady = _steady(name, self.series[name])
+        return statistics.linear_regression(*zip(*steady, strict=True)).slope if len(steady) > 2 else 0.0
 
-    def _growth(self, rows: Sequence[tuple[float, float]]) -> float:
-        return self._slope(rows) * (rows[-1][0] - rows[0][0]) * (1 - WARM_UP)
+    def _growth(self, name: str) -> float:
+        steady = _steady(name, self.series[name])
+        return self._slope(name) * (steady[-1][0] - steady[0][0]) if len(steady) > 2 else 0.0
+
+
+def _steady(name: str, rows: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """The samples after the warm-up. Redis fills for as long as ended jobs are kept."""
+    begin, end = rows[0][0], rows[-1][0]
+    warm = begin + max(WARM_UP * (end - begin), 1.5 * RETENTION_S if name in REDIS else 0.0)
+    return [row for row in rows if row[0] >= warm]
 
 
 def book(p: Platform) -> dict[str, int]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.faults import report
+from tests.faults.platforms import LONG
+
+collect_ignore = [] if LONG else ["test_soak.py"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
