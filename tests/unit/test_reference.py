@@ -30,5 +30,5 @@ def test_the_page_of_the_api_names_every_address() -> None:
     api = create_app(load_settings(_env_file=None)).openapi()
     served = {(method.upper(), path.replace("{job_id}", "{id}")) for path, methods in api["paths"].items() for method in methods}
     text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
-    told = {(m[1], m[2]) for m in re.finditer(r"^\| `(GET|POST) ([^`]+)` \|", text, re.MULTILINE)}
+    told = {(m[1], m[2]) for m in re.finditer(r"^\| `(GET|POST|PUT|DELETE) ([^`]+)` \|", text, re.MULTILINE)}
     assert told == served
