@@ -30,6 +30,7 @@ from workers.step import CallContext, Ending, Prepared, Ran, Runner, TimeLimitRe
 log = logging.getLogger(__name__)
 
 HELPERS = 4
+NOT_BEGUN = "not begun"
 PULSE_S, HELD_UP_S = 0.25, 1.0
 QUICK_NODES, QUICK_TEXT = 200, 64 * KIB
 
@@ -135,7 +136,7 @@ class AsyncRunner:
     def _claim(self, messages: Sequence[Message]) -> None:
         self._wait_for_loop()
         if self._closed:
-            self._on_ended([(m, Ran("not begun")) for m in messages])
+            self._on_ended([(m, Ran(NOT_BEGUN)) for m in messages])
             return
         requests = [ClaimRequest(m.job, m.call, m.attempt, new_token()) for m in messages]
         try:
@@ -169,7 +170,9 @@ class AsyncRunner:
         return _Call(message, claim, beat, time.monotonic() + timeout_s, context)
 
     def _resolve(self, calls: Sequence[_Call]) -> None:
-        """Prepares at once what refers to nothing, so that a large value of one job holds up no other."""
+        """Prepares at once what waits for nothing, so that a large value of one job, or the disk, holds up no other."""
+        settings = self._runner.store.settings
+        secures = bool(settings.once_fsync or settings.once_replicas)
         plain: list[_Call] = []
         readers: dict[str, list[tuple[_Call, Sequence[str]]]] = {}
         for call in calls:
@@ -178,7 +181,7 @@ class AsyncRunner:
             except Exception as error:
                 self._unprepared(call, error)
                 continue
-            if needed:
+            if needed or (secures and call.claim.spec["effect"] == "once"):
                 readers.setdefault(call.claim.job, []).append((call, needed))
             else:
                 plain.append(call)
