@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, chord, group
 from celery.canvas import Signature
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 
 from orchestrator.broker.queues import LEVELS, PLAN_JOB, PLANNER, PRIORITIES, PRIVATE, STEP_FINISHED, list_name, task_name
 from orchestrator.errors import BackendError
@@ -27,8 +27,9 @@ class Publisher:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        connection = app.connection_for_write()
-        self._away = (*connection.connection_errors, *connection.channel_errors, OperationalError)
+        connection: Any = app.connection_for_write()
+        errors = (*connection.connection_errors, *connection.channel_errors)
+        self._away: tuple[type[Exception], ...] = (*errors, OperationalError, BatchPublishError)
 
     def publish(self, calls: Sequence[ReadyCall]) -> None:
         """Publishes calls, each step's as one chord."""
@@ -43,7 +44,7 @@ class Publisher:
 
     def wake_planner(self, job: str) -> None:
         """Tells the planner that a job was accepted."""
-        message = {"queue": PLANNER, "task_id": f"{job}:plan", "priority": PRIORITIES["interactive"], "retry": False}
+        message: Any = {"queue": PLANNER, "task_id": f"{job}:plan", "priority": PRIORITIES["interactive"], "retry": False}
         try:
             self._send(lambda producer: self.app.send_task(PLAN_JOB, (job,), producer=producer, **message))
         except OperationalError as error:
@@ -76,7 +77,8 @@ class Publisher:
                 raise OperationalError(f"The broker does not answer: {error}") from error
 
     def _send_once(self, send: Callable[[Any], object]) -> None:
-        with self.app.producer_pool.acquire(block=True) as producer, producer.batch(BATCH):
+        pool: Any = self.app.producer_pool
+        with pool.acquire(block=True) as producer, producer.batch(BATCH):
             send(producer)
 
 
