@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, chord, group
 from celery.canvas import Signature
-from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # its stubs are older
 
 from orchestrator.broker.queues import LEVELS, PLAN_JOB, PLANNER, PRIORITIES, PRIVATE, STEP_FINISHED, list_name, task_name
 from orchestrator.errors import BackendError

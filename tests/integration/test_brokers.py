@@ -205,6 +205,20 @@ def test_a_publisher_meets_a_broker_that_went(node: RabbitService, monkeypatch: 
     assert publisher.waiting("no_such_queue") == 0
 
 
+def test_a_publisher_meets_a_redis_that_went() -> None:
+    with redis_server() as server:
+        publisher = publisher_to(server.url)
+        publisher.publish(calls(3))
+        server.stop()
+        with pytest.raises(OperationalError, match="The broker does not answer"):
+            publisher.publish(calls(3))
+        with pytest.raises(OperationalError, match="The broker does not answer"):
+            publisher.waiting("function")
+        server.start()
+        publisher.publish(calls(3))
+        assert publisher.waiting("function") == 6
+
+
 def test_rabbitmq_by_tls(node: RabbitService) -> None:
     url = node.over_tls(node.vhost())
     publisher = publisher_to(url)
