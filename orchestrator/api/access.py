@@ -1,4 +1,4 @@
-"""`/v1/keys`, `/v1/permissions`, `/v1/audit`: for admins, across all tenants. The guard asks for their scope, and so do they."""
+"""`/v1/keys`, `/v1/permissions`, `/v1/tenants`, `/v1/audit`: for admins, across all tenants. Guard and routes ask for the scope."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from orchestrator.models.access import (
     RotateKeyRequest,
     Tenant,
 )
+from orchestrator.models.job import Purged
 
 
 def _admin(by: By) -> None:
@@ -123,6 +124,12 @@ def reset_permissions(tenant: Tenant, api: Api) -> PolicyView:
     """Takes a tenant's own policy away."""
     api.policies.put(tenant, None)
     return api.policies.view(tenant)
+
+
+@router.delete("/tenants/{tenant}")
+def purge_tenant(tenant: Tenant, api: Api) -> Purged:
+    """Cancels what a tenant runs and deletes its jobs and files; its keys, permissions and audit log stay."""
+    return api.control.purge(tenant)
 
 
 @router.get("/audit")

@@ -17,7 +17,9 @@ from orchestrator.settings import Settings
 
 OPEN = ("/", "/health", "/docs", "/docs/oauth2-redirect", "/openapi.json")
 OPEN_BELOW = "/static-offline-docs/"
-ROOMS: Mapping[str, Scope] = {"keys": "admin", "permissions": "admin", "audit": "admin", "blobs": "worker"}
+ROOMS: Mapping[str, Scope] = {
+    "keys": "admin", "permissions": "admin", "audit": "admin", "tenants": "admin", "blobs": "worker",
+}  # fmt: skip
 """The rooms beneath `/v1/` whose scope does not follow from the method."""
 
 HARMLESS_POSTS = ("/v1/plans/check",)

@@ -139,6 +139,24 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
     app.add_typer(permissions, name="permissions")
 
+    @register(app, "purge", examples="toolweaver purge acme --yes")
+    def purge(
+        tenant: Annotated[str, typer.Argument(help="Whose jobs and files.")],
+        yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+        as_json: AsJson = False,
+    ) -> int:
+        """Cancel what a tenant runs and delete its jobs and files; keys, permissions and audit log stay."""
+        if not yes and not typer.confirm(f"Delete all jobs and files of tenant {tenant}?", err=True):
+            say("nothing was deleted")
+            return DONE
+        with Client() as client:
+            gone = client.access.purge(tenant)
+        if as_json:
+            print_json(gone)
+        else:
+            say(f"deleted {gone.jobs} jobs of tenant {gone.tenant} ({gone.cancelled} still ran) and {gone.files} files")
+        return DONE
+
     @register(app, "audit", examples="toolweaver audit --tenant acme --limit 20")
     def audit(
         tenant: Annotated[str | None, typer.Option(help="Only this tenant's entries.")] = None,

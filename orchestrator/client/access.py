@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from orchestrator.client import calls
 from orchestrator.client.transport import AsyncTransport, Transport
 from orchestrator.models.access import AuditEntry, CreateKeyRequest, KeyInfo, NewKey, Policy, PolicyView
+from orchestrator.models.job import Purged
 
 PAGE = 500
 
@@ -44,6 +45,10 @@ class Access:
         """Sets a tenant's own policy; None takes it away."""
         call = calls.reset_permissions(tenant) if policy is None else calls.set_permissions(tenant, policy)
         return self._transport.send(call)
+
+    def purge(self, tenant: str) -> Purged:
+        """Cancels what a tenant runs and deletes its jobs and files."""
+        return self._transport.send(calls.purge(tenant))
 
     def audit(self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None) -> Iterator[AuditEntry]:
         """Who did what, newest first; `nobody`: only requests without a valid key; `limit` ends after so many."""
@@ -88,6 +93,10 @@ class AsyncAccess:
         """See `Access.set_permissions`."""
         call = calls.reset_permissions(tenant) if policy is None else calls.set_permissions(tenant, policy)
         return await self._transport.send(call)
+
+    async def purge(self, tenant: str) -> Purged:
+        """See `Access.purge`."""
+        return await self._transport.send(calls.purge(tenant))
 
     async def audit(
         self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None

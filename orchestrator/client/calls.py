@@ -18,7 +18,7 @@ from orchestrator.client.files import Source
 from orchestrator.client.plans import PlanSource, plan_body
 from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
-from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority
+from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CallPage, Health, PlanSummary
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
@@ -180,6 +180,11 @@ def audit(*, tenant: str | None, nobody: bool, limit: int, cursor: str | None) -
     """One page of the audit log, newest first."""
     params = {"tenant": tenant, "nobody": nobody or None, "limit": limit, "cursor": cursor}
     return Call("GET", "/v1/audit", _read(AuditPage), params=params)
+
+
+def purge(tenant: str) -> Call[Purged]:
+    """All jobs and files of a tenant, deleted."""
+    return Call("DELETE", f"/v1/tenants/{_part(tenant)}", _read(Purged))
 
 
 def _permissions(tenant: str | None) -> str:

@@ -11,10 +11,11 @@ from celery import Celery
 from orchestrator.errors import BackendError, Conflict, NotFound, RequestError
 from orchestrator.jobs.ledger import Committed
 from orchestrator.jobs.store import JobStore
-from orchestrator.models.job import JobStatus, JobView, Priority
+from orchestrator.models.job import JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.graph import build_graph
+from orchestrator.publisher.housekeeping import purge_tenant
 from orchestrator.publisher.publish import Publisher, follow
 
 
@@ -79,6 +80,10 @@ class Control:
             self._wake(job_id)
         self._follow(retried)
         return self.store.view(job_id, tenant=tenant)
+
+    def purge(self, tenant: str) -> Purged:
+        """Deletes all of a tenant's jobs and files (see `purge_tenant`)."""
+        return purge_tenant(self.store, self.publisher, tenant)
 
     def resolve(self, job_id: str, call: str, *, happened: bool, result: Any = None, tenant: str = "default") -> JobView:
         """Says whether the effect of an `unknown` call happened (its result is then `result`) or shall be tried again.

@@ -380,6 +380,7 @@ ADMINS = {
     "read the log": ("GET", "/v1/audit", None),
     "read the log of another": ("GET", "/v1/audit?tenant=acme", None),
     "come by a slash": ("GET", "/v1/keys/", None),
+    "delete all of another": ("DELETE", "/v1/tenants/acme", None),
 }
 
 
@@ -987,6 +988,11 @@ def test_the_commands_from_the_first_key_to_the_log(served: Served) -> None:
     shown = json.loads(command("permissions", "set", "acme", "--forbid", "network:*", "--json", **admin).stdout)
     assert "network" not in shown["effective"]["actions"]
     assert json.loads(command("permissions", "set", "acme", "--reset", "--json", **admin).stdout)["own"] is None
+
+    assert command("purge", "acme", "--yes", **acme).exit_code == 2
+    assert json.loads(command("purge", "acme", "--yes", "--json", **admin).stdout) == {
+        "tenant": "acme", "jobs": 0, "cancelled": 0, "files": 0,
+    }  # fmt: skip
 
     rotated = json.loads(command("keys", "rotate", made.split("_")[1], "--json", **admin).stdout)
     assert rotated["key"] != made
