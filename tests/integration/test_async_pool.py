@@ -14,7 +14,7 @@ from orchestrator.broker.queues import LEVELS, list_name
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.job import JobStatus, JobView
 from tests.integration.test_flower_events import heard
-from tests.processes import Platform, platform
+from tests.processes import Broker, Platform, platform
 from tests.support import wait_until
 
 TOOLS = Path(__file__).parents[1] / "async_tools.py"
@@ -238,6 +238,27 @@ def test_a_second_signal_ends_at_once(p: Platform) -> None:
     p.control.cancel(job)
 
 
+@pytest.mark.parametrize("broker", ["published", "rabbitmq"])
+def test_other_brokers_feed_the_loop_as_well(broker: Broker) -> None:
+    with platform(broker=broker, tools=str(TOOLS), window_least=64) as p:
+        p.start_planner()
+        with_worker(p)
+        many = {"map": "input:xs"}
+        job = p.submit(
+            [
+                {"id": "first", "tool": "a_look", "input": {"seconds": 0.1}} | many,
+                step("a_look") | many | {"depends_on": ["first"]},
+            ],
+            inputs={"xs": list(range(30))},
+        )
+        assert p.wait(job).status is JobStatus.SUCCEEDED
+        assert max(r["most"] for r in result(p, job)) >= 20
+        waiting = p.submit([step("a_wait", seconds=1)])
+        began(p, waiting)
+        assert p.terminate("aio") == 0
+        assert result(p, waiting)["attempt"] == 1
+
+
 @pytest.mark.chaos
 def test_the_calls_of_a_killed_process_come_back(p: Platform) -> None:
     job = p.submit([step("a_wait", seconds=4) | {"map": "input:xs"}], inputs={"xs": list(range(20))})
@@ -259,3 +280,17 @@ def test_a_worker_whose_loop_is_held_up_ends_and_says_where(p: Platform) -> None
     with_worker(p)
     p.wait(job)
     assert result(p, job) >= 2
+
+
+@pytest.mark.chaos
+def test_a_restart_of_the_server_stops_no_tool(p: Platform) -> None:
+    job = p.submit([step("a_wait", seconds=2) | {"map": "input:xs"}], inputs={"xs": list(range(20))})
+    wait_until(lambda: len(notes(p, job, "began")) == 20, description="all run")
+    p.restart_server()
+    assert p.wait(job).status is JobStatus.SUCCEEDED
+    assert len(result(p, job)) == 20
+
+    cancelled = p.submit([step("a_wait", seconds=60)])
+    began(p, cancelled)
+    p.control.cancel(cancelled)
+    wait_until(lambda: notes(p, cancelled, "cancelled"), description="the worker listens again", timeout=5)
