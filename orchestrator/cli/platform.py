@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.broker.queues import PoolKind
 from orchestrator.cli.output import AsJson, print_json, register, say
 from orchestrator.models.platform import running_platform
 from orchestrator.settings import Settings, load_settings
@@ -32,8 +33,11 @@ def add_to(app: typer.Typer) -> None:
 
     @register(app, "worker", examples="toolweaver worker --pool ocr · toolweaver worker --pool mine --tools my_tools.py")
     def worker(
-        pool: Annotated[str, typer.Option(help="function, ocr, small_model, or the pool of a tool of yours.")],
+        pool: Annotated[str, typer.Option(help="function, async, ocr, small_model, or the pool of a tool of yours.")],
         concurrency: Annotated[int | None, typer.Option(min=1, help="Calls at the same time.")] = None,
+        kind: Annotated[
+            PoolKind | None, typer.Option(help="How it runs them; default: async when all tools of the pool are, else prefork.")
+        ] = None,
         tools: Tools = None,
         as_json: AsJson = False,
     ) -> int:
@@ -42,6 +46,7 @@ def add_to(app: typer.Typer) -> None:
         if settings.redis_url is None and running_platform(settings.home) is None:
             say(f"no platform runs in `{settings.home}` yet: this worker waits for one (`toolweaver up`)")
         words = ["--pool", pool, *(("--concurrency", str(concurrency)) if concurrency else ())]
+        words += ["--kind", kind] if kind else []
         for spec in tools or ():
             words += ["--tools", spec]
         if as_json:

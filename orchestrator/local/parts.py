@@ -19,6 +19,7 @@ from orchestrator.models.platform import MARK
 from orchestrator.settings import Settings
 
 PORTS_TRIED = 50
+LOCAL_DRAIN_S = 3.0
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
 
 
@@ -91,9 +92,15 @@ def environment(home: Home, settings: Settings, *, redis_url: str, api_port: int
         "TOOLWEAVER_API_PORT": str(api_port),
         "TOOLWEAVER_URL": api_address(settings, api_port),
         "TOOLWEAVER_TOOLS": ",".join(settings.tools),
+        "TOOLWEAVER_DRAIN_S": f"{drain_s(settings):g}",
         "PYTHONUNBUFFERED": "1",
     }
     return {k: v for k, v in os.environ.items() if k.upper() != "TOOLWEAVER_API_KEY"} | fixed
+
+
+def drain_s(settings: Settings) -> float:
+    """How long Ctrl-C lets running calls go on, unless it is set: less than elsewhere, since a person waits."""
+    return settings.drain_s if "drain_s" in settings.model_fields_set else LOCAL_DRAIN_S
 
 
 def server_part(home: Home) -> ChildSpec:
@@ -108,8 +115,8 @@ def planner_part() -> ChildSpec:
     return _module("planner", "orchestrator.tasks", stage=MIDDLE)
 
 
-def pool_part(pool: str) -> ChildSpec:
-    return _module(pool, "workers.boot", "--pool", pool, stage=WORKERS, grace_s=4.5)
+def pool_part(pool: str, drain_s: float = LOCAL_DRAIN_S) -> ChildSpec:
+    return _module(pool, "workers.boot", "--pool", pool, stage=WORKERS, grace_s=drain_s + 1.5)
 
 
 def flower_part(settings: Settings, port: int) -> ChildSpec:

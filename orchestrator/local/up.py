@@ -169,7 +169,8 @@ def _start(run: _Run) -> None:
         raise BackendError(
             "no server answers at TOOLWEAVER_REDIS_URL", next="Start it, or unset the variable for the embedded one."
         )
-    for part in (parts.api_part(), parts.planner_part(), *(parts.pool_part(p) for p in run.pools)):
+    drain_s = parts.drain_s(run.settings)
+    for part in (parts.api_part(), parts.planner_part(), *(parts.pool_part(p, drain_s) for p in run.pools)):
         run.supervisor.start(part)
     if run.flower_port is not None:
         run.supervisor.start(parts.flower_part(run.settings, run.flower_port))

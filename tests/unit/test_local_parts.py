@@ -64,6 +64,13 @@ def test_every_part_gets_what_was_settled_once(tmp_path: Path) -> None:
     assert env["TOOLWEAVER_HOME"] == str(tmp_path)
 
 
+def test_ctrl_c_waits_less_for_running_calls_than_a_stopped_worker_elsewhere(tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, home=tmp_path)
+    assert parts.drain_s(settings) < settings.drain_s
+    assert parts.drain_s(load_settings(_env_file=None, home=tmp_path, drain_s=30)) == 30
+    assert parts.pool_part("function", 30).grace_s > 30, "the worker gives up before it is killed"
+
+
 def test_pools_stop_before_the_planner_and_the_server_last(tmp_path: Path) -> None:
     stages = [parts.server_part(Home(tmp_path)).stage, parts.planner_part().stage, *(parts.pool_part(p).stage for p in POOLS)]
 
