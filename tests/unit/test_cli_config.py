@@ -41,7 +41,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(run: R
     found = {n: setting(run, n) for n in ("window", "concurrency", "redis_url", "lease_s")}
 
     assert {n: (s["value"], s["source"]) for n, s in found.items()} == {
-        "window": ("16", "environment"),
+        "window": ("16.0", "environment"),
         "concurrency": ("3", ".env"),
         "redis_url": ("redis://file/0", ".env"),
         "lease_s": ("3.0", "default"),
