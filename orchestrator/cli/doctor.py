@@ -5,37 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import psutil
 import typer
+from pydantic import TypeAdapter, ValidationError
 from rich.text import Text
 
 from orchestrator.cli.config import masked
 from orchestrator.cli.output import BAD_REQUEST, DONE, AsJson, print_json, print_table, register
+from orchestrator.cli.platform import store_env
 from orchestrator.client.client import Client
 from orchestrator.errors import BackendError, PolicyError
 from orchestrator.extras import extras, install_command, missing_packages, python_versions, server_binary
-from orchestrator.models.platform import MARK, running_platform
+from orchestrator.models.platform import MARK, Finding, Level, running_platform
 from orchestrator.settings import Settings, load_settings
 
+EXAMINE_S = 30.0
 DISK_FREE = 500 << 20  # bytes; below it the server's file and the logs are in danger
-Level = Literal["ok", "warn", "fail"]
 STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check saw; `next` says what to do about it."""
-
-    name: str
-    level: Level
-    detail: str
-    next: str = ""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _disk(settings.home)
     yield _server(settings)
     yield _platform(settings)
+    yield from _servers(settings)
     yield from _ports(settings)
     yield _orphans(settings.home)
 
@@ -131,6 +124,24 @@ def _platform(settings: Settings) -> Finding:
         return Finding("platform", "fail", f"{url} is {health.status} ({'; '.join(bad)})", "Look at `toolweaver logs api`.")
     pools = sorted({w.pool for w in workers})
     return Finding("platform", "ok" if pools else "warn", f"{url}; pools {', '.join(pools) or 'none'}")
+
+
+def _servers(settings: Settings) -> list[Finding]:
+    """What a process of its own sees of store, broker and blob store, where there is a platform to look at."""
+    env = store_env(settings)
+    if not env and settings.redis_url is None:
+        return []
+    command = (sys.executable, "-m", "orchestrator.local.examine")
+    try:
+        ended = subprocess.run(command, env={**os.environ, **env}, capture_output=True, timeout=EXAMINE_S, check=True)
+        return TypeAdapter(list[Finding]).validate_json(ended.stdout)
+    except subprocess.TimeoutExpired:
+        return [
+            Finding("servers", "fail", f"store or broker did not answer within {EXAMINE_S:g} s", "Are they reachable from here?")
+        ]
+    except (subprocess.CalledProcessError, ValidationError) as error:
+        said = getattr(error, "stderr", b"").decode(errors="replace").strip().splitlines()
+        return [Finding("servers", "fail", f"could not be examined: {said[-1] if said else error}", "Please report it.")]
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

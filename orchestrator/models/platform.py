@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 FILE_NAME = "platform.json"
 MARK = "TOOLWEAVER_SUPERVISED"  # in the environment of every process of a platform: "<pid of its supervisor>@<home>"
+
+
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check of the doctor saw; `next` says what to do about it."""
+
+    name: str
+    level: Level
+    detail: str
+    next: str = ""
 
 
 class Platform(BaseModel):
