@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar, get_args
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from orchestrator.models.file import REF_PATTERN, FileRef
+from orchestrator.errors import ToolError
+from orchestrator.models.file import REF_PATTERN, FileRef, digest_of
 
 T = TypeVar("T")
 FORMAT = "toolweaver-file"
@@ -73,11 +74,12 @@ class File:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        by_reference = core_schema.with_info_after_validator_function(_bound, core_schema.str_schema(pattern=REF_PATTERN))
-        return core_schema.json_or_python_schema(
-            json_schema=by_reference,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), by_reference]),
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda file: file.ref),
+        return core_schema.with_info_wrap_validator_function(
+            _checked,
+            core_schema.str_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda file: file.ref if isinstance(file, File) else file
+            ),
         )
 
     @classmethod
@@ -85,8 +87,15 @@ class File:
         return {"type": "string", "format": FORMAT, "pattern": REF_PATTERN}
 
 
-def _bound(ref: str, info: ValidationInfo) -> File:
-    source: FileSource | None = (info.context or {}).get("files")
+def _checked(value: Any, check: core_schema.ValidatorFunctionWrapHandler, info: ValidationInfo) -> File | str:
+    if isinstance(value, File):
+        return value
+    ref: str = check(value)
+    if digest_of(ref) is None:
+        raise PydanticCustomError("file_reference", "is no reference to a file; upload it and pass `blob:sha256:...`")
+    if info.context is None:  # a result: it only names the file
+        return ref
+    source: FileSource | None = info.context.get("files")
     if source is None:
         raise PydanticCustomError("no_files", "is a file, and files can only be read within a call")
     return File(source.info(ref), source)
@@ -114,8 +123,7 @@ class Lazy(Generic[T]):
         """The value; fetched once.
 
         Raises:
-            ToolError: the reference leads nowhere.
-            pydantic.ValidationError: the value is not of the type.
+            ToolError: the reference leads nowhere, or the value is not of the type.
         """
         with self._lock:
             if self._load is not None:
@@ -127,10 +135,23 @@ class Lazy(Generic[T]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         kind = (get_args(source) or (Any,))[0]
 
-        def lazy(value: Any, check: core_schema.ValidatorFunctionWrapHandler) -> Lazy[Any]:
+        def lazy(value: Any, check: core_schema.ValidatorFunctionWrapHandler, info: ValidationInfo) -> Lazy[Any]:
             if isinstance(value, Unfetched):
-                return cls(lambda: TypeAdapter(kind).validate_python(value.fetch()))
+                return cls(lambda: _typed(kind, value.fetch(), info.context))
             known = check(value)
             return cls(lambda: known)
 
-        return core_schema.no_info_wrap_validator_function(lazy, handler.generate_schema(kind))
+        return core_schema.with_info_wrap_validator_function(lazy, handler.generate_schema(kind))
+
+
+def _typed(kind: Any, value: Any, context: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value, context=context)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise ToolError(
+            f"a lazy value is not what its parameter says: {where + ': ' if where else ''}{first['msg']}",
+            code="bad_input",
+            next="Let the reference in the plan name another part of the result.",
+        ) from None

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from orchestrator.errors import BackendError, StoreFull, ToolWeaverError
 from orchestrator.settings import MIB
@@ -62,7 +63,11 @@ class BlobStore:
     def discard(self, file: BinaryIO, place: str) -> None:
         """Drops a file that is not finished; nothing of it stays."""
         with contextlib.suppress(Exception):  # such as the error because of which it is dropped
-            getattr(file, "discard", file.close)()
+            if isinstance(file, AbstractBufferedFile):  # `close` would complete what was uploaded so far
+                file.discard()
+                file.closed = True
+            else:
+                file.close()
         with contextlib.suppress(BackendError):  # the sweep tries again
             self.delete(place)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -20,7 +19,6 @@ from orchestrator.models.file import FileRef, reference
 from orchestrator.settings import MIB, Settings
 from orchestrator.state.keys import BLOB_STORE
 
-SHARED_WITHIN_S = 2.0
 Allow = Callable[[int], object]
 
 
@@ -199,14 +197,11 @@ class StoredBytes:
             return
         known = books.redis.get(BLOB_STORE) or self._introduce(books)
         marker = f".store-{bytes(known).decode()}"
-        end = time.monotonic() + SHARED_WITHIN_S
-        while not self.store.has(marker):
-            if time.monotonic() > end:
-                raise BackendError(
-                    f"the blob store `{self.where}` of this process is not the one that the platform uses",
-                    next="Let TOOLWEAVER_BLOBS name the shared store or the address of the API; see `docs/files.md`.",
-                )
-            time.sleep(0.1)
+        if not self.store.has(marker):  # it was written before its name was told
+            raise BackendError(
+                f"the blob store `{self.where}` of this process is not the one that the platform uses",
+                next="Let TOOLWEAVER_BLOBS name the shared store or the address of the API; see `docs/files.md`.",
+            )
         self._is_shared = True
 
     def _introduce(self, books: BlobBooks) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +21,17 @@ from orchestrator.jobs.books import VALUE, Note
 from orchestrator.models.file import digest_of
 from orchestrator.settings import MIB, Settings
 from orchestrator.state.keys import JobKeys, job_keys
+from tests.api import running_api
 
 A, B = "acme", "bolt"
 MANY = bytes(range(256)) * 20_000  # 5 MB, several pieces
 
 
-@pytest.fixture(params=["folder", "memory", "api"])
+OTHER = os.environ.get("TOOLWEAVER_TEST_BLOBS")  # such as s3://bucket: the suite runs on it too
+STORES = ["folder", "memory", "api", *(["other"] if OTHER else [])]
+
+
+@pytest.fixture(params=STORES)
 def blobs(request: pytest.FixtureRequest, settings: Settings, client: redis.Redis, tmp_path: Path) -> Iterator[Blobs]:
     """Each store; `home` is the one whose bytes lie in this process's reach."""
     settings = settings.model_copy(update={"shards": 3, "file_max_bytes": 8 * MIB})
@@ -33,9 +40,9 @@ def blobs(request: pytest.FixtureRequest, settings: Settings, client: redis.Redi
     elif request.param == "memory":
         fsspec.filesystem("memory").store.clear()
         yield Blobs(client, settings.model_copy(update={"blobs": "memory://tenants/files"}))
+    elif request.param == "other":
+        yield Blobs(client, settings.model_copy(update={"blobs": f"{OTHER}/{secrets.token_hex(6)}"}))
     else:
-        from tests.api import running_api
-
         with running_api(settings) as url:
             yield Blobs(client, settings.model_copy(update={"blobs": url}))
 

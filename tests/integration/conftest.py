@@ -22,7 +22,7 @@ def shell() -> Iterator[dict[str, str]]:
     home = tempfile.mkdtemp(prefix="tw-")  # a socket's path must be short
     own = {k: v for k, v in os.environ.items() if not k.startswith("TOOLWEAVER_") and k not in ("REDIS_URL", "PYTEST_CURRENT_TEST")}
     own |= {"TOOLWEAVER_HOME": home, "PATH": f"{Path(sys.executable).parent}:{own['PATH']}", "PYTHONPATH": str(ROOT)}
-    tools = ",".join(str(ROOT / "examples" / f) for f in ("my_tool.py", "pool_tool.py"))
+    tools = ",".join(str(ROOT / "examples" / f) for f in ("file_tool.py", "my_tool.py", "pool_tool.py"))
     more = {"TOOLWEAVER_TOOLS": tools, "TOOLWEAVER_FETCH_HOSTS": "127.0.0.1", "TOOLWEAVER_CONCURRENCY": "1"}
     gone = dict.fromkeys((k for k in os.environ if k.startswith("TOOLWEAVER_") or k == "REDIS_URL"), "")
     before = {k: os.environ.pop(k) for k in gone}
