@@ -50,6 +50,41 @@ def work_once(context: ToolContext, seconds: float = 0.03) -> int:
     return context.attempt
 
 
+async def _work_on_loop(context: ToolContext, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        context.check()
+        await asyncio.sleep(0.01)
+
+
+@register_function("work_async", effect="none")
+async def work_async(context: ToolContext, seconds: float = 0.03) -> int:
+    """Works for a while, on the loop of its pool."""
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="none"):
+        await _work_on_loop(context, seconds)
+    return context.attempt
+
+
+@register_function("work_async_idempotent", effect="idempotent")
+async def work_async_idempotent(context: ToolContext, seconds: float = 0.03) -> int:
+    """Has its effect halfway, under the key of its call."""
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="idempotent"):
+        await _work_on_loop(context, seconds / 2)
+        _effects.happens_by_key(context.idempotency_key, job=context.job_id, call=context.call, attempt=context.attempt)
+        await _work_on_loop(context, seconds / 2)
+    return context.attempt
+
+
+@register_function("work_async_once", effect="once")
+async def work_async_once(context: ToolContext, seconds: float = 0.03) -> int:
+    """Has its effect halfway: a repeat does harm, and shows."""
+    with _effects.body(job=context.job_id, call=context.call, attempt=context.attempt, effect="once"):
+        await _work_on_loop(context, seconds / 2)
+        _effects.happens(job=context.job_id, call=context.call, attempt=context.attempt)
+        await _work_on_loop(context, seconds / 2)
+    return context.attempt
+
+
 @register_function("kill_self", effect="none")
 def kill_self(context: ToolContext, times: int = 1) -> int:
     """Takes its own process down, as the out-of-memory killer does, for the first attempts."""

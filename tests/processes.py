@@ -149,6 +149,15 @@ class Platform:
         arguments = ["--pool", pool, "--concurrency", str(concurrency), "--tools", str(TOOLS)]
         self.start(name, [sys.executable, "-m", "workers.boot", *arguments], env=env)
 
+    def start_all(self) -> None:
+        """Two planners, two workers of functions, one of async functions."""
+        for planner in ("planner", "planner2"):
+            self.start_planner(planner)
+        for worker in ("one", "two"):
+            self.start_worker(worker)
+        self.start_worker("loop", pool="async", concurrency=20)
+        self.wait_ready(workers=3)
+
     def start_api(self, name: str = "api", *, host: str = "127.0.0.1") -> None:
         self.env.setdefault("TOOLWEAVER_API_PORT", str(free_port()))
         self.start(name, [sys.executable, "-m", "orchestrator.api"], env={"TOOLWEAVER_API_HOST": host})
@@ -164,8 +173,12 @@ class Platform:
 
     def restart(self, name: str) -> None:
         """kill -9, and the same command again."""
-        command, env = self._commands[name]
         self.kill(name)
+        self.start_again(name)
+
+    def start_again(self, name: str) -> None:
+        """The command that a name stood for."""
+        command, env = self._commands[name]
         self.start(name, command, env=env)
 
     def wait_ready(self, *, workers: int = 1) -> None:

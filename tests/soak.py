@@ -3,8 +3,8 @@
     make soak              # ten minutes; SOAK_S=60 for another length, SOAK_BROKER=rabbitmq for another broker
     python -m tests.soak   # the same
 
-Processes that no fault kills are measured: a worker with its children, a planner, the API, the server. The others are
-killed, paused and cut off. The exit code is 0 when every job ended as it should, no measured process grew, and after the
+Processes that no fault kills are measured: a worker with its children, an async worker, a planner, the API, the server. The others
+are killed, paused and cut off. The exit code is 0 when every job ended as it should, no measured process grew, and after the
 retention Redis holds what it held at the start.
 """
 
@@ -43,7 +43,7 @@ RETENTION_S = 60  # the shortest that can be set
 WARM_UP = 0.3  # of the time: until then caches fill
 MOST_GROWTH = 0.1  # of a process's memory, over the time that is measured ...
 LEAST_MIB = 8.0  # ... or so much: what a garbage collector leaves lying about
-SPARED = ("two", "planner", "api")
+SPARED = ("two", "loop", "planner", "api")
 USED = "Redis used_memory"
 REDIS = (SERVER, USED)
 MIB = 1 << 20
@@ -79,6 +79,7 @@ FAULTS: Mapping[str, Strike] = {
     "network swallows": do.network_swallows,
     "network slow": slow_for_a_while,
     "worker paused past its lease": do.worker_paused,
+    "async worker paused past its lease": do.async_worker_paused,
     "pool child paused past its lease": do.child_paused,
 }
 
@@ -303,12 +304,8 @@ def soaked(*, seconds: float, broker: Broker) -> Iterator[tuple[Soak, dict[str, 
     """The platform and its keys after one job of each shape was there and gone."""
     with ExitStack() as stack:
         p = stack.enter_context(platform(broker=broker, proxied=True, retention_s=RETENTION_S, idempotency_s=RETENTION_S))
-        for planner in ("planner", "planner2"):
-            p.start_planner(planner)
-        for worker in ("one", "two"):
-            p.start_worker(worker)
+        p.start_all()
         p.start_api()
-        p.wait_ready(workers=2)
         wait_until(lambda: do.api_answers(p), description="the API answers", timeout=60)
         soak = Soak(p, seconds=seconds)
         soak.warm_up()

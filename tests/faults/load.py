@@ -18,13 +18,14 @@ AFTER: Mapping[str, tuple[str, ...]] = {
     "a": (), "b": ("a",), "c": ("a",), "d": ("a",), "e": ("b", "c", "d"), "f": ("e",), "g": ("f",),
 }  # fmt: skip
 TOOLS: Mapping[str, str] = {
-    "a": "work", "b": "work_idempotent", "c": "work_once", "d": "work", "e": "work_idempotent", "f": "work_once", "g": "work",
+    "a": "work", "b": "work_idempotent", "c": "work_once",
+    "d": "work_async", "e": "work_async_idempotent", "f": "work_async_once", "g": "work",
 }  # fmt: skip
 QUIET_S = 2.0  # so long after a fault nothing is on its way any more that could still begin a body
 
 
 def seven_steps(*, seconds: float = 0.03, tools: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """a -> b, c, d -> e -> f -> g, of mixed effects; `tools` replaces that of a step."""
+    """a -> b, c, d -> e -> f -> g, of mixed effects, on two pools; `tools` replaces that of a step."""
     chosen = {**TOOLS, **(tools or {})}
     timed = {step: {"seconds": seconds} if tool.startswith("work") else {} for step, tool in chosen.items()}
     return [{"id": s, "tool": chosen[s], "input": timed[s], "depends_on": list(after)} for s, after in AFTER.items()]
@@ -156,11 +157,11 @@ class Load:
     def _audit_effect(self, job: str, call: str, tool: str) -> None:
         effects = self.p.effects
         assert effects.bodies(job, call), f"{job}/{call} succeeded without a body"
-        if tool == "work_once":
+        if tool.endswith("once"):
             assert len(effects.attempts(job, call)) == 1, (
                 f"the effect of {job}/{call} happened in attempts {effects.attempts(job, call)}"
             )
-        if tool == "work_idempotent":
+        if tool.endswith("idempotent"):
             assert effects.keyed(f"{job}/{call}") == 1
 
     def _left_over(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Platforms:
         self._running: dict[Broker, tuple[Platform, ExitStack]] = {}
 
     def get(self, broker: Broker) -> Platform:
-        """A platform in good health: server, two planners, two workers."""
+        """A platform in good health: see `Platform.start_all`."""
         known = self._running.get(broker)
         if known is not None and not known[0].dead():
             return known[0]
@@ -56,11 +56,7 @@ def _full_platform(broker: Broker, settings: dict[str, Any]) -> Iterator[Platfor
         if os.geteuid() == 0:
             stack.enter_context(_small_disk(folder / "data"))
         p = stack.enter_context(platform(broker=broker, proxied=True, folder=folder, **settings))
-        for planner in ("planner", "planner2"):
-            p.start_planner(planner)
-        for worker in ("one", "two"):
-            p.start_worker(worker)
-        p.wait_ready(workers=2)
+        p.start_all()
         yield p
 
 

@@ -30,6 +30,18 @@ def worker_killed(load: Load) -> int:
     return 1
 
 
+def async_worker_killed(load: Load) -> int:
+    """With all the calls of its loop."""
+    _wait_busy_loop(load)
+    load.p.restart("loop")
+    return 1
+
+
+def _wait_busy_loop(load: Load) -> None:
+    pid = load.p.processes["loop"].pid
+    wait_until(lambda: any(b.pid == pid for b in load.running()) or load.ended(), description="the loop is busy", timeout=60)
+
+
 def child_killed(load: Load) -> int:
     load.wait_busy()
     return int(load.p.kill_child(load.rng.choice(load.victims)))
@@ -58,33 +70,38 @@ def leader_killed(load: Load) -> int:
 
 def everything_killed(load: Load) -> int:
     pass_time(1.2)  # the append-only file is written through once a second
-    names = list(load.p.processes)
-    for name in names:
+    names = [name for name in load.p.processes if name != SERVER]
+    for name in (*names, SERVER):
         load.p.kill(name)
     load.p.start_server()
-    for name in ("planner", "planner2"):
-        load.p.start_planner(name)
-    for name in ("one", "two"):
-        load.p.start_worker(name)
-    return len(names)
+    for name in names:
+        load.p.start_again(name)
+    return 1 + len(names)
 
 
 def worker_paused(load: Load) -> int:
     """Past the leases of its calls; then it goes on as if nothing had been."""
     load.wait_busy()
-    load.p.pause("one")
+    return _paused(load, "one")
+
+
+def async_worker_paused(load: Load) -> int:
+    """Past the leases of all the calls of its loop."""
+    _wait_busy_loop(load)
+    return _paused(load, "loop")
+
+
+def _paused(load: Load, name: str, *, whole: bool = True) -> int:
+    load.p.pause(name, whole=whole)
     pass_time(2 * load.p.settings.lease_s)
-    load.p.resume("one")
+    load.p.resume(name)
     return 1
 
 
 def child_paused(load: Load) -> int:
     """Its parent beats on for it: the call is late, not lost."""
     load.wait_busy()
-    load.p.pause("two", whole=False)
-    pass_time(2 * load.p.settings.lease_s)
-    load.p.resume("two")
-    return 1
+    return _paused(load, "two", whole=False)
 
 
 def steps_kill_themselves(load: Load) -> int:
@@ -163,7 +180,7 @@ def network_swallows(load: Load) -> int:
 @contextmanager
 def slow_network(load: Load) -> Iterator[None]:
     for proxy in load.p.proxies.values():
-        proxy.delay(0.02)
+        proxy.delay(0.01)
     try:
         yield
     finally:

@@ -44,6 +44,7 @@ class Fault:
 FAULTS = (
     Fault("none", times=1, short=()),  # tests/contract/test_dispatch.py
     Fault("kill -9 worker", do.worker_killed, short=BROKERS),
+    Fault("kill -9 async worker", do.async_worker_killed),
     Fault("kill -9 pool child", do.child_killed, every=0.5, times=20),
     Fault("kill -9 planners", do.planner_killed, times=3),
     Fault("kill -9 leader", do.leader_killed, times=4),
@@ -58,10 +59,11 @@ FAULTS = (
     Fault("network swallows", do.network_swallows, every=3.0, times=4, short=("direct", "rabbitmq")),
     Fault("network slow", times=1, around=do.slow_network),
     Fault("worker's clock +2 h", times=1, around=do.skewed_worker, needs=clocks.missing),
-    Fault("Redis' clock +1 h and back", every=1.0, times=3, around=do.clock_jumps, needs=clocks.missing, seconds=0.5),
+    Fault("Redis' clock +1 h and back", every=1.0, times=3, around=do.clock_jumps, needs=clocks.missing, seconds=0.25),
     Fault("Redis' clock +1 h and back, kill -9 worker", times=3, around=do.clock_jumps_and_a_worker_dies, needs=clocks.missing),
     Fault("steps kill themselves", do.steps_kill_themselves, times=1, tools={"d": "kill_self"}),
     Fault("worker paused past its lease", do.worker_paused, every=1.0, times=3),
+    Fault("async worker paused past its lease", do.async_worker_paused, every=1.0, times=3),
     Fault("pool child paused past its lease", do.child_paused, every=1.0, times=3),
     Fault("disk full", do.disk_fills_up, times=1, around=do.with_api, needs=_needs_root),
     Fault("Redis full", do.redis_fills_up, times=1, around=do.with_api),
