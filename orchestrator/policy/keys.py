@@ -14,16 +14,21 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.models.access import Caller, CreateKeyRequest, KeyInfo, NewKey, Scope
 from orchestrator.state.keys import API_KEYS, api_key
+from orchestrator.state.scripts import Scripts
 
 T = TypeVar("T")
+LUA = Path(__file__).parent / "lua"
 CACHE_S = 1.0  # a revoked key is refused after this
 CACHED = 4_096
 USED_EVERY_S = 60  # `used` is written at most so often
@@ -47,6 +52,7 @@ class KeyStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types one method for its sync and async client at once
+        self._scripts = Scripts(client, LUA)
 
     def create(self, request: CreateKeyRequest) -> NewKey:
         """A new key; its text is in `key`, this once."""
@@ -93,8 +99,8 @@ class KeyStore:
 
     def revoke(self, id: str) -> KeyInfo:
         """Ends a key; revoking twice is once."""
-        if self.info(id).revoked is None:
-            self._redis.hset(api_key(id), "revoked", self._now())
+        self.info(id)
+        self._scripts.call("revoke", [api_key(id)], [])
         return self.info(id)
 
     def rotate(self, id: str, *, grace_s: float) -> NewKey:
@@ -133,7 +139,8 @@ class KeyStore:
         if known is None or not known.valid or not (matches[0] or (matches[1] and known.old_until is not None)):
             return None
         if known.used is None or seconds - known.used.timestamp() >= USED_EVERY_S:
-            self._redis.hset(api_key(id), "used", seconds)
+            with suppress(OutOfMemoryError):  # a full store keeps nobody from cancelling
+                self._redis.hset(api_key(id), "used", seconds)
         return known
 
     def _now(self) -> float:

@@ -659,6 +659,19 @@ def test_stored_bytes_have_a_limit(tenants: Tenants) -> None:
         assert acme.post("/v1/files", content=b"y" * 800).status_code == 201
 
 
+def test_in_a_full_store_one_may_look_and_cancel_and_keys_can_be_revoked(tenants: Tenants) -> None:
+    client = tenants.served.redis
+    client.config_set("maxmemory", "1mb")
+    try:
+        assert tenants.http.post("/v1/jobs", json={"plan": ADD}).status_code == 503
+        assert not refused(tenants.acme)
+        assert tenants.acme.job(tenants.job).cancel().status == "cancelled"
+        tenants.served.keys.revoke(tenants.mallory_key.id)
+        wait_until(lambda: refused(tenants.mallory), description="the key is refused", timeout=EFFECTIVE_S)
+    finally:
+        client.config_set("maxmemory", "0")
+
+
 def test_a_tenant_may_be_kept_from_going_first(tenants: Tenants) -> None:
     tenants.served.set_policy("mallory", limits=Limits(priority="batch"))
 

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A token bucket by the clock of Redis. KEYS 1 bucket   ARGV 1 tokens a minute, 2 capacity
 -- Answers 0 when a token was taken, else the milliseconds until there is one.
 local clock = redis.call('TIME')
