@@ -12,8 +12,8 @@ from orchestrator.models.job import Priority
 
 TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 Tenant = Annotated[str, StringConstraints(pattern=rf"^{TENANT.pattern}$", max_length=63)]
-Name = Annotated[str, StringConstraints(pattern=r"^[\w.@-]{1,64}$")]
-ToolPattern = Annotated[str, StringConstraints(pattern=r"^[\w.:/*?-]{1,128}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[\w.@-]+$", max_length=64)]
+ToolPattern = Annotated[str, StringConstraints(pattern=r"^[\w.:/*?-]+$", max_length=128)]
 Category = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|\*)$")]
 Verb = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|\*)$")]
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}:[a-z][a-z0-9_]{0,31}$")]

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-ID_PATTERN = r"^[A-Za-z][\w-]{0,63}$"
+ID_PATTERN = r"^[A-Za-z][\w-]*$"  # a length in the pattern would compile into 8 MiB in every process
+MAX_ID = 64
 MAX_STEPS = 5_000
 MAX_MAP = 100_000
 MAX_PLAN_BYTES = 1 << 20
 
-Id = Annotated[str, Field(pattern=ID_PATTERN)]
+Id = Annotated[str, Field(pattern=ID_PATTERN, max_length=MAX_ID)]
 OnError = Literal["fail_fast", "skip_dependents", "continue"]
 Effect = Literal["none", "idempotent", "once"]
 Operator = Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "contains", "exists", "truthy", "falsy"]

@@ -62,7 +62,7 @@ class ToolDefinition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z][\w.:/-]{0,127}$")
+    name: str = Field(pattern=r"^[A-Za-z][\w.:/-]*$", max_length=128)
     type: ToolType = "function"
     description: str = ""
     parameters: tuple[ToolParameter, ...] = ()

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.models.plan import MAX_PLAN_BYTES, MAX_STEPS, FinalSynthesis, Plan, Retry, Step, When
+from orchestrator.models.plan import MAX_ID, MAX_PLAN_BYTES, MAX_STEPS, FinalSynthesis, Plan, Retry, Step, When
 from orchestrator.planner.problems import Problems, clip, join, listed
 from orchestrator.planner.schemas import kind_of, kind_words
 
@@ -200,7 +200,9 @@ def _note(error: ErrorDetails, *, model: tuple[type[BaseModel], str], place: str
         problems.add(
             where, "unknown_field", message, problems.suggest(name, known, otherwise=f"Its fields are {listed(known, most=12)}.")
         )
-    elif error["type"] == "string_pattern_mismatch":
+    elif error["type"] == "string_pattern_mismatch" or (
+        error["type"] == "string_too_long" and error["ctx"]["max_length"] == MAX_ID
+    ):
         _note_bad_id(where, str(error["input"]), problems)
     elif error["type"] == "too_short":
         problems.add(where, "missing_field", "The plan has no steps.", f"Add `{name}`: {_ADVICE['steps']}.")
