@@ -232,8 +232,8 @@ class Beater:
         every = self._ledger.settings.lease_s / 3
         while not self._stop.wait(every):
             try:
+                self.beat()  # first: what else is shown may be refused where a beat is not
                 self._also()
-                self.beat()
             except redis.RedisError as error:
                 log.warning("a beat did not get through: %s", error, extra={"action": "beat_failed"})
             except Exception:  # this loop must live: without beats every call of this worker is lost

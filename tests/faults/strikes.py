@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 from orchestrator.errors import ToolWeaverError
+from orchestrator.models.job import JobStatus
 from orchestrator.state.keys import all_shards
 from tests.faults import clocks, messages
 from tests.faults.load import Load, pass_time
@@ -294,15 +295,21 @@ def _write_until_full(file: int, piece: int) -> None:
 
 
 def redis_fills_up(load: Load) -> int:
-    """No memory for more: submissions are refused, and every job that runs ends all the same."""
-    load.wait_busy()
-    used = int(load.p.client.info("memory")["used_memory"])
-    load.p.client.config_set("maxmemory", used // 2)
+    """No memory for more: submissions are refused, and every job that runs ends all the same, a long call of `once` among them."""
+    p = load.p
+    wait_until(
+        lambda: all(p.store.status(job) is not JobStatus.PLANNING for job in load.jobs), description="all jobs run", timeout=60
+    )
+    long = p.submit([{"id": "a", "tool": "work_once", "input": {"seconds": 3 * p.settings.lease_s}}])
+    p.wait_body(long, "a#0")
+    used = int(p.client.info("memory")["used_memory"])
+    p.client.config_set("maxmemory", used // 2)
     try:
         assert _refused(load), "a submission is answered 503"
-        load.finish(timeout=60)
+        load.finish(timeout=120)
+        assert p.wait(long).status is JobStatus.SUCCEEDED, "it kept its lease"
     finally:
-        load.p.client.config_set("maxmemory", 0)
+        p.client.config_set("maxmemory", 0)
     assert not _refused(load)
     return 1
 
