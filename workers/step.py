@@ -300,7 +300,10 @@ class Runner:
         if "key" not in claim.spec:
             return
         parameter, limit = claim.spec["key"]
-        value = json.dumps(to_jsonable_python(arguments.get(parameter)), sort_keys=True).encode()
+        key = to_jsonable_python(
+            arguments.get(parameter), fallback=lambda v: getattr(v, "ref", None) or repr(v)
+        )  # a File by its content
+        value = json.dumps(key, sort_keys=True).encode()
         asked = self.store.ledger.hold(claim, key=hashlib.sha256(value).hexdigest()[:16], limit=limit)
         self.follow(asked)
         if asked.verdict != "ok":

@@ -98,7 +98,7 @@ class Claim:
     queues: Queues
     totals: dict[str, int]
     tenant: str = "default"
-    at: float = field(default_factory=time.monotonic)  # when it was claimed, on this process's clock
+    at: float = field(default_factory=time.monotonic, compare=False)  # when it was claimed, on this process's clock
 
     @property
     def step(self) -> str:

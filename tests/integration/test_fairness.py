@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.catalog.files import File
 from orchestrator.jobs.ledger import Claim, ReadyCall, new_token
 from orchestrator.models.job import JobStatus
 from orchestrator.models.plan import Plan
@@ -215,3 +216,13 @@ def test_the_planner_takes_one_job_of_each_tenant_before_the_tail_of_a_flood(eng
     assert engine.ledger.take(shard) is None
     engine.drain()
     nothing_is_left(engine)
+
+
+def test_a_file_is_a_key_by_its_content(engine: Engine) -> None:
+    @engine.tool(concurrency_key="scan")
+    def read(scan: File) -> int:
+        return scan.size
+
+    ref = engine.store.files.blobs.put(b"pixels", tenant="default").ref
+    view, result = engine.run([{"id": "a", "tool": "read", "input": {"scan": ref}}])
+    assert (view.status, result.steps) == (JobStatus.SUCCEEDED, {"a": 6})
