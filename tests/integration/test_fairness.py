@@ -163,7 +163,8 @@ def test_calls_of_one_key_wait_for_each_other_and_others_do_not(engine: Engine) 
     assert engine.ledger.hold(claim_of(engine, calls[jobs[3]]), key=Y, limit=1).verdict == "ok"
     assert engine.store.view(jobs[1]).steps[0].running == 0, "a waiting call holds no slot"
     follow(engine.ledger, engine.mailbox, engine.ledger.complete(holder, outcome="s", payload=b"j1"))
-    assert [c.job for c in engine.mailbox.calls] == [jobs[1]], "the first that waits, and only it"
+    (let_in,) = engine.mailbox.calls
+    assert let_in.job in jobs[1:3], "one that waits, and only it"
     engine.drain()
     assert [engine.store.status(j) for j in jobs[:3]] == [JobStatus.SUCCEEDED] * 3
 
