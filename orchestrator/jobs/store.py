@@ -6,9 +6,7 @@ import json
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
-from heapq import merge
 from itertools import islice
 from typing import Any, cast
 
@@ -17,6 +15,7 @@ import redis
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.jobs.files import JobFiles
 from orchestrator.jobs.ledger import Ledger
+from orchestrator.jobs.listing import ROW, JobRow, newest, parse_cursor
 from orchestrator.jobs.values import encode
 from orchestrator.models.file import Artifact, ArtifactPage
 from orchestrator.models.job import (
@@ -35,7 +34,7 @@ from orchestrator.models.job import (
 from orchestrator.models.plan import Plan, Step
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings
-from orchestrator.state.keys import WORKERS, WORKERS_INFO, all_shards, tenant_shard
+from orchestrator.state.keys import WORKERS, WORKERS_INFO, tenant_shard
 
 _STATES = {
     "q": CallState.QUEUED,
@@ -48,24 +47,7 @@ _STATES = {
     "u": CallState.UNKNOWN,
 }
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
-_META = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un")
 _CHUNK = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Meta:
-    status: JobStatus
-    raw: Mapping[str, bytes]
-
-    def text(self, name: str) -> str:
-        return self.raw.get(name, b"").decode()
-
-    def number(self, name: str) -> int:
-        return int(self.raw.get(name) or 0)
-
-    def time(self, name: str) -> datetime | None:
-        ms = self.number(name)
-        return datetime.fromtimestamp(ms / 1000, UTC) if ms else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +120,16 @@ class JobStore:
         Raises:
             NotFound: there is none of that id for this tenant.
         """
-        newest = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)  # first: the view includes at least this
+        last = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)  # first: the view includes at least this
         meta = self._meta(job_id, tenant)
         steps = tuple(self._steps(job_id, self._plan(job_id), meta))
         unknown = tuple(self.calls(job_id, tenant=tenant, state=CallState.UNKNOWN)) if meta.number("un") else ()
         return JobView(
-            **self._summary(job_id, meta),
+            **meta.summary(),
             steps=steps,
             unknown=unknown,
             error=self._job_error(job_id, steps, meta),
-            cursor=newest[0][0].decode() if newest else None,
+            cursor=last[0][0].decode() if last else None,
         )
 
     def status(self, job_id: str, *, tenant: str = "default") -> JobStatus:
@@ -220,7 +202,7 @@ class JobStore:
         return JobResult(
             job_id=job_id,
             status=meta.status,
-            has_errors=self._has_errors(meta),
+            has_errors=meta.has_errors,
             steps=self.steps_result(job_id, large=large),
             errors=tuple(self._errors(job_id, self._plan(job_id))),
         )
@@ -293,14 +275,14 @@ class JobStore:
         """
         found: list[JobView] = []
         last: str | None = None
-        for score, job in self._newest(tenant, self._parse_cursor(cursor)):
+        for score, job in newest(self.redis, tenant, parse_cursor(cursor), shards=self.settings.shards):
             meta = self._find(job, tenant)
             if meta is None:
                 continue
             if (status is None or meta.status == status) and (name is None or meta.text("name") == name):
                 if len(found) == limit:
                     return JobPage(jobs=tuple(found), next_cursor=last)
-                found.append(JobView(**self._summary(job, meta)))
+                found.append(JobView(**meta.summary()))
                 last = f"{score}-{job}"
         return JobPage(jobs=tuple(found))
 
@@ -333,38 +315,20 @@ class JobStore:
             raise NotFound(f"There is no job `{job_id}`.")
         return Plan.model_validate_json(raw)
 
-    def _find(self, job_id: str, tenant: str) -> _Meta | None:
-        raw = self._hmget(self.ledger.keys(job_id).state, _META)
-        fields = {k: v for k, v in zip(_META, raw, strict=True) if v is not None}
+    def _find(self, job_id: str, tenant: str) -> JobRow | None:
+        raw = self._hmget(self.ledger.keys(job_id).state, ROW)
+        fields = {k: v for k, v in zip(ROW, raw, strict=True) if v is not None}
         if "st" not in fields or fields["tenant"].decode() != tenant:
             return None
-        return _Meta(JobStatus(fields["st"].decode()), fields)
+        return JobRow(job_id, JobStatus(fields["st"].decode()), fields)
 
-    def _meta(self, job_id: str, tenant: str) -> _Meta:
+    def _meta(self, job_id: str, tenant: str) -> JobRow:
         meta = self._find(job_id, tenant)
         if meta is None:
             raise NotFound(f"There is no job `{job_id}`.", next="`toolweaver jobs` lists those that there are.")
         return meta
 
-    def _summary(self, job_id: str, meta: _Meta) -> dict[str, Any]:
-        return {
-            "id": job_id,
-            "status": meta.status,
-            "has_errors": self._has_errors(meta),
-            "tenant": meta.text("tenant"),
-            "name": meta.text("name"),
-            "request_id": meta.text("rid") or None,
-            "priority": meta.text("pri") or "normal",
-            "created_at": meta.time("t0"),
-            "started_at": meta.time("t1"),
-            "finished_at": meta.time("t2"),
-        }
-
-    @staticmethod
-    def _has_errors(meta: _Meta) -> bool:
-        return meta.number("ne") + meta.number("nf") > 0
-
-    def _steps(self, job_id: str, plan: Plan, meta: _Meta) -> Iterator[StepView]:
+    def _steps(self, job_id: str, plan: Plan, meta: JobRow) -> Iterator[StepView]:
         names = ["qs", *(f"{p}:{s.id}" for s in plan.steps for p in "tnkfzs")]
         got = dict(zip(names, self._hmget(self.ledger.keys(job_id).state, names), strict=True))
         queues = json.loads(got["qs"] or b"[]")
@@ -438,7 +402,7 @@ class JobStore:
     def _error(raw: bytes, step: str, index: int | None) -> ErrorInfo:
         return ErrorInfo.model_validate_json(raw).model_copy(update={"step": step, "index": index})
 
-    def _job_error(self, job_id: str, steps: Sequence[StepView], meta: _Meta) -> ErrorInfo | None:
+    def _job_error(self, job_id: str, steps: Sequence[StepView], meta: JobRow) -> ErrorInfo | None:
         if meta.status is not JobStatus.FAILED:
             return None
         raw = self.redis.hget(self.ledger.keys(job_id).data, "error")
@@ -447,31 +411,6 @@ class JobStore:
         failed = {s.id for s in steps if s.state == "failed"}
         plan = self._plan(job_id)
         return next(self._errors(job_id, plan.model_copy(update={"steps": tuple(s for s in plan.steps if s.id in failed)})), None)
-
-    def _newest(self, tenant: str, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
-        streams = (self._newest_of(shard.index(tenant), before) for shard in all_shards(self.settings.shards))
-        return merge(*streams, reverse=True)
-
-    def _newest_of(self, index: str, before: tuple[int, str] | None) -> Iterator[tuple[int, str]]:
-        high = before[0] if before else "+inf"
-        at = 0
-        while rows := self.redis.zrange(index, high, "-inf", byscore=True, desc=True, offset=at, num=200, withscores=True):
-            for raw, score in rows:
-                row = (int(score), raw.decode())
-                if before is None or row < before:
-                    yield row
-            at += len(rows)
-
-    @staticmethod
-    def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
-        if cursor is None:
-            return None
-        score, _, job = cursor.partition("-")
-        if not (score.isascii() and score.isdigit() and job):
-            raise RequestError(
-                f"`{cursor}` is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
-            )
-        return int(score), job
 
     def _hmget(self, key: str, fields: Sequence[str]) -> Sequence[bytes | None]:
         return tuple(self.redis.hmget(key, fields)) if fields else ()
