@@ -56,9 +56,9 @@ def bodies_there(p: Platform, load: Load) -> int:
     return sum(b.pid in children for b in p.effects.bodies() if b.job in set(load.jobs))
 
 
-def busy_load(p: Platform, *, jobs: int = 12) -> Load:
+def busy_load(p: Platform, *, jobs: int = 8) -> Load:
     """Jobs that keep both hosts busy, once the second one works on them."""
-    load = Load(p, seconds=0.06)
+    load = Load(p, seconds=0.05)
     load.submit(jobs)
     wait_until(lambda: bodies_there(p, load) >= 5, description="the second host takes work")
     return load
