@@ -63,10 +63,11 @@ class Running:
 class Beat:
     """The place of one running call in a table."""
 
-    __slots__ = ("_at", "_pooled", "_table", "serial")
+    __slots__ = ("_at", "_over", "_pooled", "_table", "serial")
 
     def __init__(self, table: BeatTable, at: int, *, serial: int, pooled: bool) -> None:
         self._table, self._at, self.serial, self._pooled = table, at, serial, pooled
+        self._over = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -74,8 +75,8 @@ class Beat:
         return self._at, self.serial
 
     def refused(self) -> bool:
-        """Whether the call was cancelled or overtaken; cheap, so that loops can poll it."""
-        return self._table.is_refused(self._at, self.serial)
+        """Whether the call was cancelled or overtaken, or is over anyway; cheap, so that loops can poll it."""
+        return self._over or self._table.is_refused(self._at, self.serial)
 
     def ended(self) -> None:
         """The tool is done: beats go on while its outcome is committed, and nobody kills the process for it."""
@@ -83,6 +84,7 @@ class Beat:
 
     def release(self) -> None:
         """The call is over."""
+        self._over = True
         self._table.clear(self._at, pooled=self._pooled)
 
 

@@ -22,7 +22,7 @@ ASKED = (signal.SIGTERM, signal.SIGINT)
 
 
 class Drain:
-    """Stands before Celery's own handlers of the signals that ask for an end; a second signal ends the worker at once."""
+    """Stands before Celery's own handlers of the signals that ask for an end; a second one, or SIGQUIT, ends the worker at once."""
 
     def __init__(self, drain_s: float, *, withdraw: Callable[[], None]) -> None:
         self._drain_s, self._withdraw = drain_s, withdraw
@@ -36,6 +36,7 @@ class Drain:
             assert callable(before), "Celery has installed its own"
             self._before[number] = before
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGQUIT, lambda *_: _end("SIGQUIT"))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._asked:

@@ -65,6 +65,7 @@ def test_only_the_call_that_was_refused_hears_of_it() -> None:
 
     first.release()
     second.release()
+    assert second.refused(), "what goes on although it is over may stop"
     assert not any(table.take(claim(f"b#{n}"), timeout_s=60).refused() for n in range(2)), "who comes next is not refused"
 
 
