@@ -27,7 +27,7 @@ from orchestrator.catalog.register import RegisteredTool, ToolRegistry
 from orchestrator.errors import BackendError, CallCancelled, PolicyError, ToolError, ToolTimeout, ToolWeaverError
 from orchestrator.jobs import ledger as outcomes
 from orchestrator.jobs.call_files import CallFiles
-from orchestrator.jobs.ledger import Claim, Committed, Outcome, new_token
+from orchestrator.jobs.ledger import Claim, Committed, Ledger, Outcome, new_token
 from orchestrator.jobs.references import Scope, calls_needed, holds
 from orchestrator.jobs.store import JobStore
 from orchestrator.jobs.values import Stored
@@ -149,8 +149,22 @@ class Prepared:
     context: CallContext
 
     def start(self) -> Any:
-        """What the tool's function gives: its value, or the coroutine of an `async def`."""
+        """What the tool's function gives: its value, or the coroutine of an `async def`.
+
+        Raises:
+            Parked: this process stood still for longer than the lease since it claimed the call, which is another's now.
+        """
+        claim, ledger = self.context.claim, self.context.store.ledger
+        if time.monotonic() - claim.asked > ledger.settings.lease_s and not self._still_held(claim, ledger):
+            raise Parked("the lease ran out before the tool began")
         return self.tool.function(**self.arguments)
+
+    @staticmethod
+    def _still_held(claim: Claim, ledger: Ledger) -> bool:
+        try:
+            return ledger.beat([(claim.job, claim.call, claim.attempt)])[0]
+        except redis.RedisError as error:
+            raise InputsUnreadable(str(error)) from error
 
 
 class TimeLimitReached(Exception):

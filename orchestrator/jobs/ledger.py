@@ -30,6 +30,7 @@ from orchestrator.state.scripts import Scripts
 
 SCHEMA_VERSION = 2  # of the ledger's fields; scripts leave a job of a newer one to newer workers
 PLANNING_LEASE_MS = 2_000
+TAKEN = 10_000_000_000_000  # added to the score of an accepted job that a planner took: when its lease ends
 _SECURE_MS = 5_000
 KEY_WAIT_MS = 10_000  # a call that waits for a key asks again so often, in case nobody tells it
 LUA = Path(__file__).parent / "lua"
@@ -75,6 +76,7 @@ class ClaimRequest:
     call: str
     attempt: int
     token: str
+    at: float = field(default_factory=time.monotonic, compare=False)  # when it was made, on this process's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Claim:
     queues: Queues
     totals: dict[str, int]
     tenant: str = "default"
-    at: float = field(default_factory=time.monotonic, compare=False)  # when it was claimed, on this process's clock
+    asked: float = field(default=0.0, compare=False)  # when the claim was sent, on this process's clock,
+    at: float = field(default_factory=time.monotonic, compare=False)  # and when it was answered
 
     @property
     def step(self) -> str:
@@ -158,7 +161,7 @@ class Ledger:
 
     def take(self, shard: Shard) -> str | None:
         """The accepted job that is to be planned next, fairly among tenants; None when none waits."""
-        return self._scripts.call("take", [shard.accepted], [PLANNING_LEASE_MS]).decode() or None
+        return self._scripts.call("take", [shard.accepted], [PLANNING_LEASE_MS, TAKEN]).decode() or None
 
     def start(
         self,
@@ -268,7 +271,9 @@ class Ledger:
     def repair(self, job: str, *, kind: str, call: str, attempt: int, seen: int = 0) -> Committed:
         """Repairs a call that looks `lost`, `due`, `queued` too long, or `aged` behind others."""
         s = self.settings
-        return self._run("repair", job, self.queues(job), [kind, call, attempt, s.max_lost, seen, int(s.lease_s * 1000)])
+        return self._run(
+            "repair", job, self.queues(job), [kind, call, attempt, s.max_lost, seen, int(s.lease_s * 1000), KEY_WAIT_MS]
+        )
 
     def cancel(self, job: str) -> Committed:
         """Cancels a job; the verdict is the status that it had before, "" when it is unknown."""
@@ -341,7 +346,8 @@ def _claim(r: ClaimRequest, answer: Sequence[Any]) -> Claim | str:
         return str(answer[0].decode())
     totals = {answer[i].decode(): int(answer[i + 1]) for i in range(6, len(answer), 2)}
     queues = Queues(tuple(json.loads(answer[3])), cast(Priority, answer[4].decode()))
-    return Claim(r.job, r.call, r.attempt, r.token, json.loads(answer[1]), int(answer[2]), queues, totals, answer[5].decode())
+    tenant = answer[5].decode()
+    return Claim(r.job, r.call, r.attempt, r.token, json.loads(answer[1]), int(answer[2]), queues, totals, tenant, asked=r.at)
 
 
 def new_token() -> str:

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from orchestrator.catalog.context import ToolContext
 from orchestrator.errors import CallCancelled, Conflict, ToolError
 from orchestrator.jobs.events import EventReader
+from orchestrator.jobs.ledger import Claim
 from orchestrator.models.job import CallState, JobStatus
 from orchestrator.publisher.control import Control
 from orchestrator.publisher.reconcile import Reconciler
 from orchestrator.settings import Settings
 from tests.engine import Engine
 from tests.support import wait_until
+from workers.step import Runner
 
 
 @pytest.fixture
@@ -593,3 +596,33 @@ def test_a_job_that_cannot_be_planned_has_errors_until_it_is_retried(engine: Eng
     engine.drain()
     assert engine.store.view(job).status is JobStatus.SUCCEEDED
     assert not engine.store.view(job).has_errors
+
+
+def test_a_worker_that_stood_still_between_claim_and_tool_runs_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease ran out meanwhile: the call is `unknown`, and a person may already have let it be tried again."""
+    engine, ran = Engine(settings.model_copy(update={"lease_s": 0.2})), []
+
+    @engine.tool(effect="once")
+    def pay(context: ToolContext) -> str:
+        ran.append(context.attempt)
+        return "paid"
+
+    prepare = Runner.prepare
+
+    def slowly(self: Runner, claim: Claim, *rest: Any, **named: Any) -> Any:
+        prepared = prepare(self, claim, *rest, **named)
+        if claim.attempt == 1:
+            end = time.monotonic() + 0.3
+            wait_until(lambda: time.monotonic() > end, description="the process stands still")
+            Reconciler(engine.store, engine.mailbox).once()
+        return prepared
+
+    monkeypatch.setattr(Runner, "prepare", slowly)
+    job = engine.submit([{"id": "a", "tool": "pay"}])
+    engine.drain()
+    assert (ran, engine.store.status(job)) == ([], JobStatus.WAITING)
+    control = Control(engine.store, engine.mailbox.app)
+    control.publisher = engine.mailbox
+    control.resolve(job, "a", happened=False)
+    engine.drain()
+    assert (ran, engine.store.status(job)) == ([2], JobStatus.SUCCEEDED)
