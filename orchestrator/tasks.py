@@ -19,7 +19,7 @@ from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import BackendError, ToolWeaverError
-from orchestrator.jobs.ledger import Queues
+from orchestrator.jobs.ledger import NewerJob, Queues
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
 from orchestrator.models.plan import Plan
@@ -47,14 +47,19 @@ class Planner:
 
     def plan_job(self, job: str) -> int:
         """Starts an accepted job, how many steps it has: the one whose turn it is, since a message is only a wake-up."""
-        taken = self.store.ledger.take(self.store.ledger.keys(job).shard)
-        return self._plan(taken) if taken is not None else 0
+        shard = self.store.ledger.keys(job).shard
+        while (taken := self.store.ledger.take(shard)) is not None:
+            try:
+                return self._plan(taken)
+            except NewerJob:  # a newer planner takes it: this message is for one that stands behind it
+                log.info("left to a newer planner", extra={"action": "newer_job", "job_id": taken})
+        return 0
 
     def _plan(self, job: str) -> int:
         try:
             return self._start(job)
         except BackendError:
-            raise  # what it needs is away, or a newer planner takes it: the reconciler wakes again
+            raise  # what it needs is away: the reconciler wakes again
         except ToolWeaverError as error:
             return self._give_up(job, ErrorInfo(code=error.code, family=error.family, message=str(error), next=error.next))
         except Exception as error:  # a defect of ours must not leave the job waiting for ever

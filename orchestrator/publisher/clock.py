@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 NOTICED_MS = 500  # between two looks; slewing by NTP is far below
 _BATCH = 1_000
+_SCORES = """#!lua flags=allow-oom
+redis.call('ZADD', KEYS[1], 'XX', unpack(ARGV))
+"""
 
 
 @dataclass
@@ -56,6 +59,7 @@ def set_right(store: JobStore, shard: Shard, *, now: int, jumped_ms: int) -> Non
         _shift(store, shard.leases, up_to=now, by=jumped_ms)
         return
     _shift(store, shard.timers, above=now, by=jumped_ms)
+    _shift(store, shard.accepted, above=now, by=jumped_ms)
     _clamp(store, shard.leases, at_most=now + lease)
     for raw in store.redis.smembers(shard.queues):
         _clamp(store, shard.queued(raw.decode()), at_most=now)
@@ -77,4 +81,5 @@ def _clamp(store: JobStore, key: str, *, at_most: int) -> None:
 def _move(store: JobStore, key: str, scores: dict[bytes, float]) -> None:
     members = list(scores)
     for at in range(0, len(members), _BATCH):
-        store.redis.zadd(key, {m: scores[m] for m in members[at : at + _BATCH]}, xx=True)
+        rows = [part for m in members[at : at + _BATCH] for part in (int(scores[m]), m)]
+        store.redis.eval(_SCORES, 1, key, *rows)

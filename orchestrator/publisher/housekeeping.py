@@ -29,6 +29,7 @@ class Housekeeper:
     monotonic: Callable[[], float] = time.monotonic
     _next: dict[Shard, float] = field(default_factory=dict)
     _read_to: dict[tuple[Shard, str], int] = field(default_factory=dict)
+    _swept_to: dict[str, bytes] = field(default_factory=dict)
 
     def look(self, shard: Shard) -> None:
         """One part of the work on a shard, when it is time."""
@@ -37,6 +38,8 @@ class Housekeeper:
         self._next[shard] = self.monotonic() + min(EVERY_S, self.store.settings.retention_s / 4)
         for raw in self.store.redis.smembers(shard.tenants):
             self._trim(shard, raw.decode())
+        self._sweep_keys(shard.held, shard.leases)
+        self._sweep_keys(shard.parked, shard.timers)
         try:
             self.store.files.blobs.sweep(BATCH)
         except BackendError:
@@ -58,6 +61,12 @@ class Housekeeper:
         if not jobs and at == 0:
             self._forget(shard, tenant)
 
+    def _sweep_keys(self, key: str, alive: str) -> None:
+        """Keys of tools that are held, or waited for, by calls of jobs that are gone: nobody may ever ask for them again."""
+        after = self.store.redis.eval(_SWEEP, 2, key, alive, self._swept_to.pop(key, b"-"), BATCH)
+        if after:
+            self._swept_to[key] = b"(" + after
+
     def _forget(self, shard: Shard, tenant: str) -> None:
         """Forgets a tenant without jobs; one that submits in between is noted again by its next submission."""
         self.store.redis.eval(_FORGET, 2, shard.index(tenant), shard.tenants, tenant)
@@ -65,6 +74,17 @@ class Housekeeper:
 
 _FORGET = """#!lua flags=allow-oom
 if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[1]) end
+"""
+
+
+# `k|tool|key\njob|call|attempt`, beside a lease, or `k|tool|key\nsince\njob\ncall|attempt`, beside a timer.
+_SWEEP = """#!lua flags=allow-oom
+local rows = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], '(k|\\255', 'LIMIT', 0, ARGV[2])
+for _, row in ipairs(rows) do
+  local who = string.gsub(string.match(row, '^[^\\n]*\\n(.*)$'), '^%d+\\n([^\\n]*)\\n', '%1|')
+  if not redis.call('ZSCORE', KEYS[2], who) then redis.call('ZREM', KEYS[1], row) end
+end
+return #rows == tonumber(ARGV[2]) and rows[#rows] or ''
 """
 
 

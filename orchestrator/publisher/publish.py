@@ -17,9 +17,10 @@ from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore
 
 from orchestrator.broker.queues import LEVELS, PLAN_JOB, PLANNER, PRIORITIES, PRIVATE, STEP_FINISHED, list_name, task_name
 from orchestrator.errors import BackendError
-from orchestrator.jobs.ledger import Committed, Ledger, ReadyCall
+from orchestrator.jobs.ledger import Committed, Ledger, NewerJob, ReadyCall
 
 BATCH = 500
+MOVES = 8  # from gate to gate, which let nothing in
 
 
 class Publisher:
@@ -127,11 +128,16 @@ def _signature(app: Celery, c: ReadyCall) -> Signature:
 def follow(ledger: Ledger, publisher: Publisher, committed: Committed) -> None:
     """Publishes what a change set free, and gives what was parked its turn, one after the other.
 
-    What is not followed because a process dies or a server is away, the reconciler finds.
+    What is not followed because a process dies, a server is away or the job is of a newer version, the reconciler finds; so it
+    does when one change would only move many from a gate with room to one that is full.
     """
     publisher.publish(committed.ready)
-    parked = list(committed.parked)
-    while parked:
-        released = ledger.release(parked.pop())
+    parked, moved = list(committed.parked), 0
+    while parked and moved < MOVES:
+        try:
+            released = ledger.release(parked.pop())
+        except NewerJob:
+            continue
+        moved += released.verdict == "moved"
         publisher.publish(released.ready)
         parked += released.parked

@@ -24,7 +24,7 @@ from kombu.exceptions import OperationalError
 
 from orchestrator.broker.queues import LEVELS, PLANNER
 from orchestrator.errors import BackendError
-from orchestrator.jobs.ledger import NewerJob
+from orchestrator.jobs.ledger import TAKEN, NewerJob
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.publisher.clock import ClockWatch, set_right
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 500
 AGED = 4  # calls that move to the front in one look
+GATES = 200  # looked at in one look, of those at which something is parked
 MOST_SAID = 10_000
 
 _LEAD = """#!lua flags=allow-oom
@@ -77,6 +78,7 @@ class Reconciler:
     _idle_said: dict[tuple[str, str], None] = field(default_factory=dict)
     _empty_since: dict[str, float] = field(default_factory=dict)
     _read_to: dict[str, int] = field(default_factory=dict)  # by look, how many at the head of its set were left as they are
+    _gates_to: dict[Shard, bytes] = field(default_factory=dict)  # the gate up to which the last look came
     _clock: ClockWatch = field(default_factory=ClockWatch)
     _housekeeper: Housekeeper = field(init=False)
 
@@ -189,15 +191,21 @@ class Reconciler:
             self.store.redis.eval(_SET_SLOTS, 1, shard.slots, *(part for row in slots.items() for part in row))
 
     def _release(self, shard: Shard) -> int:
-        """Lets in what is parked at gates that have room, in case nobody was told when it came free."""
-        released, after = 0, b"-"
-        while first := self.store.redis.zrangebylex(shard.parked, after, "+", start=0, num=1):
+        """Lets in what is parked at gates that have room, in case nobody was told when it came free; some gates a look."""
+        released, after = 0, self._gates_to.pop(shard, b"(k|\xff")  # those that wait for a key have their timer
+        for _ in range(GATES):
+            first = self.store.redis.zrangebylex(shard.parked, after, "+", start=0, num=1)
+            if not first:
+                return released
             gate, _, _ = first[0].partition(b"\n")
             after = b"(" + gate + b"\n\xff"
-            if not gate.startswith(b"k|"):  # those that wait for a key have their timer
+            try:
                 done = self.store.ledger.release(first[0].decode())
-                released += done.verdict == "ok"
-                follow(self.store.ledger, self.publisher, done)
+            except NewerJob:
+                continue
+            released += done.verdict == "ok"
+            follow(self.store.ledger, self.publisher, done)
+        self._gates_to[shard] = after
         return released
 
     def _backlog(self, queue: str) -> int:
@@ -226,7 +234,9 @@ class Reconciler:
         return repaired
 
     def _wake_planner(self, shard: Shard, before: int) -> int:
-        rows: Any = self.store.redis.zrange(shard.accepted, "-inf", before, byscore=True, offset=0, num=BATCH)
+        accepted = self.store.redis.zrange(shard.accepted, "-inf", before, byscore=True, offset=0, num=BATCH)
+        taken = self.store.redis.zrange(shard.accepted, TAKEN, TAKEN + before, byscore=True, offset=0, num=BATCH)
+        rows = [*accepted, *taken]
         if not rows or self._backlog(PLANNER):
             return 0
         for raw in rows:

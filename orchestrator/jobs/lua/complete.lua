@@ -16,7 +16,9 @@ if get('st') ~= 'running' and get('st') ~= 'waiting' then
     if outcome == 's' then
       set_call(call, 's', a, tries, lost)
       redis.call('HSET', DATA, 'r:' .. call, payload)
-      if ARGV[13] ~= '' then redis.call('HSETNX', BIG, ARGV[13], ARGV[14]) end
+      if ARGV[13] ~= '' then  -- perhaps the first that is this large: it goes with the job
+        redis.call('HSETNX', BIG, ARGV[13], ARGV[14]); redis.call('EXPIRE', BIG, redis.call('TTL', STATE))
+      end
       if ARGV[12] ~= '' then for list, n in pairs(cjson.decode(ARGV[12])) do set('len:' .. list, n) end end
     elseif outcome ~= 'u' then set_call(call, 'n', a, 0, 0) end
     settle()

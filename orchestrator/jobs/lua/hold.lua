@@ -20,10 +20,13 @@ end
 set('kg:' .. call, gate)
 if count < limit then
   redis.call('ZADD', HELD, 0, gate .. '\n' .. mine)
+  if get('kt:' .. call) then set('kt:' .. call, 0) end
+  if count + 1 < limit then freed[gate] = 0 end
   return {'ok', settle()}
 end
 local p = spec(s)
-local entry = string.format('%s\n%013d\n%s\n%s|%s', gate, since, JOB, call, attempt)
+if num('kt:' .. call) == 0 then set('kt:' .. call, since) end  -- it keeps its place in line when another one was quicker
+local entry = string.format('%s\n%013d\n%s\n%s|%s', gate, num('kt:' .. call), JOB, call, attempt)
 redis.call('ZREM', LEASES, mine)
 redis.call('ZADD', PARKED, 0, entry)
 redis.call('ZADD', TIMERS, now + tonumber(ARGV[11]), mine)

@@ -19,7 +19,7 @@
 --            place of the token holds the level at which it stands in its queue
 --   w:<l> published calls of a lane   kw:<l> of these, those that wait for a key   ph: pt: p:<l>:<n> first-in-first-out list of
 --   ready, unpublished calls "step:lo:hi" of a lane   pk:<l> its entry in PARKED   kg:<call> key that a call holds or waits for
---   ks:<call> its entry in PARKED while it waits   nw:<q> "no worker" was said
+--   ks:<call> its entry in PARKED while it waits   kt:<call> since when it has waited for its key   nw:<q> "no worker" was said
 --
 -- A lane is a queue of the job, or one tool of it whose concurrency is limited. What all jobs share:
 --   LOAD  by gate, how many published calls (queued or running) hold it. Gates: "q|<queue>|<tenant>", "t|<tool>"; "a|<tenant>" counts
@@ -152,9 +152,14 @@ local function first_parked(gate)
 end
 local someone = nil
 local function anyone_parked() if someone == nil then someone = redis.call('ZCARD', PARKED) > 0 end return someone end
-local function park(l, gate)
+-- Behind all that wait at the gate already, also when the clock went back; a lane that comes from another gate keeps its time.
+local function park(l, gate, since)
   if get('pk:' .. l) then return end
-  local entry = string.format('%s\n%013d\n%s\n%d', gate, now, JOB, l)
+  if not since then
+    local last = redis.call('ZREVRANGEBYLEX', PARKED, '(' .. gate .. '\n\255', '[' .. gate .. '\n', 'LIMIT', 0, 1)[1]
+    since = last and math.max(now, select(2, parts_of(last)) + 1) or now
+  end
+  local entry = string.format('%s\n%013d\n%s\n%d', gate, since, JOB, l)
   redis.call('ZADD', PARKED, 0, entry)
   set('pk:' .. l, entry); someone = true
 end
@@ -210,19 +215,11 @@ local function drop_key(call, attempt)
   redis.call('ZREM', HELD, gate .. '\n' .. JOB .. '|' .. call .. '|' .. text(attempt))
   freed[gate] = 0
 end
--- A call that waits for its key, or for its retry, is published again.
-local function wait_over(call, a, tries, lost)
-  local p, entry = spec(step_of(call)), get('ks:' .. call) or ''
-  if entry ~= '' then  -- it kept its place in the lane's window
-    redis.call('ZREM', PARKED, entry); set('ks:' .. call, ''); set('kw:' .. p.l, num('kw:' .. p.l) - 1)
-    hold_gates(p.l, 1)
-  else publish_one(p) end
-  enqueue(call, a + 1, tries, lost)
-end
 
 local function release_one(p, call)
-  local st, a = call_of(call)
-  if st == 's' or st == 'k' or st == 'u' then return end  -- kept from before a retry of the job
+  local st, a, tries, lost = call_of(call)
+  if st == 'w' then publish_one(p); return enqueue(call, a + 1, tries, lost) end  -- its wait was over when a gate was full
+  if st and st ~= 'n' and st ~= 'f' then return end  -- kept from before a retry of the job
   publish_one(p); inc('live', 1)
   enqueue(call, a + 1, 0, 0)
 end
@@ -235,13 +232,47 @@ local function room(l)
   end
   return free, why
 end
+-- A call that waited is published again; when a gate is full, it is the first of its lane to pass. Answers whether it was published.
+local function go_on(call, a, tries, lost)
+  local s = step_of(call)
+  local p = spec(s)
+  if room(p.l) > 0 then
+    publish_one(p); enqueue(call, a + 1, tries, lost)
+    return true
+  end
+  set_call(call, 'w', a, tries, lost)
+  local head = num('ph:' .. p.l) - 1
+  set('p:' .. p.l .. ':' .. text(head), string.format('%s:%d:%d', s, index_of(call), index_of(call)))
+  set('ph:' .. p.l, head); touched[p.l] = true
+  return false
+end
+-- The wait of a call for its key, or for its retry, is over.
+local function wait_over(call, a, tries, lost)
+  local p, entry = spec(step_of(call)), get('ks:' .. call) or ''
+  if entry == '' then return go_on(call, a, tries, lost) end
+  redis.call('ZREM', PARKED, entry); set('ks:' .. call, '')
+  inc('kw:' .. p.l, -1); inc('w:' .. p.l, -1)  -- it kept its place in the lane's window
+  if go_on(call, a, tries, lost) then return true end
+  freed[parts_of(entry)] = 0  -- another may use the key meanwhile
+  return false
+end
+-- The first call that waits for a key. All that wait have a timer; what has none is left from a job that is gone.
+local function first_waiting(gate)
+  while true do
+    local entry = first_parked(gate)
+    if not entry then return nil end
+    local _, _, job, what = parts_of(entry)
+    if redis.call('ZSCORE', TIMERS, job .. '|' .. what) then return entry end
+    redis.call('ZREM', PARKED, entry)
+  end
+end
 local function someone_before(l)  -- a lane of another job has waited too long for one of the gates
   if not anyone_parked() then return nil end
   for _, g in ipairs(gates_of(l)) do
     local entry = first_parked(g[1])
     if entry then
       local _, since, job = parts_of(entry)
-      if job ~= JOB and now - since > PATIENCE then return true end
+      if job ~= JOB and math.abs(now - since) > PATIENCE then return true end  -- ahead of us: before the clock went back
     end
   end
 end
@@ -281,7 +312,7 @@ local function take(l, most)
 end
 -- Refills a lane. Of its own window once that is half empty, so that refills go out in batches; when a gate is full, or lanes
 -- of other jobs wait for it, it parks: its turn comes when a call that holds the gate ends.
-local function refill(l, its_turn)
+local function refill(l, its_turn)  -- `its_turn`: since when it was parked
   if num('ph:' .. l) == num('pt:' .. l) or get('pk:' .. l) then return end
   local free, why = room(l)
   if not its_turn then
@@ -292,9 +323,10 @@ local function refill(l, its_turn)
       end
     end
   end
+  local before = num('w:' .. l)
   if take(l, free) then
     why = select(2, room(l))
-    if why then park(l, why) end
+    if why then park(l, why, num('w:' .. l) == before and its_turn or nil) end
   end
 end
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- include ledger
 -- The reconciler repairs one call, if it is still in the state that looked broken. Answers {verdict, calls to publish, what to release}.
--- ARGV 6 kind lost|due|queued|aged, 7 call, 8 attempt, 9 attempts that may be lost, 10 publish time seen (queued, aged), 11 lease (ms)
+-- ARGV 6 kind lost|due|queued|aged, 7 call, 8 attempt, 9 attempts that may be lost, 10 publish time seen (queued, aged), 11 lease (ms), 12 wait for a key (ms)
 local kind, call, attempt = ARGV[6], ARGV[7], ARGV[8]
 local member = JOB .. '|' .. call .. '|' .. attempt
 local st, a, tries, lost, since = call_of(call)
@@ -16,7 +16,7 @@ if kind == 'lost' then
   end
   redis.call('ZREM', LEASES, member)
   drop_key(call, attempt)
-  if not current or st ~= 'r' then return {'stale', {}} end
+  if not current or st ~= 'r' then return {'stale', {}, wakes()} end
   local s = step_of(call)
   local p = spec(s)
   local over = now - since >= p.to
@@ -40,8 +40,18 @@ if kind == 'lost' then
     enqueue(call, a + 1, tries + (over and 1 or 0), lost + 1)
   end
 elseif kind == 'due' then
+  local entry = get('ks:' .. call) or ''  -- it waits for a key
+  if not redis.call('ZSCORE', TIMERS, member) then return {'stale', {}} end
+  if not current or st ~= 'w' then
+    redis.call('ZREM', TIMERS, member)
+    if entry ~= '' and redis.call('ZREM', PARKED, entry) == 1 then freed[parts_of(entry)] = 0 end
+    return {'stale', {}, wakes()}
+  end
+  if entry ~= '' and first_waiting(parts_of(entry)) ~= entry then  -- the first in line asks for all
+    redis.call('ZADD', TIMERS, now + tonumber(ARGV[12]), member)
+    return {'waits', {}}
+  end
   redis.call('ZREM', TIMERS, member)
-  if not current or st ~= 'w' then return {'stale', {}} end
   wait_over(call, a, tries, lost)
 else
   local p = get('s:' .. step_of(call)) and spec(step_of(call))

@@ -25,7 +25,7 @@ else
   set_call(call, 'n', a, tries, lost)
   if get('t:' .. s) == 'r' and (follows == 0 or flags % 10000 == follows) then
     if flags >= 10000 and not p.run then skip_call(s, index_of(call))
-    else inc('live', 1); publish_one(p); enqueue(call, a + 1, tries, lost) end
+    else inc('live', 1); go_on(call, a, tries, lost) end
   end
 end
 return {'ok', settle()}

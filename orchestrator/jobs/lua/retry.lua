@@ -47,6 +47,9 @@ for _, row in ipairs(steps) do
   if not good or follows then
     local once, most, counted = spec(s).ef == 'once', most_calls(s), 0
     again[s] = true; kept[s] = {}
+    local fields = {}
+    for i = 0, most - 1 do fields[i + 1] = 'c:' .. s .. '#' .. text(i) end
+    preload(fields)
     for i = 0, most - 1 do
       local call = s .. '#' .. text(i)
       local cst, a = call_of(call)
@@ -55,6 +58,8 @@ for _, row in ipairs(steps) do
       if cst == 's' and (once or not dropped) or cst == 'k' and not dropped then kept[s][i] = cst
       elseif once and (cst == 'u' or cst == 'r') then may_have_happened(s, call, cst, a)
       elseif cst then
+        local entry = cst == 'w' and get('ks:' .. call)  -- it waited for a key
+        if entry then redis.call('ZREM', PARKED, entry); forget('ks:' .. call); forget('kt:' .. call) end
         set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
       end
     end
