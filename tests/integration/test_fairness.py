@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from orchestrator.catalog.files import File
-from orchestrator.jobs.ledger import Claim, ReadyCall, new_token
+from orchestrator.errors import ToolError
+from orchestrator.jobs.ledger import SCHEMA_VERSION, Claim, ReadyCall, new_token
 from orchestrator.models.job import JobStatus
 from orchestrator.models.plan import Plan
 from orchestrator.publisher.control import Control
+from orchestrator.publisher.housekeeping import Housekeeper
 from orchestrator.publisher.publish import follow
 from orchestrator.publisher.reconcile import Reconciler
 from orchestrator.settings import Settings
 from tests.engine import Engine
+from tests.support import wait_until
 
 LEAST = 8
 X, Y = (sha256(f'"{account}"'.encode()).hexdigest()[:16] for account in "xy")  # as a worker names them
@@ -34,6 +37,10 @@ def engine(settings: Settings) -> Engine:
     @made.tool(max_concurrency=2)
     def few(value: Any = None) -> Any:
         return value
+
+    @made.tool(name="flaky", max_concurrency=2)
+    def flaky() -> Any:
+        raise ToolError("not now", retryable=True)
 
     @made.tool(concurrency_key="account", max_per_key=1)
     def transfer(account: str) -> str:
@@ -227,3 +234,154 @@ def test_a_file_is_a_key_by_its_content(engine: Engine) -> None:
     ref = engine.store.files.blobs.put(b"pixels", tenant="default").ref
     view, result = engine.run([{"id": "a", "tool": "read", "input": {"scan": ref}}])
     assert (view.status, result.steps) == (JobStatus.SUCCEEDED, {"a": 6})
+
+
+def due(engine: Engine) -> None:
+    """All timers run out."""
+    shard = engine.ledger.keys("any").shard
+    for raw in engine.store.redis.zrange(shard.timers, 0, -1):
+        job, call, attempt = raw.decode().split("|")
+        follow(engine.ledger, engine.mailbox, engine.ledger.repair(job, kind="due", call=call, attempt=int(attempt)))
+
+
+def test_retries_that_are_due_wait_for_their_gate(engine: Engine) -> None:
+    many = [{"id": "list", "tool": "echo", "input": {"value": [1] * 6}}]
+    many += [{"id": "all", "tool": "flaky", "map": "step:list", "retry": {"max": 2, "backoff_s": 1}, "on_error": "continue"}]
+    job = submit(engine, many)
+    for _ in range(10):
+        engine.drain()
+        due(engine)
+        assert load(engine).get("t|flaky", 0) <= 2
+    assert engine.store.status(job) is JobStatus.SUCCEEDED
+    assert {(c.attempt, c.state) for c in engine.store.calls(job) if c.step == "all"} == {(3, "failed")}, "each had its three tries"
+    nothing_is_left(engine)
+
+
+def transfers(engine: Engine, n: int, **more: Any) -> tuple[list[str], dict[str, ReadyCall]]:
+    """Jobs of one transfer each, from one account, and their messages."""
+    jobs = [submit(engine, [{"id": "t", "tool": "transfer", "input": {"account": "x"}}], **more) for _ in range(n)]
+    calls = {c.job: c for c in engine.mailbox.calls}
+    engine.mailbox.calls.clear()
+    return jobs, calls
+
+
+def waits_for_key(engine: Engine, call: ReadyCall) -> None:
+    assert engine.ledger.hold(claim_of(engine, call), key=X, limit=1).verdict == "parked"
+
+
+def test_the_key_of_a_cancelled_call_goes_on_when_its_worker_let_go(engine: Engine) -> None:
+    (first, second), calls = transfers(engine, 2)
+    assert engine.ledger.hold(claim_of(engine, calls[first]), key=X, limit=1).verdict == "ok"
+    waits_for_key(engine, calls[second])
+    engine.ledger.cancel(first)
+    assert engine.mailbox.calls == [], "it may still run"
+    shard = engine.ledger.keys(first).shard
+    engine.store.redis.zadd(shard.leases, {f"{first}|t#0|1": engine.ledger.now_ms() - 1})
+    follow(engine.ledger, engine.mailbox, engine.ledger.repair(first, kind="lost", call="t#0", attempt=1))
+    assert [c.job for c in engine.mailbox.calls] == [second]
+    engine.drain()
+    nothing_is_left(engine)
+
+
+def test_those_that_wait_for_a_key_keep_their_place_in_line(engine: Engine) -> None:
+    jobs, calls = transfers(engine, 4)
+    holder = claim_of(engine, calls[jobs[0]])
+    assert engine.ledger.hold(holder, key=X, limit=1).verdict == "ok"
+    for job in jobs[1:]:
+        waits_for_key(engine, calls[job])
+        wait_until(lambda at=engine.ledger.now_ms(): engine.ledger.now_ms() > at, description="a millisecond passes")
+    due(engine)
+    assert engine.mailbox.calls == [], "as long as somebody holds it they will be told"
+    done = engine.ledger.release(engine.store.redis.zrange(engine.ledger.keys("any").shard.parked, 0, 0)[0].decode())
+    waits_for_key(engine, done.ready[0])  # another one was quicker
+    follow(engine.ledger, engine.mailbox, engine.ledger.complete(holder, outcome="s", payload=b"j1"))
+    assert [c.job for c in engine.mailbox.calls] == [jobs[1]]
+    engine.drain()
+    assert [engine.store.status(j) for j in jobs] == [JobStatus.SUCCEEDED] * 4
+    nothing_is_left(engine)
+
+
+def test_nothing_is_left_of_keys_of_purged_jobs(engine: Engine) -> None:
+    jobs, calls = transfers(engine, 3, tenant="gone")
+    assert engine.ledger.hold(claim_of(engine, calls[jobs[0]]), key=X, limit=1).verdict == "ok"
+    for job in jobs[1:]:
+        waits_for_key(engine, calls[job])
+    Control(engine.store, engine.mailbox.app).purge("gone")
+    shard = engine.ledger.keys("any").shard
+    engine.store.redis.zadd(shard.leases, {f"{jobs[0]}|t#0|1": engine.ledger.now_ms() - 1})
+    engine.store.redis.zadd(shard.timers, {f"{job}|t#0|1": 1 for job in jobs[1:]})
+    one_look(engine)
+    Housekeeper(engine.store).look(shard)
+    nothing_is_left(engine)
+
+
+def test_a_retried_job_forgets_that_its_call_waited_for_a_key(engine: Engine) -> None:
+    (first, second), calls = transfers(engine, 2)
+    holder = claim_of(engine, calls[first])
+    assert engine.ledger.hold(holder, key=X, limit=1).verdict == "ok"
+    waits_for_key(engine, calls[second])
+    control = Control(engine.store, engine.mailbox.app)
+    control.publisher = engine.mailbox
+    control.cancel(second)
+    control.retry(second)
+    (again,) = engine.mailbox.calls
+    engine.mailbox.calls.clear()
+    engine.ledger.complete(claim_of(engine, again), outcome="w", payload=b"{}")
+    follow(engine.ledger, engine.mailbox, engine.ledger.repair(second, kind="due", call="t#0", attempt=again.attempt))
+    state = engine.ledger.keys(second).state
+    assert engine.store.redis.hmget(state, "w:1", "kw:1") == [b"1", None]
+    follow(engine.ledger, engine.mailbox, engine.ledger.complete(holder, outcome="s", payload=b"j1"))
+    engine.drain()
+    assert engine.store.status(second) is JobStatus.SUCCEEDED
+    due(engine)
+    nothing_is_left(engine)
+
+
+def test_a_newer_job_that_is_parked_first_stops_neither_workers_nor_reconcilers(engine: Engine) -> None:
+    first, newer = submit(engine, wide("few", 2)), submit(engine, wide("few", 2))
+    engine.drain(limit=2)
+    state = engine.ledger.keys(newer).state
+    engine.store.redis.hset(state, "v", SCHEMA_VERSION + 1)
+    messages = list(engine.mailbox.calls)
+    engine.mailbox.calls.clear()
+    for message in messages:
+        assert engine.deliver(message) == "ok", "it is woken, and passed by"
+    one_look(engine)
+    assert engine.store.status(first) is JobStatus.SUCCEEDED
+    assert engine.mailbox.calls == []
+    engine.store.redis.hset(state, "v", SCHEMA_VERSION)  # the newer worker
+    one_look(engine)
+    engine.drain()
+    assert engine.store.status(newer) is JobStatus.SUCCEEDED
+    nothing_is_left(engine)
+
+
+def test_a_job_that_cannot_be_planned_now_stands_behind_those_that_can(engine: Engine) -> None:
+    plan = Plan.model_validate({"steps": [{"id": "a", "tool": "echo"}]})
+    jobs = [engine.store.submit(plan, inputs={}, tenant="flood")[0] for _ in range(400)]  # by virtual time four seconds
+    shard = engine.ledger.keys("any").shard
+    broken, *others = [engine.ledger.take(shard) for _ in range(400)]
+    assert broken == jobs[0]
+    assert others == jobs[1:], "nothing is given twice while its lease runs"
+    assert engine.ledger.take(shard) is None
+
+
+def test_a_clock_that_went_back_does_not_put_those_that_wait_behind_newcomers(engine: Engine) -> None:
+    running = submit(engine, wide("few", 2))
+    early = submit(engine, wide("few", 2))
+    engine.drain(limit=2)
+    shard = engine.ledger.keys(early).shard
+    (entry,) = engine.store.redis.zrange(shard.parked, 0, -1)
+    gate, _, job, lane = entry.split(b"\n")
+    ahead = b"\n".join([gate, b"%013d" % (engine.ledger.now_ms() + 3_600_000), job, lane])  # parked before the jump
+    engine.store.redis.zrem(shard.parked, entry)
+    engine.store.redis.zadd(shard.parked, {ahead: 0})
+    engine.store.redis.hset(engine.ledger.keys(early).state, "pk:1", ahead)
+    late = submit(engine, wide("few", 2))
+    engine.drain(limit=1)
+    while not engine.store.status(early).final:
+        engine.drain(limit=1)
+        assert not engine.store.status(late).final
+    engine.drain()
+    assert engine.store.status(running) is JobStatus.SUCCEEDED
+    nothing_is_left(engine)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.jobs.ledger import SCHEMA_VERSION, Claim, NewerJob, new_token
+from orchestrator.jobs.ledger import SCHEMA_VERSION, TAKEN, Claim, NewerJob, new_token
+from orchestrator.jobs.values import Stored
 from orchestrator.models.job import JobStatus
 from orchestrator.models.plan import Plan
 from orchestrator.publisher import housekeeping
@@ -149,10 +150,17 @@ def test_a_jump_back_leaves_nothing_waiting_for_an_hour(engine: Engine) -> None:
     engine.store.redis.zadd(shard.leases, {f"{lost}|a#0|1": ahead})
     engine.store.redis.zadd(shard.timers, {f"{lost}|x#0|1": ahead + 5_000})
     engine.store.redis.zadd(shard.queued("function"), {f"{queued}|a#0|1": ahead})
+    engine.store.redis.zadd(shard.accepted, {"job_x": ahead, "job_y": TAKEN + ahead})
+    engine.store.redis.config_set("maxmemory", 1)  # a full store is no reason to wait
     here, seen = look._clock._seen[shard]
     look._clock._seen[shard] = (here, seen + HOUR)  # what it saw at its last look, before the jump
-    look.once()
+    try:
+        look.once()
+    finally:
+        engine.store.redis.config_set("maxmemory", 0)
     now = engine.ledger.now_ms()
+    assert engine.store.redis.zscore(shard.accepted, "job_x") <= now
+    assert engine.store.redis.zscore(shard.accepted, "job_y") <= TAKEN + now
     lease = engine.store.settings.lease_s * 1000
     assert engine.store.redis.zscore(shard.leases, f"{lost}|a#0|1") <= now + lease
     assert abs(engine.store.redis.zscore(shard.timers, f"{lost}|x#0|1") - (now + 5_000)) < 2_000
@@ -188,3 +196,13 @@ def test_a_job_of_a_newer_version_is_left_to_newer_processes(engine: Engine, set
     assert engine.store.status(accepted) is JobStatus.PLANNING
     engine.store.redis.hset(state, "v", SCHEMA_VERSION)  # the newer worker
     assert engine.deliver(call) == "ok"
+
+
+def test_a_large_result_that_comes_after_the_end_goes_with_the_job(engine: Engine) -> None:
+    job = engine.submit([{"id": "a", "tool": "pay"}])
+    claim = engine.ledger.claim(job, "a#0", attempt=1, token=new_token(), queue="function")
+    assert isinstance(claim, Claim)
+    engine.ledger.cancel(job)
+    large = Stored(b'b{"sha256":"00","size":1}', "00", b'"x"')
+    assert engine.ledger.complete(claim, outcome="s", payload=large.field, large=large).verdict == "job cancelled"
+    assert engine.store.redis.ttl(engine.ledger.keys(job).big) in (0, 1)

@@ -8,15 +8,11 @@ local s, mine = step_of(call), JOB .. '|' .. call .. '|' .. attempt
 local st, a, tries, lost, since, held = call_of(call)
 if st ~= 'r' or text(a) ~= attempt or held ~= ARGV[8] then return {'fenced', {}, {}} end
 if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. get('st'), {}, {}} end
-local low, high = '[' .. gate .. '\n', '(' .. gate .. '\n\255'
-local holders = redis.call('ZRANGEBYLEX', HELD, low, high)
-local count = 0
-for _, holder in ipairs(holders) do
-  local who = string.match(holder, '\n(.*)$')
+local others = holders(gate)
+for _, who in ipairs(others) do
   if who == mine then return {'ok', {}, {}} end
-  if redis.call('ZSCORE', LEASES, who) then count = count + 1
-  else redis.call('ZREM', HELD, holder) end  -- it was lost
 end
+local count = #others
 set('kg:' .. call, gate)
 if count < limit then
   redis.call('ZADD', HELD, 0, gate .. '\n' .. mine)

@@ -54,6 +54,11 @@ local function preload(fields)  -- one command in place of many; what was read o
     for i, v in ipairs(values) do cache[missing[at + i - 1]] = v end
   end
 end
+local function preload_calls(s, n)
+  local fields = {}
+  for i = 0, n - 1 do fields[i + 1] = 'c:' .. s .. '#' .. i end
+  preload(fields)
+end
 local function num(f) return tonumber(get(f) or 0) end
 preload({'v', 'st', 'tenant', 'ln', 'pri'})
 if num('v') > SCHEMA then return redis.error_reply('SCHEMA ' .. get('v')) end
@@ -82,6 +87,7 @@ local function call_of(call)  -- -> state, attempt, tries, lost, since, token
   local st, a, tries, lost, since, token = string.match(v, '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
   return st, tonumber(a), tonumber(tries), tonumber(lost), tonumber(since), token
 end
+local function state_of(call) local v = get('c:' .. call) return v and string.sub(v, 1, 1) end  -- cheaper, for loops over large maps
 local function set_call(call, st, a, tries, lost, since, token)
   set('c:' .. call, string.format('%s|%d|%d|%d|%d|%s', st, a, tries, lost, since or 0, token or ''))
 end
@@ -256,6 +262,15 @@ local function wait_over(call, a, tries, lost)
   freed[parts_of(entry)] = 0  -- another may use the key meanwhile
   return false
 end
+local function holders(gate)  -- the running calls that hold a key
+  local found = {}
+  for _, holder in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. gate .. '\n', '(' .. gate .. '\n\255')) do
+    local who = string.match(holder, '\n(.*)$')
+    if redis.call('ZSCORE', LEASES, who) then found[#found + 1] = who
+    else redis.call('ZREM', HELD, holder) end  -- it was lost
+  end
+  return found
+end
 -- The first call that waits for a key. All that wait have a timer; what has none is left from a job that is gone.
 local function first_waiting(gate)
   while true do
@@ -377,7 +392,7 @@ local function skip_call(s, i)
   end_call(s, i, 'k')
 end
 local function item_ready(s, i, flags)
-  local st = call_of(s .. '#' .. text(i))
+  local st = state_of(s .. '#' .. text(i))
   if st == 's' or st == 'k' or st == 'u' then return end  -- kept from before a retry of the job
   if flags >= 10000 and not spec(s).run then skip_call(s, i) else push(s, i, i) end
 end
@@ -444,14 +459,18 @@ local function start_step(s)
   event('step.running', s, nil, nil, {total = n})
   for _, b in ipairs(p.a) do dependency_done(b) end
   if get('re:' .. s) then  -- a retried job keeps the items that succeeded
+    preload_calls(s, n)
+    local kept, skipped = 0, 0
     for i = 0, n - 1 do
-      local st = call_of(s .. '#' .. text(i))
+      local st = state_of(s .. '#' .. i)
       if st == 's' or st == 'k' then
-        inc('k:' .. s, 1)
-        if st == 'k' then inc('z:' .. s, 1) end
+        kept = kept + 1
+        if st == 'k' then skipped = skipped + 1 end
         for _, b in ipairs(p.a) do item_ended(b, i, st == 'k') end
       end
     end
+    if kept > 0 then inc('k:' .. s, kept) end
+    if skipped > 0 then inc('z:' .. s, skipped) end
   end
   if num('k:' .. s) == n then return finish_step(s) end
   local aligned = p.al - num('ax:' .. s)

@@ -47,7 +47,8 @@ elseif kind == 'due' then
     if entry ~= '' and redis.call('ZREM', PARKED, entry) == 1 then freed[parts_of(entry)] = 0 end
     return {'stale', {}, wakes()}
   end
-  if entry ~= '' and first_waiting(parts_of(entry)) ~= entry then  -- the first in line asks for all
+  local gate = entry ~= '' and parts_of(entry)
+  if gate and (#holders(gate) > 0 or first_waiting(gate) ~= entry) then  -- it will be told; or the first in line asks for all
     redis.call('ZADD', TIMERS, now + tonumber(ARGV[12]), member)
     return {'waits', {}}
   end

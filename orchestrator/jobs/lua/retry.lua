@@ -47,20 +47,18 @@ for _, row in ipairs(steps) do
   if not good or follows then
     local once, most, counted = spec(s).ef == 'once', most_calls(s), 0
     again[s] = true; kept[s] = {}
-    local fields = {}
-    for i = 0, most - 1 do fields[i + 1] = 'c:' .. s .. '#' .. text(i) end
-    preload(fields)
+    preload_calls(s, most)
     for i = 0, most - 1 do
-      local call = s .. '#' .. text(i)
-      local cst, a = call_of(call)
+      local call = s .. '#' .. i
+      local cst = state_of(call)
       local dropped = stale
       for _, b in ipairs(aligned) do dropped = dropped or (again[b] and not kept[b][i]) end
       if cst == 's' and (once or not dropped) or cst == 'k' and not dropped then kept[s][i] = cst
-      elseif once and (cst == 'u' or cst == 'r') then may_have_happened(s, call, cst, a)
+      elseif once and (cst == 'u' or cst == 'r') then may_have_happened(s, call, cst, select(2, call_of(call)))
       elseif cst then
         local entry = cst == 'w' and get('ks:' .. call)  -- it waited for a key
         if entry then redis.call('ZREM', PARKED, entry); forget('ks:' .. call); forget('kt:' .. call) end
-        set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
+        set_call(call, 'n', select(2, call_of(call)), 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
       end
     end
     if not kept[s][0] and not (call_of(s .. '#0') == 'u') then redis.call('HDEL', DATA, 'e:' .. s .. '#0') end
