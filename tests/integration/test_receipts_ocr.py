@@ -9,7 +9,6 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,42 +17,21 @@ import pytest
 
 from orchestrator.catalog.register import registry
 from orchestrator.errors import ToolError
-from orchestrator.settings import Settings, load_settings
+from orchestrator.settings import load_settings
 from workers.ocr import images
 from workers.ocr.images import DATA, bundled_images
 from workers.ocr.tools import receipt_ocr, warm_up
 from workers.receipt import OcrResult, ParsedReceipt
 from workers.small_model.tools import line_item_parser
+from workers.testing import FakeContext
 
 pytestmark = pytest.mark.integration
 TRUTH: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "receipts" / "truth.json").read_text(encoding="utf-8"))
 PNG = (DATA / "notice.png").read_bytes()
 
 
-@dataclass
-class Context:
-    """As much of a call as the tools ask for."""
-
-    settings: Settings
-    job_id: str = "j"
-    call: str = "c"
-    attempt: int = 1
-    tenant: str = "default"
-    idempotency_key: str = "j/c"
-    logged: list[str] = field(default_factory=list)
-
-    def cancelled(self) -> bool:
-        return False
-
-    def check(self) -> None:
-        return None
-
-    def log(self, message: str, **data: Any) -> None:
-        self.logged.append(message)
-
-
-def context(**values: object) -> Context:
-    return Context(load_settings(_env_file=None, **values))
+def context(**values: object) -> FakeContext:
+    return FakeContext(settings=load_settings(_env_file=None, **values))
 
 
 @pytest.fixture(scope="module")
