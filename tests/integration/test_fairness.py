@@ -289,7 +289,8 @@ def test_those_that_wait_for_a_key_keep_their_place_in_line(engine: Engine) -> N
     assert engine.ledger.hold(holder, key=X, limit=1).verdict == "ok"
     for job in jobs[1:]:
         waits_for_key(engine, calls[job])
-        wait_until(lambda at=engine.ledger.now_ms(): engine.ledger.now_ms() > at, description="a millisecond passes")
+        parked_at = engine.ledger.now_ms()
+        wait_until(lambda at=parked_at: engine.ledger.now_ms() > at, description="a millisecond passes")
     due(engine)
     assert engine.mailbox.calls == [], "as long as somebody holds it they will be told"
     done = engine.ledger.release(engine.store.redis.zrange(engine.ledger.keys("any").shard.parked, 0, 0)[0].decode())
@@ -378,7 +379,8 @@ def test_a_clock_that_went_back_does_not_put_those_that_wait_behind_newcomers(en
     engine.store.redis.zadd(shard.parked, {ahead: 0})
     engine.store.redis.hset(engine.ledger.keys(early).state, "pk:1", ahead)
     late = submit(engine, wide("few", 2))
-    engine.drain(limit=1)
+    engine.deliver(engine.mailbox.calls.pop())
+    assert [e.split(b"\n")[2].decode() for e in engine.store.redis.zrange(shard.parked, 0, -1)] == [early, late]
     while not engine.store.status(early).final:
         engine.drain(limit=1)
         assert not engine.store.status(late).final

@@ -69,7 +69,7 @@ class Town:
             if at and rng.random() < 0.6:
                 step["depends_on"] = [f"s{rng.randrange(at)}"]
             steps.append(step)
-        xs = [rng.choice("xyz") for _ in range(rng.choice([1, 3, 9, 20]))]
+        xs = [rng.choice("xyz") for _ in range(rng.choice([1, 3, 6, 12]))]
         tenant = rng.choice("abc")
         plan = Plan.model_validate({"steps": steps, "on_error": rng.choice(["fail_fast", "skip_dependents", "continue"])})
         job, _ = self.engine.store.submit(plan, inputs={"xs": xs}, tenant=tenant)
@@ -296,7 +296,7 @@ def engine(settings: Settings) -> Engine:
 def test_many_jobs_at_few_gates_all_end(engine: Engine, block: int) -> None:
     for seed in range(block, SEEDS, BLOCKS):
         town = Town(engine, random.Random(seed))
-        for _ in range(town.rng.randint(2, 8)):
+        for _ in range(town.rng.randint(2, 6)):
             town.submit()
         moves = 0
         while town.step():
