@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-FIRST, SECOND = "198.18.0.1", "198.18.0.2"  # of the range for tests of networks
+NETWORK = "198.18"  # the range for tests of networks; a part of it for each test process
 
 # Lays an empty disk of its own over each folder that the other host must not see, then becomes the command.
 _BECOME = """
@@ -33,7 +33,7 @@ class SecondHost:
 
     name: str
     cable: str
-    first: str = FIRST
+    first: str  # the address of this host, as seen from there
 
     def command(self, words: Sequence[str], *, hidden: Sequence[Path]) -> list[str]:
         """The command that runs `words` there; the process is theirs, without a shell between."""
@@ -53,14 +53,19 @@ def second_host() -> Iterator[SecondHost]:
     """A host that is gone after the block."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("a second host needs root and Debian's package iproute2")
-    host = SecondHost(f"tw{os.getpid()}", f"twa{os.getpid()}")
-    there = f"twb{os.getpid()}"
+    number = os.getpid()
+    subnet, there = f"{NETWORK}.{number % 256}", f"twb{number}"
+    host = SecondHost(f"tw{number}", f"twa{number}", f"{subnet}.1")
     _run("ip", "netns", "add", host.name)
     try:
         _run("ip", "link", "add", host.cable, "type", "veth", "peer", "name", there, "netns", host.name)
-        _run("ip", "address", "add", f"{FIRST}/30", "dev", host.cable)
+        _run("ip", "address", "add", f"{host.first}/30", "dev", host.cable)
         host.plug_in()
-        for words in (["address", "add", f"{SECOND}/30", "dev", there], ["link", "set", there, "up"], ["link", "set", "lo", "up"]):
+        for words in (
+            ["address", "add", f"{subnet}.2/30", "dev", there],
+            ["link", "set", there, "up"],
+            ["link", "set", "lo", "up"],
+        ):
             _run("ip", "-netns", host.name, *words)
         yield host
     finally:
