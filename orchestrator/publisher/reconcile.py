@@ -116,6 +116,7 @@ class Reconciler:
             set_right(self.store, shard, now=now, jumped_ms=jumped)
         workers = self.store.workers()
         self._count_slots(shard, workers)
+        self._housekeeper.look(shard)  # first: repairs stop where the broker is away, and what expired must go then too
         if not self._clock.waits(shard, self.store.settings.lease_s):  # else every living call has yet to beat by the new time
             repairs.lost += self._repair(self._due(shard.leases, now), "lost", shard.leases)
         repairs.due += self._repair(self._due(shard.timers, now), "due", shard.timers)
@@ -127,7 +128,6 @@ class Reconciler:
             self._say_whether_served(shard, queue, now, served=any(w.queue == queue for w in workers))
         repairs.released += self._release(shard)
         repairs.planner += self._wake_planner(shard, now - grace)
-        self._housekeeper.look(shard)
 
     def _due(self, key: str, now: int, *, look: str = "") -> Iterator[tuple[str, str, int, int]]:
         """Up to BATCH members up to a time, behind those that earlier looks left; from the head again after the last."""

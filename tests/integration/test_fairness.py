@@ -117,7 +117,7 @@ def test_a_release_that_nobody_followed_is_found_by_the_reconciler(engine: Engin
     first, second = submit(engine, wide("few", 2)), submit(engine, wide("few", 2))
     engine.drain(limit=2)
     call = next(c for c in engine.mailbox.calls if c.job == first)
-    assert [e.partition(b"\n")[0] for e in engine.store.redis.zrange(engine.ledger.keys(first).shard.parked, 0, -1)] == [b"t|few"]
+    assert [e.partition(b"\n")[0] for e in engine.store.redis.zrange(engine.ledger.keys(first).shard.parked, 0, -1)] == [b"t|few|default"]
     for message in [c for c in engine.mailbox.calls if c.job == first]:
         claim = engine.ledger.claim(first, message.call, attempt=1, token=new_token(), queue=message.queue)
         assert isinstance(claim, Claim)
@@ -386,4 +386,18 @@ def test_a_clock_that_went_back_does_not_put_those_that_wait_behind_newcomers(en
         assert not engine.store.status(late).final
     engine.drain()
     assert engine.store.status(running) is JobStatus.SUCCEEDED
+    nothing_is_left(engine)
+
+
+def test_tenants_take_turns_at_the_gate_of_a_tool(engine: Engine) -> None:
+    flood = [submit(engine, wide("few", 3), tenant="flood") for _ in range(40)]
+    submit(engine, wide("few", 200), tenant="flood")
+    engine.drain(limit=200)
+    small = submit(engine, wide("few", 10), tenant="small")
+    delivered = 0
+    while not engine.store.status(small, tenant="small").final:
+        delivered += engine.drain(limit=1)
+    assert delivered < 60, "about every second call is the small tenant's"
+    engine.drain()
+    assert all(engine.store.status(j, tenant="flood") is JobStatus.SUCCEEDED for j in flood)
     nothing_is_left(engine)

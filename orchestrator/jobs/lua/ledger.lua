@@ -25,7 +25,7 @@
 --   LOAD  by gate, how many published calls (queued or running) hold it. Gates: "q|<queue>|<tenant>", "t|<tool>"; "a|<tenant>" counts
 --         jobs that wait for the planner. Every change is in the script that changes the call, so it cannot drift.
 --   SLOTS by queue, how many calls its workers run at once (kept by the reconciler)
---   PARKED lanes that wait for a gate, in order: "<gate>\n<since>\n<job>\n<lane>"; calls that wait for a key: "k|..\n..\n..\n<call>|<attempt>"
+--   PARKED lanes that wait for a gate, in order: "<gate>\n<since>\n<job>\n<lane>" ("t|<tool>|<tenant>" for that of a tool); calls that wait for a key: "k|..\n..\n..\n<call>|<attempt>"
 --   HELD  running calls by the key that they hold: "k|<tool>|<key>\n<job>|<call>|<attempt>"
 local STATE, DATA, EVENTS, BIG, LEASES, TIMERS, MARKS, ACCEPTED, QUEUES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local ENVELOPES, LOAD, SLOTS, PARKED, HELD, SHARED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14], 14
@@ -150,11 +150,19 @@ local function look_at_gates(l)  -- others that wait for them are released, if t
   for _, g in ipairs(gates_of(l)) do freed[g[1]] = g[3] end
 end
 local function parts_of(entry)  -- of PARKED -> gate, since, job, what
-  local gate, since, job, what = string.match(entry, '^([^\n]*)\n(%d+)\n([^\n]*)\n(.*)$')
-  return gate, tonumber(since), job, what
+  local line, since, job, what = string.match(entry, '^([^\n]*)\n(%d+)\n([^\n]*)\n(.*)$')
+  return string.match(line, '^(t|[^|]*)|') or line, tonumber(since), job, what
 end
+local function one_parked(low, high) return redis.call('ZRANGEBYLEX', PARKED, low, high, 'LIMIT', 0, 1)[1] end
+-- At the gate of a tool each tenant has a line of its own, and the lines take turns.
+local function line_of(gate) return string.sub(gate, 1, 2) == 't|' and gate .. '|' .. get('tenant') or gate end
 local function first_parked(gate)
-  return redis.call('ZRANGEBYLEX', PARKED, '[' .. gate .. '\n', '(' .. gate .. '\n\255', 'LIMIT', 0, 1)[1]
+  if string.sub(gate, 1, 2) ~= 't|' then return one_parked('[' .. gate .. '\n', '(' .. gate .. '\n\255') end
+  local last = redis.call('HGET', MARKS, 'turn|' .. gate) or ''
+  return one_parked('(' .. gate .. '|' .. last .. '\n\255', '(' .. gate .. '|\255') or one_parked('[' .. gate .. '|', '(' .. gate .. '|\255')
+end
+local function had_turn(gate)
+  if string.sub(gate, 1, 2) == 't|' then redis.call('HSET', MARKS, 'turn|' .. gate, get('tenant')) end
 end
 local someone = nil
 local function anyone_parked() if someone == nil then someone = redis.call('ZCARD', PARKED) > 0 end return someone end
@@ -162,10 +170,11 @@ local function anyone_parked() if someone == nil then someone = redis.call('ZCAR
 local function park(l, gate, since)
   if get('pk:' .. l) then return end
   if not since then
-    local last = redis.call('ZREVRANGEBYLEX', PARKED, '(' .. gate .. '\n\255', '[' .. gate .. '\n', 'LIMIT', 0, 1)[1]
+    local line = line_of(gate)
+    local last = redis.call('ZREVRANGEBYLEX', PARKED, '(' .. line .. '\n\255', '[' .. line .. '\n', 'LIMIT', 0, 1)[1]
     since = last and math.max(now, select(2, parts_of(last)) + 1) or now
   end
-  local entry = string.format('%s\n%013d\n%s\n%d', gate, since, JOB, l)
+  local entry = string.format('%s\n%013d\n%s\n%d', line_of(gate), since, JOB, l)
   redis.call('ZADD', PARKED, 0, entry)
   set('pk:' .. l, entry); someone = true
 end

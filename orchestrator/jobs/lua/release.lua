@@ -22,6 +22,7 @@ else
     local free, why = room(l)
     if free <= 0 and why == gate then return {'full', {}, {}} end
     unpark(what)
+    had_turn(gate)
     local before = num('w:' .. what)
     refill(l, since)
     if num('w:' .. what) == before and get('pk:' .. what) then verdict = 'moved' end
