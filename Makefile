@@ -50,8 +50,9 @@ lint: $(DEV) ## format, lint, types, layers
 unit: $(DEV) ## the tests that need no server, in seconds
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
+# Most tests wait for processes: two files at a time keep two cores busy.
 test: lint ## every check and every test
-	$(BIN)/pytest tests $(PYTEST_ARGS)
+	$(BIN)/pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
 chaos: $(DEV) ## the tests that kill processes, in their long form; CHAOS_REPORT=<file> keeps its table as JSON lines
 	CHAOS_JOBS=200 $(BIN)/pytest tests -m chaos --timeout 900 $(PYTEST_ARGS)
