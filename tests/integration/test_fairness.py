@@ -117,7 +117,9 @@ def test_a_release_that_nobody_followed_is_found_by_the_reconciler(engine: Engin
     first, second = submit(engine, wide("few", 2)), submit(engine, wide("few", 2))
     engine.drain(limit=2)
     call = next(c for c in engine.mailbox.calls if c.job == first)
-    assert [e.partition(b"\n")[0] for e in engine.store.redis.zrange(engine.ledger.keys(first).shard.parked, 0, -1)] == [b"t|few|default"]
+    assert [e.partition(b"\n")[0] for e in engine.store.redis.zrange(engine.ledger.keys(first).shard.parked, 0, -1)] == [
+        b"t|few|default"
+    ]
     for message in [c for c in engine.mailbox.calls if c.job == first]:
         claim = engine.ledger.claim(first, message.call, attempt=1, token=new_token(), queue=message.queue)
         assert isinstance(claim, Claim)
