@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 
@@ -43,12 +43,14 @@ class Report:
             print("\n".join(f.line() for f in self.figures), flush=True)
 
 
-def options(description: str) -> argparse.Namespace:
-    """The flags of every benchmark."""
+def options(description: str, *, on: Sequence[str] = ()) -> argparse.Namespace:
+    """The flags of every benchmark; `on` are the places that this one can be told to run on alone."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under 50 s; the same figures and goals")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (at least 5 for a figure to quote)")
+    if on:
+        parser.add_argument("--on", choices=on, help="only there; default: everywhere, one after the other")
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ Beside it: the store with `appendfsync always`, and RabbitMQ (quorum queues, con
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -194,21 +195,37 @@ class Bench(Ours):
 
 
 def main() -> None:
-    chosen = options(__doc__ or "")
+    chosen = options(__doc__ or "", on=tuple(PLACES))
+    if chosen.on is None:  # each place in a process of its own: the yardstick's app knows one broker
+        sys.exit(max(subprocess.run([sys.executable, __file__, *sys.argv[1:], "--on", place]).returncode for place in PLACES))
     sizes = (100, 300, 150, 25, 200) if chosen.quick else (100, 1000, 1000, 200, 1000)
     report = Report("engine")
-    with running() as bench:
-        measure(bench, report, chosen.rounds, sizes=sizes)
-    with running(fsync="always") as bench:
-        measure_beside(bench, report, "aof_always", chosen.rounds, sizes=sizes)
     try:
-        with rabbitmq() as broker, running(broker_url=broker.url) as bench:
-            measure_beside(bench, report, "rabbitmq", chosen.rounds, sizes=sizes)
+        PLACES[chosen.on](report, chosen.rounds, sizes)
     except Skipped as reason:
-        print(f"without RabbitMQ: {reason}", file=sys.stderr)
+        print(f"without {chosen.on}: {reason}", file=sys.stderr)
     report.print(chosen.json)
     sys.stdout.flush()
     os._exit(0)  # Celery's results complain by the thousand when the interpreter ends
+
+
+def on_redis(report: Report, rounds: int, sizes: Sizes) -> None:
+    with running() as bench:
+        measure(bench, report, rounds, sizes=sizes)
+
+
+def on_aof_always(report: Report, rounds: int, sizes: Sizes) -> None:
+    with running(fsync="always") as bench:
+        measure_beside(bench, report, "aof_always", rounds, sizes=sizes)
+
+
+def on_rabbitmq(report: Report, rounds: int, sizes: Sizes) -> None:
+    with rabbitmq() as broker, running(broker_url=broker.url) as bench:
+        measure_beside(bench, report, "rabbitmq", rounds, sizes=sizes)
+
+
+Sizes = tuple[int, int, int, int, int]
+PLACES = {"redis": on_redis, "aof_always": on_aof_always, "rabbitmq": on_rabbitmq}
 
 
 @contextmanager
@@ -223,7 +240,7 @@ def running(**how: Any) -> Iterator[Bench]:
             bench.close()
 
 
-def measure_beside(bench: Bench, report: Report, name: str, rounds: int, *, sizes: tuple[int, int, int, int, int]) -> None:
+def measure_beside(bench: Bench, report: Report, name: str, rounds: int, *, sizes: Sizes) -> None:
     """The shapes on another store or broker, against independent tasks on the same one."""
     short, _, fan, jobs, alone = sizes
     receipts = [plan_of(RECEIPT)] * jobs
@@ -239,7 +256,7 @@ def measure_beside(bench: Bench, report: Report, name: str, rounds: int, *, size
         report.add(f"{name}_{shape}_to_independent", median_ratio(seen[shape], seen["independent"]), "ratio")
 
 
-def measure(bench: Bench, report: Report, rounds: int, *, sizes: tuple[int, int, int, int, int]) -> None:
+def measure(bench: Bench, report: Report, rounds: int, *, sizes: Sizes) -> None:
     short, long, fan, jobs, alone = sizes
     plans = {"chain_short": [plan_of(chain_of(short))], "chain_long": [plan_of(chain_of(long))], "dense": [plan_of(dense())]}
     receipts = [plan_of(RECEIPT)] * jobs

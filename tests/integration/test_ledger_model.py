@@ -376,7 +376,7 @@ class Case:
         return done
 
     def _behind_an_empty_map(self, step: str, e: Expected) -> bool:
-        """Whether it follows a map without calls that follows something that failed: the map, which has no call to keep, runs again."""
+        """Whether it follows a map without calls that follows a failure: such a map has no call to keep, and runs again."""
         before = self._ancestors(step)
         return any(e.totals.get(s) == 0 and self._ancestors(s) & {c.partition("#")[0] for c in e.failed()} for s in before)
 
