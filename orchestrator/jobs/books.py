@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 import redis
 
-from orchestrator.errors import BackendError, RequestError
+from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import LUA
+from orchestrator.jobs.listing import parse_cursor
 from orchestrator.models.file import FilePage, FileRef, reference
 from orchestrator.settings import Settings
 from orchestrator.state.keys import Shard, all_shards, job_keys, tenant_shard
@@ -125,7 +126,7 @@ class BlobBooks:
         Raises:
             RequestError: the cursor is none of ours.
         """
-        before = _parse_cursor(cursor)
+        before = parse_cursor(cursor)
         rows: list[tuple[int, str]] = []
         for shard in all_shards(self.settings.shards):
             rows += self._newest(shard.files(tenant), before, limit + 1)
@@ -237,14 +238,3 @@ def _booked(sha256: str, row: dict[bytes, bytes]) -> Booked:
 
 def _time(ms: bytes) -> datetime:
     return datetime.fromtimestamp(int(ms) / 1000, UTC)
-
-
-def _parse_cursor(cursor: str | None) -> tuple[int, str] | None:
-    if cursor is None:
-        return None
-    score, _, sha256 = cursor.partition("-")
-    if not (score.isascii() and score.isdigit() and sha256):
-        raise RequestError(
-            f"`{cursor}` is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
-        )
-    return int(score), sha256
