@@ -114,6 +114,8 @@ def test_in_a_full_store_lost_calls_come_back_and_workers_stay_known(full: Engin
     claim = full.ledger.claim(first.job, first.call, attempt=1, token=new_token(), queue="function")
     assert isinstance(claim, Claim)
     assert full.ledger.beat([(claim.job, claim.call, 1)]) == [True]
+    full.ledger.log(claim, {"message": "a tool's own word fails no call"})
+    assert [e.type for e in full.events(claim.job)][-1] == "log"
     Presence("function", concurrency=1, tools=["pay"]).show(full.store)
     assert [w.queue for w in full.store.workers()] == ["function"]
     shard = full.ledger.keys(first.job).shard

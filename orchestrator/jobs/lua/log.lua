@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A tool's own event, while its call runs.   KEYS 1 state, 2 events   ARGV 1 call, 2 attempt, 3 events kept, 4 data (JSON)
 local v = redis.call('HMGET', KEYS[1], 'st', 'c:' .. ARGV[1])
 local st, a = string.match(v[2] or '', '^(%a)|(%d+)|')
