@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
+
+from workers.small_model.countries import Place
 
 _MONTHS = (
     "jan ene gen",
@@ -28,6 +31,49 @@ _NUMBERS = re.compile(rf"(?<![\d.])(?P<a>\d{{1,2}})\s?(?P<s>[-/.])\s?(?P<b>\d{{1
 _DAY_NAME = re.compile(rf"(?<!\d)(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?[\s/-]?{_MONTH}[\s,/'-]*{_YEAR}")
 _NAME_DAY = re.compile(rf"\b{_MONTH}\s?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[\s,]+{_YEAR}")
 _OTHER_DATE = re.compile(r"\b(?:due|expir\w*|valid|until|return|before|delivery|gültig|bis)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FoundDate:
+    """The date of a receipt.
+
+    Attributes:
+        value: The date.
+        line: Index of the line that prints it.
+        text: The date as it was read.
+        confidence: The chance that it is right, 0 to 1; below 0.5 it is not to be relied on.
+        problem: What speaks against it, in words, or None.
+    """
+
+    value: date
+    line: int
+    text: str
+    confidence: float
+    problem: str | None = None
+
+
+def read_date(
+    lines: Sequence[str],
+    *,
+    place: Place | None = None,
+    confidences: Sequence[float] | None = None,
+    today: date | None = None,
+) -> FoundDate | None:
+    """The day the receipt was printed, or None where no line holds a date.
+
+    Args:
+        lines: The lines of the receipt.
+        place: Where it was printed, for the order of day and month; None: it is read off the lines.
+        confidences: How sure the OCR is of each line, 0 to 1.
+        today: No receipt is of a later day; None: today by the clock.
+    """
+    month_first = place.month_first if place else None
+    for sure, order in ((0.9, month_first), (0.5, False)):
+        for n, line in enumerate(lines):
+            value, _ = find_date([line], month_first=order)
+            if value and value <= (today or date.today()):
+                return FoundDate(value, n, line, sure * (confidences[n] if confidences else 1.0))
+    return None
 
 
 def find_date(lines: Sequence[str], *, month_first: bool | None) -> tuple[date | None, str | None]:
