@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from orchestrator.catalog.register import registry
@@ -37,12 +39,12 @@ RECEIPT = ParsedReceipt(
 )
 def test_tax_is_rounded_half_up_to_cents(amount: float, rate: float, tax: float, total: float) -> None:
     made = compute_tax(amount, rate)
-    assert (made.tax, made.total) == (tax, total)
+    assert (made.tax, made.total) == (Decimal(str(tax)), Decimal(str(total)))
 
 
 def test_a_discount_has_no_binary_dust() -> None:
     made = apply_discount(1.1, 10)
-    assert (made.discount, made.total) == (0.11, 0.99)
+    assert (made.discount, made.total) == (Decimal("0.11"), Decimal("0.99"))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_equal_items_are_merged() -> None:
             Item(description="bread"),
         ]
     )
-    assert (made.count, made.total) == (4, 6.7)
+    assert (made.count, made.total) == (4, Decimal("6.7"))
     assert made.items[0] == Item(description="Green  tea", quantity=3, unit_price=1.5, amount=4.5)
     assert made.items[1].amount is None  # the sum of what is known would be a guess
 
@@ -87,24 +89,30 @@ def test_items_are_filtered_by_category() -> None:
 
 def test_statistics_leave_unpriced_items_out() -> None:
     made = compute_item_statistics([Item(description="a", amount=0.1), Item(description="b", amount=0.2), Item(description="c")])
-    assert (made.count, made.priced, made.total, made.average, made.median) == (3, 2, 0.3, 0.15, 0.15)
-    assert (made.smallest, made.largest, made.most_expensive) == (0.1, 0.2, "b")
+    assert (made.count, made.priced, made.total, made.average, made.median) == (
+        3,
+        2,
+        Decimal("0.3"),
+        Decimal("0.15"),
+        Decimal("0.15"),
+    )
+    assert (made.smallest, made.largest, made.most_expensive) == (Decimal("0.1"), Decimal("0.2"), "b")
     assert compute_item_statistics([]).average is None
 
 
 def test_merging_keeps_everything_and_checks_the_tax() -> None:
     merged = merge_receipt(RECEIPT, categorise(RECEIPT.items), compute_tax(0.3, 0.2), compute_item_statistics(list(RECEIPT.items)))
     assert [i.category for i in merged.items] == ["beverage", "food"]
-    assert (merged.computed_tax, merged.problems) == (0.06, ())
+    assert (merged.computed_tax, merged.problems) == (Decimal("0.06"), ())
     assert merged.statistics is not None
-    assert merged.statistics["total"] == 0.3
+    assert merged.statistics["total"] == Decimal("0.3")
 
 
 def test_a_printed_tax_above_its_rate_is_a_problem_and_one_below_is_not() -> None:
     computed = compute_tax(0.3, 0.2)
-    above = merge_receipt(RECEIPT.model_copy(update={"tax": 0.16}), tax=computed)
+    above = merge_receipt(RECEIPT.model_copy(update={"tax": Decimal("0.16")}), tax=computed)
     assert above.problems == ("the printed tax of 0.16 is more than its rate of 20 % gives: 0.06",)
-    assert merge_receipt(RECEIPT.model_copy(update={"tax": 0.01}), tax=computed).problems == ()
+    assert merge_receipt(RECEIPT.model_copy(update={"tax": Decimal("0.01")}), tax=computed).problems == ()
 
 
 def test_the_summary_tells_every_picture() -> None:
@@ -114,7 +122,13 @@ def test_the_summary_tells_every_picture() -> None:
     made = summarise_receipts([good, None, bad, other, good])
     assert (made.pictures, made.receipts, made.balanced) == (5, 3, 2)
     assert (made.failed, made.unbalanced, made.not_receipts) == ((1,), (2,), (3,))
-    assert [(t.currency, t.receipts, t.total, t.tax) for t in made.totals] == [("EUR", 2, 0.72, 0.12), ("unknown", 1, 0.36, 0.06)]
-    assert [(c.category, c.count, c.total) for c in made.totals[0].categories] == [("food", 2, 0.4), ("beverage", 2, 0.2)]
+    assert [(t.currency, t.receipts, t.total, t.tax) for t in made.totals] == [
+        ("EUR", 2, Decimal("0.72"), Decimal("0.12")),
+        ("unknown", 1, Decimal("0.36"), Decimal("0.06")),
+    ]
+    assert [(c.category, c.count, c.total) for c in made.totals[0].categories] == [
+        ("food", 2, Decimal("0.4")),
+        ("beverage", 2, Decimal("0.2")),
+    ]
     assert [r.state for r in made.rows] == ["ok", "failed", "problems", "no receipt", "ok"]
     assert made.rows[2].problems == ("does not add up",)

@@ -152,12 +152,12 @@ def test_malaysia_article_number_above_the_name() -> None:
         "TOTAL:  193.00",
         "VISA CARD  193.00",
     )
-    assert rows(receipt) == [("KINGS SAFETY SHOES KWD 805", 1, 193.0, 193.0)]
+    assert rows(receipt) == [("KINGS SAFETY SHOES KWD 805", 1, Decimal("193.0"), Decimal("193.0"))]
     assert (receipt.merchant, receipt.date, receipt.subtotal, receipt.total) == (
         "OJC MARKETING SDN BHD",
         "2019-01-15",
-        193.0,
-        193.0,
+        Decimal("193.0"),
+        Decimal("193.0"),
     )
     assert receipt.balanced
     assert receipt.problems == ("no currency could be read",)
@@ -196,9 +196,9 @@ def test_united_states_reckoning_below_its_item_and_tax_on_a_part() -> None:
         "CHANGE  $13.21",
         "ITEMS 5  05-04-2026 11:02AM",
     )
-    assert ("ORGANIC BANANAS", 3, 0.29, 0.87) in rows(receipt)
+    assert ("ORGANIC BANANAS", 3, Decimal("0.29"), Decimal("0.87")) in rows(receipt)
     assert receipt.tax_base is not None
-    assert (receipt.tax_base.amount, receipt.tax_base.rate) == (4.0, 0.0825)
+    assert (receipt.tax_base.amount, receipt.tax_base.rate) == (Decimal("4.0"), Decimal("0.0825"))
     assert (receipt.date, receipt.balanced, receipt.problems) == ("2026-05-04", True, ())
 
 
@@ -219,8 +219,8 @@ def test_germany_tax_table_and_deposit() -> None:
         "Gesamtbetrag  12,42  1,81  14,23",
         "Datum: 04.11.2025",
     )
-    assert rows(receipt)[1] == ("JOGHURT", 4, 0.75, 3.0)
-    assert (receipt.tax, receipt.total, receipt.tax_base) == (1.81, 14.23, None)
+    assert rows(receipt)[1] == ("JOGHURT", 4, Decimal("0.75"), Decimal("3.0"))
+    assert (receipt.tax, receipt.total, receipt.tax_base) == (Decimal("1.81"), Decimal("14.23"), None)
     assert (receipt.merchant, receipt.date, receipt.currency, receipt.balanced) == ("REWE", "2025-11-04", "EUR", True)
 
 
@@ -234,18 +234,22 @@ def test_france_tax_included_below_the_total() -> None:
         "DONT TVA 5,5%  0,23€",
         "CB  4,40€",
     )
-    assert rows(receipt) == [("BAGUETTE TRADITION", 2, 1.3, 2.6), ("CAFE", None, None, 1.8)]
-    assert (receipt.date, receipt.tax, receipt.total, receipt.balanced) == ("2024-09-12", 0.23, 4.4, True)
+    assert rows(receipt) == [("BAGUETTE TRADITION", 2, Decimal("1.3"), Decimal("2.6")), ("CAFE", None, None, Decimal("1.8"))]
+    assert (receipt.date, receipt.tax, receipt.total, receipt.balanced) == ("2024-09-12", Decimal("0.23"), Decimal("4.4"), True)
 
 
 def test_weights_and_promotions() -> None:
     receipt = parsed("TESCO", "MILK 2L  £1.65", "APPLES 0.456 kg @ £2.10/kg  £0.96", "Promo  £-1.00", "TOTAL  £1.61", "CARD  £1.61")
-    assert rows(receipt) == [("MILK 2L", None, None, 1.65), ("APPLES", 0.456, 2.1, 0.96), ("Promo", None, None, -1.0)]
+    assert rows(receipt) == [
+        ("MILK 2L", None, None, Decimal("1.65")),
+        ("APPLES", Decimal("0.456"), Decimal("2.1"), Decimal("0.96")),
+        ("Promo", None, None, -Decimal("1.0")),
+    ]
     assert receipt.balanced
 
 
 def test_a_label_whose_amount_is_on_the_next_line() -> None:
-    assert parsed("SHOP", "Tea  2.00", "TOTAL", "$2.00").total == 2.0
+    assert parsed("SHOP", "Tea  2.00", "TOTAL", "$2.00").total == Decimal("2.0")
 
 
 def test_items_that_do_not_add_up_are_told() -> None:
@@ -319,11 +323,15 @@ def test_categories(description: str, category: str) -> None:
 
 def test_totals_by_category_are_exact_and_sorted() -> None:
     items = [
-        Item(description="Tea", amount=0.1),
-        Item(description="Coffee", amount=0.2),
+        Item(description="Tea", amount=Decimal("0.1")),
+        Item(description="Coffee", amount=Decimal("0.2")),
         Item(description="Bread", amount=5),
         Item(description="x"),
     ]
     made = categorise(items)
-    assert [(t.category, t.count, t.total) for t in made.totals] == [("food", 1, 5.0), ("beverage", 2, 0.3), ("other", 1, 0.0)]
+    assert [(t.category, t.count, t.total) for t in made.totals] == [
+        ("food", 1, Decimal("5.0")),
+        ("beverage", 2, Decimal("0.3")),
+        ("other", 1, Decimal("0.0")),
+    ]
     assert sum(Decimal(str(t.total)) for t in made.totals) == Decimal("5.3")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from workers.receipt import CENT, Categorized, CategorizedItem, CategoryTotal, Charge, Number, ParsedReceipt, cents, exact
+from workers.receipt import CENT, Amount, Categorized, CategorizedItem, CategoryTotal, Charge, ParsedReceipt, cents
 
 UNKNOWN = "unknown"
 State = Literal["ok", "problems", "no receipt", "failed"]
@@ -26,11 +26,11 @@ class MergedReceipt(BaseModel):
     items: tuple[CategorizedItem, ...] = ()
     charges: tuple[Charge, ...] = ()
     categories: tuple[CategoryTotal, ...] = ()
-    subtotal: Number | None = None
-    tax: Number | None = None
-    total: Number | None = None
-    computed_tax: Number | None = Field(default=None, description="the printed rate applied to the net amount")
-    items_sum: Number | None = None
+    subtotal: Amount | None = None
+    tax: Amount | None = None
+    total: Amount | None = None
+    computed_tax: Amount | None = Field(default=None, description="the printed rate applied to the net amount")
+    items_sum: Amount | None = None
     balanced: bool = False
     problems: tuple[str, ...] = ()
     statistics: dict[str, Any] | None = None
@@ -46,8 +46,8 @@ class SummaryRow(BaseModel):
     date: str | None = None
     currency: str | None = None
     items: int = 0
-    tax: Number | None = None
-    total: Number | None = None
+    tax: Amount | None = None
+    total: Amount | None = None
     balanced: bool = False
     problems: tuple[str, ...] = ()
 
@@ -57,8 +57,8 @@ class CurrencyTotal(BaseModel):
 
     currency: str
     receipts: int
-    total: Number
-    tax: Number
+    total: Amount
+    tax: Amount
     categories: tuple[CategoryTotal, ...] = ()
 
 
@@ -80,9 +80,9 @@ def merge(
 ) -> MergedReceipt:
     """One receipt with all that is known about it."""
     problems = list(receipt.problems)
-    if computed_tax is not None and receipt.tax is not None and exact(receipt.tax) - computed_tax > 2 * CENT:
+    if computed_tax is not None and receipt.tax is not None and receipt.tax - computed_tax > 2 * CENT:
         # less than computed is no problem: some items may be untaxed
-        rate = exact(receipt.tax_base.rate) * 100 if receipt.tax_base else Decimal(0)
+        rate = receipt.tax_base.rate * 100 if receipt.tax_base else Decimal(0)
         problems.append(
             f"the printed tax of {receipt.tax:.2f} is more than its rate of {rate.normalize():f} % gives: {computed_tax:.2f}"
         )
@@ -142,13 +142,13 @@ def _currency_total(currency: str, receipts: Sequence[MergedReceipt]) -> Currenc
     totals: dict[str, Decimal] = defaultdict(Decimal)
     counts: dict[str, int] = defaultdict(int)
     for category in (c for r in receipts for c in r.categories):
-        totals[category.category] += exact(category.total)
+        totals[category.category] += category.total
         counts[category.category] += category.count
     return CurrencyTotal(
         currency=currency,
         receipts=len(receipts),
-        total=cents(sum((exact(r.total) for r in receipts if r.total is not None), Decimal(0))),
-        tax=cents(sum((exact(r.tax) for r in receipts if r.tax is not None), Decimal(0))),
+        total=cents(sum((r.total for r in receipts if r.total is not None), Decimal(0))),
+        tax=cents(sum((r.tax for r in receipts if r.tax is not None), Decimal(0))),
         categories=tuple(
             CategoryTotal(category=c, count=counts[c], total=cents(totals[c]))
             for c in sorted(totals, key=lambda c: (-totals[c], c))

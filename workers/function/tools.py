@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 
 from orchestrator.catalog.register import tool
 from workers.function.receipts import MergedReceipt, ReceiptSummary, merge, summarise
-from workers.receipt import Categorized, CategorizedItem, Item, Number, ParsedReceipt, cents, exact, items_total
+from workers.receipt import Amount, Categorized, CategorizedItem, Item, ParsedReceipt, cents, exact, items_total
 
-Amount = Annotated[float, Field(allow_inf_nan=False, description="in any currency; rounded to cents")]
+Money = Annotated[float, Field(allow_inf_nan=False, description="in any currency; rounded to cents")]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -21,19 +21,19 @@ Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Tax(BaseModel):
     """A tax on a net amount."""
 
-    amount: Number
-    tax_rate: Number
-    tax: Number
-    total: Number = Field(description="amount plus tax")
+    amount: Amount
+    tax_rate: Amount
+    tax: Amount
+    total: Amount = Field(description="amount plus tax")
 
 
 class Discount(BaseModel):
     """An amount with a discount taken off."""
 
-    amount: Number
-    percent: Number
-    discount: Number
-    total: Number = Field(description="amount less discount")
+    amount: Amount
+    percent: Amount
+    discount: Amount
+    total: Amount = Field(description="amount less discount")
 
 
 class MergedItems(BaseModel):
@@ -41,7 +41,7 @@ class MergedItems(BaseModel):
 
     items: tuple[Item, ...]
     count: int = Field(description="items before merging")
-    total: Number
+    total: Amount
 
 
 class ItemStatistics(BaseModel):
@@ -49,11 +49,11 @@ class ItemStatistics(BaseModel):
 
     count: int
     priced: int = Field(description="items whose amount is known; the figures below are about these")
-    total: Number
-    average: Number | None = None
-    median: Number | None = None
-    smallest: Number | None = None
-    largest: Number | None = None
+    total: Amount
+    average: Amount | None = None
+    median: Amount | None = None
+    smallest: Amount | None = None
+    largest: Amount | None = None
     most_expensive: str | None = Field(default=None, description="description of the item with the largest amount")
 
 
@@ -63,7 +63,7 @@ class ItemStatistics(BaseModel):
     timeout_s=30,
     examples=[{"scenario": "8 % of 100", "input": {"amount": 100.0, "tax_rate": 0.08}}],
 )
-def compute_tax(amount: Amount, tax_rate: Rate) -> Tax:
+def compute_tax(amount: Money, tax_rate: Rate) -> Tax:
     """Computes the tax on a net amount, rounded to cents.
 
     Args:
@@ -71,14 +71,14 @@ def compute_tax(amount: Amount, tax_rate: Rate) -> Tax:
         tax_rate: The rate as a share: 0.08 for 8 %.
     """
     net = exact(amount)
-    tax = exact(cents(net * exact(tax_rate)))
-    return Tax(amount=cents(net), tax_rate=tax_rate, tax=cents(tax), total=cents(net + tax))
+    tax = cents(net * exact(tax_rate))
+    return Tax(amount=cents(net), tax_rate=exact(tax_rate), tax=cents(tax), total=cents(net + tax))
 
 
 @tool(
     effect="none", domain="finance", timeout_s=30, examples=[{"scenario": "A tenth off", "input": {"amount": 80.0, "percent": 10}}]
 )
-def apply_discount(amount: Amount, percent: Percent) -> Discount:
+def apply_discount(amount: Money, percent: Percent) -> Discount:
     """Takes a discount in percent off an amount, rounded to cents.
 
     Args:
@@ -86,8 +86,8 @@ def apply_discount(amount: Amount, percent: Percent) -> Discount:
         percent: The discount in percent: 10 for a tenth off.
     """
     full = exact(amount)
-    discount = exact(cents(full * exact(percent) / 100))
-    return Discount(amount=cents(full), percent=percent, discount=cents(discount), total=cents(full - discount))
+    discount = cents(full * exact(percent) / 100)
+    return Discount(amount=cents(full), percent=exact(percent), discount=cents(discount), total=cents(full - discount))
 
 
 @tool(effect="none", domain="finance", timeout_s=30)
@@ -109,7 +109,7 @@ def _merged(group: list[Item]) -> Item:
     prices = {i.unit_price for i in group}
     return Item(
         description=group[0].description,
-        quantity=float(sum((exact(1 if i.quantity is None else i.quantity) for i in group), Decimal(0))),
+        quantity=sum((Decimal(1) if i.quantity is None else i.quantity for i in group), Decimal(0)),
         unit_price=prices.pop() if len(prices) == 1 else None,
         amount=cents(items_total(group)) if all(i.amount is not None for i in group) else None,
     )
@@ -134,10 +134,10 @@ def compute_item_statistics(items: list[Item]) -> ItemStatistics:
     Args:
         items: The items; those without an amount are counted and left out of the figures.
     """
-    amounts = [exact(i.amount) for i in items if i.amount is not None]
+    amounts = [i.amount for i in items if i.amount is not None]
     if not amounts:
-        return ItemStatistics(count=len(items), priced=0, total=0.0)
-    dearest = max((i for i in items if i.amount is not None), key=lambda i: i.amount or 0.0)
+        return ItemStatistics(count=len(items), priced=0, total=Decimal(0))
+    dearest = max((i for i in items if i.amount is not None), key=lambda i: i.amount or Decimal(0))
     return ItemStatistics(
         count=len(items),
         priced=len(amounts),
@@ -165,7 +165,7 @@ def merge_receipt(
     return merge(
         receipt,
         categories=categories,
-        computed_tax=None if tax is None else exact(tax.tax),
+        computed_tax=None if tax is None else tax.tax,
         statistics=None if statistics is None else statistics.model_dump(),
     )
 

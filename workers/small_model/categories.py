@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from importlib.resources import files
 
-from workers.receipt import Categorized, CategorizedItem, CategoryTotal, Item, cents, exact
+from workers.receipt import Categorized, CategorizedItem, CategoryTotal, Item, cents
 
 OTHER, DISCOUNT = "other", "discount"
 _WORDS: dict[str, list[str]] = json.loads(files("workers.small_model").joinpath("categories.json").read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ def categorise(items: Iterable[Item]) -> Categorized:
     counts: dict[str, int] = defaultdict(int)
     for item in done:
         category = item.category or OTHER
-        totals[category] += exact(item.amount or 0.0)
+        totals[category] += item.amount or Decimal(0)
         counts[category] += 1
     ordered = sorted(totals, key=lambda c: (-totals[c], c))
     return Categorized(

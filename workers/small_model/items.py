@@ -38,7 +38,7 @@ class Line:
         """The item as it goes over the wire."""
         return Item(
             description=self.description,
-            quantity=None if self.quantity is None else float(self.quantity),
+            quantity=self.quantity,
             unit_price=None if self.unit_price is None else cents(self.unit_price),
             amount=None if self.amount is None else cents(self.amount),
         )

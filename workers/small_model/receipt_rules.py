@@ -85,9 +85,7 @@ def _receipt(
         subtotal=_wire(reckoning.subtotal),
         tax=_wire(reckoning.tax),
         total=_wire(reckoning.total),
-        tax_base=TaxBase(amount=cents(base), rate=float(reckoning.rate))
-        if base is not None and reckoning.rate is not None
-        else None,
+        tax_base=TaxBase(amount=cents(base), rate=reckoning.rate) if base is not None and reckoning.rate is not None else None,
         items_sum=cents(items_sum) if lines else None,
         balanced=bool(lines) and reckoning.total is not None and not apart and not troubles,
         problems=(*missing, *troubles, *reckoning.problems, *apart, *uncertain(rows)),
@@ -95,7 +93,7 @@ def _receipt(
     )
 
 
-def _wire(amount: Decimal | None) -> float | None:
+def _wire(amount: Decimal | None) -> Decimal | None:
     return None if amount is None else cents(amount)
 
 
