@@ -25,12 +25,12 @@ $(BIN)/python:
 
 $(CORE): pyproject.toml | $(BIN)/python
 	@echo "installing ToolWeaver into $(VENV) (once)" >&2
-	$(PIP) install --editable '.[ocr]'
+	$(PIP) install --editable '.[ocr,openai]'
 	@touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing ToolWeaver and the tools of its developers into $(VENV) (once)" >&2
-	$(PIP) install --editable '.[ocr,dev]'
+	$(PIP) install --editable '.[ocr,openai,dev]'
 	@touch $@ $(CORE)
 
 demo: $(CORE) ## run the receipts job on the bundled images, from nothing

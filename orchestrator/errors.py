@@ -174,6 +174,31 @@ class StoreFull(BackendError):
     http_status = 507
 
 
+class ModelError(BackendError):
+    """The model did not answer."""
+
+    code = "model_failed"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retryable: bool = False,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(message, **rest)
+        self._retryable, self.status, self.retry_after_s = retryable, status, retry_after_s
+        if code is not None:
+            self.code = code
+
+    @property
+    def retryable(self) -> bool:
+        return self._retryable
+
+
 class JobFailed(ToolWeaverError):
     """The job did not succeed; `result` holds what was done."""
 
@@ -226,7 +251,7 @@ def from_problem(problem: Mapping[str, Any]) -> ToolWeaverError:
     """The same class that the server raised, rebuilt from its RFC 9457 problem."""
     fallback = _BY_FAMILY.get(str(problem.get("family")), ToolWeaverError)
     cls: type[ToolWeaverError] = _all(ToolWeaverError).get(str(problem.get("code")), fallback)
-    rest: dict[str, Any] = {"retryable": bool(problem.get("retryable"))} if issubclass(cls, ToolError) else {}
+    rest: dict[str, Any] = {"retryable": bool(problem.get("retryable"))} if issubclass(cls, ToolError | ModelError) else {}
     detail = problem.get("detail") or problem.get("title")
     error = cls(
         str(detail) if detail else None,

@@ -84,6 +84,22 @@ class Settings(BaseSettings):
         default=64 * MIB, ge=0, description="large values that a process keeps for its next calls, as JSON text"
     )
     fetch_max_bytes: int = Field(default=20 * MIB, description="largest file that a tool fetches or reads")
+    ocr_engines: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("rapidocr", "tesseract"),
+        description="what reads pictures, comma-separated: the first; the next when it cannot; `azure` sends them to Microsoft's service",
+    )
+    ocr_deadline_s: float = Field(default=90.0, gt=0, description="seconds that the text of a picture or document may take")
+    ocr_pages: int = Field(default=20, ge=1, description="pages of a document that are read; the others are named in a note")
+    azure_vision_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_VISION_ENDPOINT", "VISION_ENDPOINT", "AZURE_COMPUTER_VISION_ENDPOINT"),
+        description="address of the Azure Computer Vision resource",
+    )
+    azure_vision_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_VISION_KEY", "VISION_KEY", "AZURE_COMPUTER_VISION_KEY"),
+        description="key of the Azure Computer Vision resource",
+    )
     shards: int = Field(default=1, ge=1, le=1024, description="parts of the ledger; never change it while jobs run")
     window: float = Field(default=4.0, ge=1, description="published calls per job and queue, as a multiple of its pool's slots")
     tenant_window: float = Field(
@@ -104,10 +120,36 @@ class Settings(BaseSettings):
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
     events_max: int = Field(default=10_000, description="events kept per job, about")
+    use_small_model: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("TOOLWEAVER_USE_SMALL_MODEL", "USE_SMALL_MODEL"),
+        description="receipt tools ask the small model; what it cannot do is done without it, and the result says so",
+    )
+    small_model_backend: Literal["openai-compatible", "ollama", "azure", "transformers"] = Field(
+        default="openai-compatible",
+        validation_alias=AliasChoices("TOOLWEAVER_SMALL_MODEL_BACKEND", "SMALL_MODEL_BACKEND"),
+        description="what serves the small model; `ollama`: at its usual address; `azure` and `transformers` come later",
+    )
+    small_model_url: str | None = Field(
+        default=None, description="address of an OpenAI-compatible server, such as `http://host:8000/v1`"
+    )
+    small_model_key: SecretStr | None = Field(default=None, description="key that is sent to `small_model_url`")
+    small_model_timeout_s: float = Field(default=30.0, gt=0, description="how long one request may take, with its retries")
+    worker_model: str = Field(
+        default="phi3",
+        validation_alias=AliasChoices("TOOLWEAVER_WORKER_MODEL", "WORKER_MODEL"),
+        description="name of the small model",
+    )
+    categorizer: Literal["auto", "prototypes", "rules", "model"] = Field(
+        default="auto", description="how items get categories; `auto`: `model` with `use_small_model`, else `prototypes`"
+    )
+    categories_file: Path | None = Field(
+        default=None, description="YAML or JSON file with categories of yours and their examples, in place of the bundled ones"
+    )
     task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
-    @field_validator("tools", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", mode="before")
+    @field_validator("tools", "ocr_engines", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
@@ -116,6 +158,13 @@ class Settings(BaseSettings):
     @classmethod
     def _expand(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @property
+    def categorizer_used(self) -> Literal["prototypes", "rules", "model"]:
+        """How items get categories."""
+        if self.categorizer != "auto":
+            return self.categorizer
+        return "model" if self.use_small_model else "prototypes"
 
     @property
     def store_url(self) -> str:

