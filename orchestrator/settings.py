@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         default=64 * MIB, ge=0, description="large values that a process keeps for its next calls, as JSON text"
     )
     fetch_max_bytes: int = Field(default=20 * MIB, description="largest file that a tool fetches or reads")
-    ocr_engines: Annotated[tuple[str, ...], NoDecode] = Field(
+    ocr_engines: Annotated[tuple[Literal["rapidocr", "tesseract", "azure"], ...], NoDecode] = Field(
         default=("rapidocr", "tesseract"),
         description="what reads pictures, comma-separated: the first; the next when it cannot; `azure` sends them to Microsoft's service",
     )
