@@ -36,6 +36,7 @@ _LANGUAGES: dict[str, list[str]] = _data("languages.json")
 
 _WEIGHTS = {"sure": 7.0, "likely": 3.5, "hint": 1.5}
 _FAINT = 2.0  # evidence below this for the best country is as good as none
+_COMMON = 0.9  # a bare `$` is more often that of the United States than of any other country
 _MOST = 0.98  # no clue is proof
 _FOREIGN = 0.03  # the share of receipts whose printed currency is that of another country
 _PLAIN = str.maketrans(
@@ -297,7 +298,7 @@ def _in_line(line: str) -> Iterator[tuple[str, float]]:
                 yield match[1], (6.0 if beside else 4.0) - 3.0 * (match[1] in _WORDS_TOO)
     for match in _symbols().finditer(line):
         for code in _codes_of(match["a"] or match["b"] or match["c"] or match["d"]):
-            yield code, 5.0
+            yield code, 5.0 + _COMMON * (code == "USD")
     if _WEAK_EURO.search(line):
         yield "EUR", 0.8
 

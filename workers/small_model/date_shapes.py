@@ -20,10 +20,12 @@ _LATIN = (
     *("it", "lb", "lt", "lv", "ms", "mt", "nb", "nl", "pl", "pt", "ro", "sk", "sl", "sq", "sr_Latn", "sv", "sw", "tr", "uz", "zu"),
 )
 _LEAST = 0.05  # shapes that are hardly ever a date
+LABELS: dict[str, list[str]] = {kind: _DATA[kind] for kind in ("date", "seldom", "never", "number")}
 OLDEST = 1990  # no receipt that is still scanned is older
 
 _LIKE = {"o": "o0q", "i": "il1|!", "l": "il1|!", "s": "s5$", "b": "b8", "g": "g69", "a": "a4", "t": "t7"}
 _DIGITS = str.maketrans("oqil|!szb", "001111528")
+_SPOILT = {"o": 0.97, "q": 0.95, "l": 0.95, "i": 0.95, "|": 0.95, "!": 0.95}  # how surely the letter is a misread figure
 _SINGLE = str.maketrans("øłđðßıæœ’‘´`–—−：／．，", "olddsiao''''---:/.,")
 _D = r"[0-9oqil|!szb]"
 _LEFT = rf"(?<!\d)(?<!\d[./,:-])(?<![a-z](?=[a-z|!]))(?<!v)(?={_D}{{0,1}}\d)"
@@ -110,6 +112,13 @@ def month_names() -> dict[str, dict[int, set[str]]]:
     return names
 
 
+@cache
+def weekday_names() -> frozenset[str]:
+    """The names of the days of the week, whole and shortened, without accents."""
+    days = [names for language in _LATIN for form in Locale.parse(language).days.values() for names in form.values()]
+    return frozenset(flat(name).strip(". ") for names in days for name in names.values() if len(name.strip(".")) > 1)
+
+
 @dataclass(frozen=True)
 class _World:
     country: str | None
@@ -170,8 +179,8 @@ def _by_name(text: str, world: _World) -> Iterator[Shape]:
             month, chance = _month(match["m"], world)
             yield _shape(match, {"dmy": (_year(match, world), month, _int(match["a"]))}, sure * chance, style="name")
     for match in _SPOILT_NAME.finditer(text):
-        if month := _nearest_month(match["m"]):
-            yield _shape(match, {"dmy": (_year(match, world), month, _int(match["a"]))}, 0.4, style="name")
+        if near := _nearest_month(match["m"]):
+            yield _shape(match, {"dmy": (_year(match, world), near, _int(match["a"]))}, 0.4, style="name")
 
 
 def _month(name: str, world: _World) -> tuple[int, float]:
@@ -263,10 +272,11 @@ def _shape(match: re.Match[str], ways: dict[str, tuple[int, int, int]], quality:
     readings = {order: day for order, way in ways.items() if (day := _day(*way)) and day.year >= OLDEST}
     groups = match.groupdict()
     figures = [groups.get(name) or "" for name in ("a", "b", "y", "y2")]
-    spoilt = sum(not c.isdigit() for figure in figures for c in figure)
+    for letter in "".join(figures):
+        quality *= 1.0 if letter.isdigit() else _SPOILT.get(letter, 0.9)
     style = style or (groups.get("s") or "").strip() + ("4" if groups.get("y") else "2")
     clock = bool(groups.get("clock")) or match.string[match.end() : match.end() + 1].isdigit()
-    return Shape(match.start(), match.end(), readings, quality * 0.88**spoilt, style, clock)
+    return Shape(match.start(), match.end(), readings, quality, style, clock)
 
 
 def _day(year: int, month: int, day: int) -> date | None:

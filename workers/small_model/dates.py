@@ -1,36 +1,31 @@
-"""The date of a receipt: read where the order of day and month is certain, else left out."""
+"""The date of a receipt: of all dates it prints, the one that its label, its time of day and its repeats speak for.
+
+The order of day and month is told by the place, by other dates on the receipt, and by what lies in the future; where nothing
+tells it, the day is taken to be first, with little confidence. Labels are in `dates.json`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import cache
+from math import exp
 
+from workers.small_model import countries
 from workers.small_model.countries import Place
+from workers.small_model.date_shapes import LABELS, Shape, flat, shapes, weekday_names
 
-_MONTHS = (
-    "jan ene gen",
-    "feb fév fev",
-    "mar mär mrz",
-    "apr avr abr",
-    "may mai mag",
-    "jun juin giu",
-    "jul juil lug",
-    "aug aoû ago",
-    "sep set",
-    "oct okt ott out",
-    "nov",
-    "dec dez déc dic",
-)
-_NAMES = {name: number for number, names in enumerate(_MONTHS, 1) for name in names.split()}
-_MONTH = r"(?P<month>[A-Za-zäéûÄÉ]{3,10})\.?"
-_YEAR = r"(?P<year>(?:19|20)\d{2}|\d{2}(?!\d))"
-_YEAR_FIRST = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d{2})(?P<s>[-/.])(?P<a>\d{1,2})(?P=s)(?P<b>\d{1,2})(?!\d{3})")
-_NUMBERS = re.compile(rf"(?<![\d.])(?P<a>\d{{1,2}})\s?(?P<s>[-/.])\s?(?P<b>\d{{1,2}})\s?(?P=s)\s?{_YEAR}")
-_DAY_NAME = re.compile(rf"(?<!\d)(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?[\s/-]?{_MONTH}[\s,/'-]*{_YEAR}")
-_NAME_DAY = re.compile(rf"\b{_MONTH}\s?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[\s,]+{_YEAR}")
-_OTHER_DATE = re.compile(r"\b(?:due|expir\w*|valid|until|return|before|delivery|gültig|bis)\b", re.IGNORECASE)
+_CLOCK = re.compile(r"(?<![\d.,:])\d{1,2}\s?[:;h]\s?[0-5o]\d(?:[:;.]\s?[0-5o]\d)?(?!\d)|\b\d{1,2}[.:]\d{2}\s?(?:[ap]\.?m|uhr)\b")
+_RANGE = re.compile(r"\s*(?:-|to|until|bis|till|au|al|hasta|tot|s/d)\s*")
+_VALUE = re.compile(r"\d{3,}|\d\s")  # a number that a label ahead was for
+_KINDS = ("date", "seldom", "never", "number")
+_POINTS = {"date": 3.0, "seldom": -3.0, "number": -3.0, "": 0.0}
+_SURE = 0.98  # no reading is certain
+_LEAST = 0.01  # no order is impossible anywhere
+_AGES = 15  # years in which a receipt gets so much rarer that two readings are told apart by their age
 
 
 @dataclass(frozen=True)
@@ -52,6 +47,18 @@ class FoundDate:
     problem: str | None = None
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    shape: Shape
+    line: int
+    text: str
+    points: float
+    soft: bool  # more likely the date of something else
+    value: date = date.min
+    order: float = 1.0  # the chance that day and month are the right way round
+    later: bool = False  # after today
+
+
 def read_date(
     lines: Sequence[str],
     *,
@@ -59,7 +66,7 @@ def read_date(
     confidences: Sequence[float] | None = None,
     today: date | None = None,
 ) -> FoundDate | None:
-    """The day the receipt was printed, or None where no line holds a date.
+    """The day the receipt was printed, or None where no line holds a date of its own.
 
     Args:
         lines: The lines of the receipt.
@@ -67,61 +74,200 @@ def read_date(
         confidences: How sure the OCR is of each line, 0 to 1.
         today: No receipt is of a later day; None: today by the clock.
     """
-    month_first = place.month_first if place else None
-    for sure, order in ((0.9, month_first), (0.5, False)):
-        for n, line in enumerate(lines):
-            value, _ = find_date([line], month_first=order)
-            if value and value <= (today or date.today()):
-                return FoundDate(value, n, line, sure * (confidences[n] if confidences else 1.0))
-    return None
-
-
-def find_date(lines: Sequence[str], *, month_first: bool | None) -> tuple[date | None, str | None]:
-    """The first date in the lines, and what is the matter with it, if anything.
-
-    Args:
-        lines: The lines of the receipt.
-        month_first: Whether 05/02 is the second of May; None: not known, then such a date is not read.
-    """
-    problem: str | None = None
-    ordered = sorted(
-        (line for line in lines if not _OTHER_DATE.search(line)), key=lambda line: not re.search(r"(?i)\bdat[eu]", line)
-    )
-    for line in ordered:
-        found, trouble = _in_line(line, month_first=month_first)
-        if found:
-            return found, None
-        problem = problem or trouble
-    return None, problem or "no date could be read"
-
-
-def _in_line(line: str, *, month_first: bool | None) -> tuple[date | None, str | None]:
-    if match := _YEAR_FIRST.search(line):
-        return _date(match["year"], match["a"], match["b"]), None
-    for pattern in (_DAY_NAME, _NAME_DAY):
-        if (match := pattern.search(line)) and (
-            month := _NAMES.get(match["month"].lower()[:4]) or _NAMES.get(match["month"].lower()[:3])
-        ):
-            return _date(match["year"], month, match["day"]), None
-    if match := _NUMBERS.search(line):
-        return _by_numbers(match, month_first=month_first)
-    return None, None
-
-
-def _by_numbers(match: re.Match[str], *, month_first: bool | None) -> tuple[date | None, str | None]:
-    a, b, year = match["a"], match["b"], match["year"]
-    day_first, month_day = _date(year, b, a), _date(year, a, b)
-    if match["s"] == ".":  # dots are written where the day comes first
-        return day_first, None
-    if day_first and month_day and day_first != month_day:
-        if month_first is None:
-            return None, f"the date {match[0]} can be read two ways"
-        return (month_day if month_first else day_first), None
-    return day_first or month_day, None
-
-
-def _date(year: str, month: str | int, day: str | int) -> date | None:
-    try:
-        return date(int(year) + (2000 if len(year) == 2 else 0), int(month), int(day))
-    except ValueError:
+    where, now = place or countries.place(lines), today or date.today()
+    found = _resolve(_candidates(lines, where, now), where, now)
+    if not found:
         return None
+    values = _points_by_value(found)
+    best = max(found, key=lambda c: (values[c.value], c.points, c.shape.quality))
+    return FoundDate(
+        value=best.value,
+        line=best.line,
+        text=best.text,
+        confidence=round(_confidence(best, found, values) * _legible(confidences, best.line), 3),
+        problem=_problem(best, found, values),
+    )
+
+
+def _candidates(lines: Sequence[str], where: Place, today: date) -> list[_Candidate]:
+    """Every date in the lines but those that a label calls the end of an offer, a birthday and the like."""
+    found = []
+    for n, line in enumerate(lines):
+        in_line = shapes(line, country=where.country, languages=where.languages, today=today)
+        for shape in in_line:
+            kind = _label(lines, n, shape, in_line)
+            if kind != "never":
+                soft = kind in ("seldom", "number") or _is_range(line, shape, in_line)
+                points = _POINTS[kind] + _signs(lines, n, shape) - 3.0 * (soft and kind not in ("seldom", "number"))
+                found.append(_Candidate(shape, n, line[shape.start : shape.end].strip(), points, soft))
+    return found
+
+
+def _label(lines: Sequence[str], n: int, shape: Shape, others: Sequence[Shape]) -> str:
+    """The kind of label that the date stands behind, in its line or, where it begins the line, above it."""
+    ahead = flat(lines[n][: shape.start])
+    if kind := _last_label(ahead, ends=[o.end for o in others if o.end <= shape.start]):
+        return kind
+    if n and not re.search(r"[^\W_]{2}", _no_weekday(ahead)):
+        above = flat(lines[n - 1])
+        kind = _last_label(above, ends=[])
+        hanging = bool(re.search(r":\s*$", above)) or _label_end(above) > len(above) - 4
+        if kind and not re.search(r"\d", above) and (hanging or kind == "date"):
+            return kind
+    return "date" if n and _is_header(lines, n) else ""
+
+
+def _is_header(lines: Sequence[str], n: int) -> bool:
+    """Whether the line above is a row of column heads with a date among them."""
+    above = flat(lines[n - 1])
+    return "  " in above and not re.search(r"\d", above) and any(m.lastgroup == "date" for m in _labels().finditer(above))
+
+
+def _last_label(text: str, *, ends: Sequence[int]) -> str:
+    """The kind of the last label in the text that no number or other date has been the value of."""
+    kind = ""
+    for match in _labels().finditer(text):
+        between = text[match.end() :]
+        used = any(end > match.end() for end in ends) or (match.lastgroup in ("number", "seldom") and _VALUE.search(between))
+        kind = "" if used else str(match.lastgroup)
+    return kind
+
+
+def _label_end(text: str) -> int:
+    return max((m.end() for m in _labels().finditer(text)), default=-9)
+
+
+@cache
+def _labels() -> re.Pattern[str]:
+    """All labels; a kind that rules a date out takes the word `date` behind it along."""
+    kinds = []
+    for kind in ("never", "seldom", "number", "date"):
+        words = "|".join(_loose(flat(word)) for word in sorted(LABELS[kind], key=len, reverse=True))
+        left = r"(?<![a-z])(?<!up)(?<!vali)" if kind != "date" else r"(?<![a-z])|(?<=trans)|(?<=invoice)|(?<=bill)|(?<=receipt)"
+        behind = rf"(?:\s?(?:{'|'.join(_loose(flat(w)) for w in LABELS['date'])}|from|until|by|on|no|:))*" if kind != "date" else ""
+        kinds.append(rf"(?P<{kind}>(?:{left})(?:{words}){behind}(?![a-z]))")
+    return re.compile("|".join(kinds))
+
+
+def _loose(word: str) -> str:
+    """The word with the letters that OCR takes for others, and blanks that it drops."""
+    likeness = {"o": "[o0]", "i": "[il1]", "l": "[il1]", " ": r"[\s.]{0,2}", ".": r"\.?", "-": "-?"}
+    return "".join(likeness.get(c, re.escape(c)) for c in word)
+
+
+def _no_weekday(text: str) -> str:
+    return "".join(word for word in re.findall(r"[^\W\d_]+", text) if word not in weekday_names())
+
+
+def _is_range(line: str, shape: Shape, others: Sequence[Shape]) -> bool:
+    """Whether the date is one end of `01/03/2018 - 31/03/2018`."""
+    text = flat(line)
+    return any(_RANGE.fullmatch(text[a.end : b.start]) for a in others for b in others if a.end < b.start and shape in (a, b))
+
+
+def _signs(lines: Sequence[str], n: int, shape: Shape) -> float:
+    """What speaks for the date of purchase: a time of day, the day of the week; and against it: it is part of a longer number."""
+    text = flat(lines[n])
+    ahead, behind = text[: shape.start], text[shape.end :]
+    points = 2.0 if shape.clock or _CLOCK.search(behind) or _CLOCK.search(ahead) else 1.0 * _clock_beside(lines, n)
+    points += 1.0 if any(word in weekday_names() for word in re.findall(r"[a-z]+", ahead)[-1:]) else 0.0
+    points += 0.5 if shape.style == "name" or shape.style.endswith("4") else 0.0
+    if re.search(r"[a-z\d][-/#_]$", ahead) and _last_label(ahead, ends=[]) != "date":
+        points -= 3.0
+    if re.match(r"[-/_]\w", behind):
+        points -= 3.0
+    return points
+
+
+def _clock_beside(lines: Sequence[str], n: int) -> bool:
+    return any(_CLOCK.search(flat(line)) for line in [*lines[max(n - 1, 0) : n], *lines[n + 1 : n + 2]])
+
+
+def _resolve(found: Sequence[_Candidate], where: Place, today: date) -> list[_Candidate]:
+    """Each candidate with the likeliest of its readings."""
+    plain = {next(iter(c.shape.readings.values())) for c in found if _is_plain(c.shape)}
+    resolved = []
+    for candidate in found:
+        weights = _weights(candidate, found, plain, where=where, today=today)
+        best = max(weights, key=lambda value: weights[value])
+        order = weights[best] / sum(weights.values())
+        resolved.append(replace(candidate, value=best, order=order, later=best > today + timedelta(days=1)))
+    return resolved
+
+
+def _is_plain(shape: Shape) -> bool:
+    return len(set(shape.readings.values())) == 1
+
+
+def _weights(
+    candidate: _Candidate, found: Sequence[_Candidate], plain: set[date], *, where: Place, today: date
+) -> dict[date, float]:
+    """How likely each day is that the figures can stand for."""
+    orders = _order_weights(candidate.shape, found, where)
+    weights: dict[date, float] = defaultdict(float)
+    for order, value in candidate.shape.readings.items():
+        likely = orders.get(order, 0.1) * exp((value - today).days / 365 / _AGES)
+        likely *= 0.002 if value > today + timedelta(days=1) else 1.0
+        weights[value] += likely * (30 if value in plain else 1)
+    return weights
+
+
+def _order_weights(shape: Shape, found: Sequence[_Candidate], where: Place) -> Mapping[str, float]:
+    """How likely each order is: by the country, the separator, and dates in the same style that can be read but one way."""
+    month = where.month_first_chance if where.country or where.month_first is not None else min(where.month_first_chance, 0.3)
+    month *= 0.1 if shape.style.startswith(".") else 1.0
+    year = 0.04
+    if where.country and countries.date_order(where.country) == "ymd":
+        year += 0.5 * where.country_confidence
+    orders = {"dmy": max(1 - month, _LEAST) * (1 - year), "mdy": max(month, _LEAST) * (1 - year), "ymd": year}
+    for other in found:
+        if other.shape.style == shape.style and len(other.shape.readings) == 1:
+            orders[next(iter(other.shape.readings))] = orders.get(next(iter(other.shape.readings)), 0.1) * 20
+    return orders
+
+
+def _points_by_value(found: Sequence[_Candidate]) -> dict[date, float]:
+    """The points of each day: those of its best print, and something for each repeat and for being the latest."""
+    prints: dict[date, list[float]] = defaultdict(list)
+    for candidate in found:
+        prints[candidate.value].append(candidate.points + 3.0 * (candidate.shape.quality - 1) - 6.0 * candidate.later)
+    latest = max((c.value for c in found if not c.later), default=None)
+    first = found[0].value
+    return {
+        value: max(points) + 1.5 * (len(points) > 1) + 0.5 * (value == latest) + 0.5 * (value == first)
+        for value, points in prints.items()
+    }
+
+
+def _confidence(best: _Candidate, found: Sequence[_Candidate], values: Mapping[date, float]) -> float:
+    """The chance that the figures are read right, in the right order, and that it is the date of the receipt."""
+    wrong = 1.0
+    for candidate in found:
+        if candidate.value == best.value:
+            wrong *= 1 - min(candidate.shape.quality, _SURE)
+    order = max(c.order for c in found if c.value == best.value)
+    rivals = sum(exp(points - values[best.value]) for value, points in values.items() if abs((value - best.value).days) > 1)
+    role = (0.99 if best.points >= 1.5 else 0.93 if best.points >= 0 else 0.6) / (1 + 0.7 * rivals)
+    doubt = (0.35 if best.soft else 1.0) * (0.2 if best.later else 1.0)
+    return min((1 - wrong) * order * role * doubt, _SURE)
+
+
+def _legible(confidences: Sequence[float] | None, line: int) -> float:
+    """What the OCR's own doubt takes off."""
+    return 1.0 if not confidences or confidences[line] >= 0.9 else 0.5 + 0.5 * confidences[line] / 0.9
+
+
+def _problem(best: _Candidate, found: Sequence[_Candidate], values: Mapping[date, float]) -> str | None:
+    rival = max((v for v in values if v != best.value), key=lambda v: values[v], default=None)
+    if best.later:
+        return f"the date {best.text} is in the future"
+    if best.order < 0.8:
+        return f"the date {best.text} can be read two ways"
+    if best.soft:
+        return f"the date {best.text} may be that of something else than the purchase"
+    if best.shape.quality < 0.7:
+        return f"the date {best.text} was read badly"
+    if rival and abs((rival - best.value).days) > 1 and values[rival] > values[best.value] - 1.5:
+        other = next(c.text for c in found if c.value == rival)
+        return f"the receipt prints two dates: {best.text} and {other}"
+    return None
