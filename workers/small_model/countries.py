@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from math import exp, log2
 from typing import Any, Literal
@@ -44,6 +44,8 @@ _PLAIN = str.maketrans(
 )
 _LIKE = str.maketrans("01l|58", "oiiisb")  # letters and digits that OCR takes for each other
 _WORD = re.compile(r"[^\W_]+")
+_FIGURES = re.compile(r"(?=[OIl|()-]*\d)[\dOIl|-]{4,}")  # a number with letters read for figures
+_NOUGHTS = str.maketrans("OIl|", "0111")
 _LONGEST = 5  # words in a clue
 _GLUED = 8  # letters from which a clue is looked for inside a longer word, since OCR drops spaces
 _WORDS_TOO = frozenset({"ALL", "COP", "CUP", "GEL", "MAD", "MOP", "PEN", "RON", "SOS", "TOP", "TRY"})  # codes that are words, too
@@ -178,8 +180,8 @@ def _spoken_weight(country: str, languages: dict[str, float]) -> float:
     """What the words say for a country; English is printed everywhere, so it tells less."""
     heard = {language: n for language, n in languages.items() if language in _spoken_in(country)}
     if not heard:
-        return -2.0 if any(n > 1 and language != "en" for language, n in languages.items()) else -0.7 * bool(languages)
-    return max(min(n * 0.3, 1.2) if language == "en" else min(n * 1.5, 6.0) for language, n in heard.items())
+        return -2.0 if any(n > 1 and language != "en" for language, n in languages.items()) else 0.0
+    return max(min(n * 0.2, 0.6) if language == "en" else min(n * 1.5, 6.0) for language, n in heard.items())
 
 
 @cache
@@ -194,7 +196,7 @@ def _words(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
     for line in lines:
         tokens = _WORD.findall(line)
         found |= {key for key in _grams(tokens) if key in clues}
-        found |= {key for token in tokens if len(token) > _GLUED for key in _glued_clues() if key in like(token)}
+        found |= {key for word in map(like, tokens) if len(word) > _GLUED for key in _glued_clues() if key in word}
     for key in found:
         yield from clues[key]
 
@@ -213,6 +215,7 @@ def _is_acronym(tokens: Sequence[str]) -> bool:
     return (len(tokens) == 1 and not tokens[0].islower()) or all(len(t) == 1 for t in tokens)
 
 
+@lru_cache(maxsize=4096)
 def like(word: str) -> str:
     """The word in small letters without accents, with one letter for all that OCR takes for each other."""
     small = plain(word)
@@ -237,8 +240,9 @@ def _glued_clues() -> tuple[str, ...]:
 def _shapes(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
     """Registration numbers, postal codes and phone numbers in the shape of a country."""
     text = "\n".join(lines)
+    mended = _FIGURES.sub(lambda match: match[0].translate(_NOUGHTS), text)
     for country, pattern, weight in _patterns():
-        if pattern.search(text):
+        if pattern.search(text) or (mended != text and pattern.search(mended)):
             yield country, weight
 
 
