@@ -42,7 +42,7 @@ def read() -> Callable[[str], OcrResult]:
 
     def by_name(name: str) -> OcrResult:
         if name not in known:
-            known[name] = receipt_ocr(f"bundled:{name}", context())
+            known[name] = receipt_ocr(f"bundled:{name}", context=context())
         return known[name]
 
     return by_name
@@ -97,7 +97,7 @@ def test_results_pass_their_own_contract_from_pool_to_pool(read: Callable[[str],
 
 def failure(uri: str, **values: object) -> ToolError:
     with pytest.raises(ToolError) as caught:
-        receipt_ocr(uri, context(**values))
+        receipt_ocr(image_uri=uri, context=context(**values))
     return caught.value
 
 
@@ -206,7 +206,7 @@ def site() -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def test_an_image_is_fetched_and_read(site: tuple[str, list[tuple[str, str]]]) -> None:
     port, asked = site
-    result = receipt_ocr(f"http://127.0.0.1:{port}/moved", context(fetch_hosts=("127.0.0.1",)))
+    result = receipt_ocr(f"http://127.0.0.1:{port}/moved", context=context(fetch_hosts=("127.0.0.1",)))
     assert "CITY LIBRARY" in result.text
     assert asked == [(f"127.0.0.1:{port}", "/moved"), (f"127.0.0.1:{port}", "/ok.png")]
 
@@ -249,7 +249,7 @@ def test_a_name_is_resolved_once_and_that_address_is_used(
     port, asked = site
     seen = resolve_as(monkeypatch, "rebind.test", "127.0.0.1")
     monkeypatch.setattr(images, "is_public", lambda _: True)
-    assert receipt_ocr(f"http://rebind.test:{port}/ok.png", context()).text
+    assert receipt_ocr(f"http://rebind.test:{port}/ok.png", context=context()).text
     assert seen == ["rebind.test"]
     assert asked == [(f"rebind.test:{port}", "/ok.png")]
 

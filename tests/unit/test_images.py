@@ -13,7 +13,8 @@ from PIL import Image
 
 from orchestrator.errors import ToolError
 from orchestrator.settings import Settings, load_settings
-from workers.ocr.images import DATA, bundled_images, checked_address, decode, fetch, is_public, load_image, short
+from workers.ocr.decode import decode
+from workers.ocr.images import DATA, bundled_images, checked_address, fetch, is_public, load_image, short
 
 
 def settings(**values: object) -> Settings:
@@ -46,9 +47,7 @@ def test_a_data_uri_is_decoded() -> None:
     assert load_image(f"data:image/png;base64,{body}", settings()).size == (40, 30)
 
 
-@pytest.mark.parametrize(
-    "uri", ["/tmp/x.png", "receipt.png", "ftp://x/y.png", "", "data:image/png;base64", "data:;base64,???", "file:x.png", "http://"]
-)
+@pytest.mark.parametrize("uri", ["ftp://x/y.png", "", "data:image/png;base64", "data:;base64,???", "file:x.png", "http://"])
 def test_what_is_no_address_is_refused(uri: str) -> None:
     assert refused(uri, settings()).code == "bad_uri"
 
@@ -86,6 +85,22 @@ def test_paths_do_not_escape_the_allowed_folders(tmp_path: Path) -> None:
     assert refused(f"file://{secret}", settings()).code == "forbidden"
 
 
+def test_a_path_without_scheme_is_a_file_beneath_an_allowed_folder(tmp_path: Path) -> None:
+    (tmp_path / "receipts").mkdir()
+    (tmp_path / "receipts" / "x y%20.png").write_bytes(png())
+    made = settings(file_roots=(tmp_path / "none", tmp_path))
+    for path in ("./receipts/x y%20.png", "receipts/x y%20.png", f"{tmp_path}/receipts/x y%20.png"):
+        assert load_image(path, made).size == (40, 30), path
+    assert refused("receipts/other.png", made).code == "not_found"
+    assert refused("./receipts/missing.png", settings(file_roots=(tmp_path,))).code == "not_found"
+
+
+@pytest.mark.parametrize("uri", ["/etc/passwd", "../../etc/passwd", "./receipt.png", "/tmp/x.png"])
+def test_a_path_outside_the_allowed_folders_is_refused(uri: str, tmp_path: Path) -> None:
+    assert refused(uri, settings()).code == "forbidden"
+    assert refused(uri, settings(file_roots=(tmp_path,))).code in ("forbidden", "not_found")
+
+
 @pytest.mark.parametrize("name", ["missing.png", "folder"])
 def test_a_file_that_is_none_is_not_found(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
@@ -112,7 +127,7 @@ def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
     [
         (b"Dear all,\nthis is no picture.\n", "not_an_image", "is a text file"),
         (b"\x00\x01\x02\x03\xff\xfe", "not_an_image", "no image of a known format"),
-        (b"%PDF-1.7\n\x00\xff\xfe", "not_an_image", "no image of a known format"),
+        (b"%PDF-1.7\n\x00\xff\xfe", "corrupt_image", "damaged PDF"),
         (b"\x89PNG broken from the start", "corrupt_image", "damaged PNG"),
         (png(200, 200)[:90], "corrupt_image", "damaged PNG"),
         (b"\xff\xd8\xff\xe0 cut", "corrupt_image", "damaged JPEG"),

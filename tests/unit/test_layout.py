@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from math import cos, radians, sin
+from math import cos, pi, radians, sin
 
-from workers.ocr.layout import Cell, Point, lines
+from workers.ocr.layout import lines, page
+from workers.ocr.pieces import Piece, Point
 
 
-def cell(text: str, left: float, top: float, *, width: float = 100, height: float = 20, turn: float = 0.0) -> Cell:
+def cell(text: str, left: float, top: float, *, width: float = 100, height: float = 20, turn: float = 0.0) -> Piece:
     def at(x: float, y: float) -> Point:
         angle = radians(turn)
         return (x * cos(angle) - y * sin(angle), x * sin(angle) + y * cos(angle))
 
     corners = (at(left, top), at(left + width, top), at(left + width, top + height), at(left, top + height))
-    return Cell(text, 0.9, corners)
+    return Piece(text, 0.9, corners)
 
 
 PAGE = [("Milk", 0, 0), ("4.29", 400, 2), ("Bread", 0, 29), ("5.49", 400, 30), ("TOTAL", 0, 58), ("9.78", 400, 57)]
@@ -46,3 +47,29 @@ def test_a_line_has_the_box_of_its_cells_and_their_mean_confidence() -> None:
     (line,) = lines([cell("ab", 10, 5), cell("cd", 200, 7)])
     assert line.box == (10, 5, 300, 27)
     assert line.confidence == 0.9
+
+
+def bent(x: float, y: float) -> Point:
+    """A point of a level page where it is on paper that curls more the further down it is, and leans."""
+    return (x, y + (14 + 0.03 * y) * sin(x / 500 * pi * 0.9) + 0.03 * x)
+
+
+def curled(text: str, left: float, top: float, *, width: float) -> Piece:
+    corners = [bent(x, y) for x, y in ((left, top), (left + width, top), (left + width, top + 20), (left, top + 20))]
+    return Piece(text, 0.9, tuple(corners))  # type: ignore[arg-type]
+
+
+def test_amounts_join_their_rows_on_a_long_curled_page() -> None:
+    rows = [(f"item number {n}", f"{n}.99") for n in range(40)]
+    pieces = []
+    for n, (name, amount) in enumerate(rows):
+        pieces += [curled(name, 0, 29 * n, width=220), curled(amount, 440, 29 * n, width=60)]
+    assert [line.text for line in lines(pieces)] == [f"{name}  {amount}" for name, amount in rows]
+
+
+def test_a_line_tells_its_cells_page_and_place_on_the_levelled_page() -> None:
+    told = page([cell("Milk", 0, 100, turn=5), cell("4.29", 400, 100, turn=5)], middle=(0.0, 0.0), number=2)
+    (line,) = told.lines
+    assert abs(told.skew - 5.0) < 0.2
+    assert [(c.text, c.box) for c in line.cells] == [("Milk", (0, 100, 100, 120)), ("4.29", (400, 100, 500, 120))]
+    assert (line.page, line.box, line.text) == (2, (0, 100, 500, 120), "Milk  4.29")

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import ipaddress
 import os
+import re
 import socket
 import stat
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import httpx
-from PIL import Image, ImageOps
+from PIL import Image
 
 from orchestrator.catalog.files import FileSource
 from orchestrator.errors import ToolError
 from orchestrator.settings import Settings
+from workers.ocr.decode import Document, decode, open_document
 
 DATA = Path(__file__).parent / "data"
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-MAX_PIXELS = 40_000_000
 MAX_REDIRECTS = 5
 CONNECT_S, FETCH_S = 5.0, 30.0
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _RETRYABLE_STATUS = frozenset({408, 425, 429})
 
 
@@ -42,24 +40,38 @@ def bundled_images() -> list[str]:
 
 
 def load_image(uri: str, settings: Settings, *, files: FileSource | None = None) -> Image.Image:
-    """The image that a `blob:`, `bundled:`, `data:`, `file:`, `http:` or `https:` URI names: upright, RGB, on white.
+    """The picture, or first page, that a URI or path names: upright, RGB, on white.
+
+    Raises:
+        ToolError: as `load_document`.
+    """
+    return decode(*_bytes(uri, settings, files))
+
+
+def load_document(uri: str, settings: Settings, *, files: FileSource | None = None) -> Document:
+    """The pages that a `blob:`, `bundled:`, `data:`, `file:`, `http:` or `https:` URI, or a path, names.
 
     Raises:
         ToolError: `bad_uri`, `forbidden`, `not_found`, `empty_file`, `not_an_image`, `corrupt_image`, `too_large`,
-            `http_error`; `unreachable` (and a server's 5xx) is retryable.
+            `no_decoder`, `needs_password`, `http_error`; `unreachable` (and a server's 5xx) is retryable.
     """
+    return open_document(*_bytes(uri, settings, files), most=settings.ocr_pages)
+
+
+def _bytes(uri: str, settings: Settings, files: FileSource | None) -> tuple[bytes, str]:
+    """What the URI names, and what messages call it."""
     if uri.startswith("blob:") and files is not None:
         return _uploaded(uri, settings, files)
-    return decode(fetch(uri, settings), short(uri))
+    return fetch(uri, settings), short(uri)
 
 
-def _uploaded(ref: str, settings: Settings, files: FileSource) -> Image.Image:
+def _uploaded(ref: str, settings: Settings, files: FileSource) -> tuple[bytes, str]:
     file = files.info(ref)
     if file.size > settings.fetch_max_bytes:
         raise _too_large(ref, settings)
     if not file.size:
         raise ToolError(f"`{file.name or ref}` is empty", code="empty_file", path="image_uri", next="Send the image again.")
-    return decode(files.fetch(ref).read_bytes(), file.name or ref)
+    return files.fetch(ref).read_bytes(), file.name or ref
 
 
 def short(uri: str) -> str:
@@ -76,8 +88,8 @@ def short(uri: str) -> str:
 
 def fetch(uri: str, settings: Settings) -> bytes:
     """The bytes that the URI names, at most `settings.fetch_max_bytes` of them."""
-    scheme, colon, rest = uri.partition(":")
-    match scheme.lower() if colon else "":
+    scheme, _, rest = uri.partition(":")
+    match scheme.lower() if _SCHEME.match(uri) else "":
         case "bundled":
             data = _bundled(rest, settings)
         case "data":
@@ -86,6 +98,8 @@ def fetch(uri: str, settings: Settings) -> bytes:
             data = _file(uri, settings)
         case "http" | "https":
             data = _http(uri, settings)
+        case "" if uri.strip() and "\0" not in uri:
+            data = _path(uri, settings)
         case _:
             raise _bad(uri, "is no address of an image")
     if not data:
@@ -98,7 +112,7 @@ def _bad(uri: str, what: str) -> ToolError:
         f"`{short(uri)}` {what}",
         code="bad_uri",
         path="image_uri",
-        next="Write blob:sha256:..., https://..., file:///path/image.png, data:image/png;base64,... or bundled:<name>.",
+        next="Write blob:sha256:..., https://..., file:///path/image.png, a path, data:image/png;base64,... or bundled:<name>.",
     )
 
 
@@ -139,7 +153,19 @@ def _file(uri: str, settings: Settings) -> bytes:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or "\0" in unquote(parts.path):
         raise _bad(uri, "names no file of this machine by its whole path")
-    path = Path(unquote(parts.path)).resolve()
+    return _allowed(Path(unquote(parts.path)), uri, settings)
+
+
+def _path(path: str, settings: Settings) -> bytes:
+    """A path without scheme: a relative one is looked for beneath each of the allowed folders."""
+    if Path(path).is_absolute() or not settings.file_roots:
+        return _allowed(Path(path), path, settings)
+    places = [root.expanduser() / path for root in settings.file_roots]
+    return _allowed(next((p for p in places if p.exists()), places[0]), path, settings)
+
+
+def _allowed(path: Path, uri: str, settings: Settings) -> bytes:
+    path = path.resolve()
     roots = [r.expanduser().resolve() for r in (*settings.file_roots, DATA)]
     if not any(path.is_relative_to(root) for root in roots):
         raise ToolError(
@@ -286,54 +312,3 @@ def _body(response: httpx.Response, *, uri: str, settings: Settings, deadline: f
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout(f"not done after {FETCH_S:g} s")
     return bytes(data)
-
-
-def decode(data: bytes, name: str) -> Image.Image:
-    """The picture in the bytes: turned upright as its EXIF says, RGB, transparency on white.
-
-    Raises:
-        ToolError: `not_an_image`, `corrupt_image` or `too_large`.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(name) from None
-    except (OSError, ValueError, SyntaxError, struct.error):
-        raise _no_image(data, name) from None
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_many_pixels(name)
-    try:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
-        raise ToolError(
-            f"`{name}` is a damaged {image.format} image: {error}",
-            code="corrupt_image",
-            path="image_uri",
-            next="Send the image again.",
-        ) from None
-    white = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(white, upright).convert("RGB")
-
-
-def _too_many_pixels(name: str) -> ToolError:
-    return ToolError(
-        f"`{name}` has more than {MAX_PIXELS:,} pixels", code="too_large", path="image_uri", next="Send it at a lower resolution."
-    )
-
-
-def _no_image(data: bytes, name: str) -> ToolError:
-    known = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP", b"GIF8": "GIF"}
-    kind = next((k for magic, k in known.items() if data.startswith(magic)), None)
-    if kind:
-        return ToolError(
-            f"`{name}` is a damaged {kind} image", code="corrupt_image", path="image_uri", next="Send the image again."
-        )
-    what = "a text file" if _is_text(data[:4096]) else "no image of a known format"
-    return ToolError(f"`{name}` is {what}", code="not_an_image", path="image_uri", next=f"Send one of {', '.join(FORMATS)}.")
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        return data.decode("utf-8", errors="strict").isprintable() or b"\0" not in data
-    except UnicodeDecodeError:
-        return False

@@ -1,0 +1,115 @@
+"""The papers on a photograph: bright sheets on a darker table, cut out and straightened, but only when that is sure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.ocr.pieces import Picture
+
+LOOK = 640  # pixels of the longer side in which sheets are looked for
+SMALLEST, LARGEST = 0.08, 0.92  # of the picture, that a sheet may fill
+FILLED = 0.93  # of its four-sided hull, that a sheet must fill: no shadow, no bite
+TABLE = 0.97  # of the picture's edge that must show the table
+DARKER = 45  # levels of grey between paper and table
+SLANTED = 3.0  # degrees off a right angle from which a sheet is straightened
+STRAIGHT = 0.985  # of the sheet's outline that four straight edges explain
+
+Quad = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Four corners from the top left clockwise, in pixels of the picture."""
+
+    corners: Quad
+
+    @property
+    def left(self) -> float:
+        return float(self.corners[:, 0].min())
+
+    @property
+    def right(self) -> float:
+        return float(self.corners[:, 0].max())
+
+    @property
+    def slant(self) -> float:
+        """The most that an angle differs from a right one, in degrees."""
+        return max(abs(90.0 - _angle(self.corners, n)) for n in range(4))
+
+
+def papers(picture: Picture) -> tuple[list[Picture], tuple[str, ...]]:
+    """What is to be read one after the other, from the left, and notes on it: mostly the picture as it is."""
+    sheets = _sheets(picture)
+    if len(sheets) == 2 and sheets[0].right < sheets[1].left:
+        note = "two papers lie side by side: the lines of the left one come first; boxes are those of both put beside each other"
+        return [_straight(picture, s) for s in sheets], (note,)
+    if len(sheets) == 1 and sheets[0].slant > SLANTED:
+        return [_straight(picture, sheets[0])], (
+            "the paper was seen aslant and straightened: boxes are those of the straight page",
+        )
+    return [picture], ()
+
+
+def _sheets(picture: Picture) -> list[Sheet]:
+    scale = min(1.0, LOOK / max(picture.shape[:2]))
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    small = cv2.GaussianBlur(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), (5, 5), 0)
+    level, mask = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    if min(small.shape) < 64 or not _on_table(small, mask, level):
+        return []
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    large = [o for o in outlines if cv2.contourArea(o) > SMALLEST * small.size]
+    quads = [_quad(o, small.size) for o in large]
+    if any(q is None for q in quads):
+        return []  # one that is no clear sheet: nothing is cut away
+    return sorted((Sheet(q / np.float32(scale)) for q in quads if q is not None), key=lambda s: s.left)
+
+
+def _on_table(grey: NDArray[Any], mask: NDArray[Any], level: float) -> bool:
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    paper, table = grey[mask > 0], grey[mask == 0]
+    apart = len(paper) and len(table) and float(np.median(paper)) - float(np.median(table)) > DARKER
+    return bool(apart and (edge == 0).mean() >= TABLE and level > 0)
+
+
+def _quad(outline: NDArray[Any], size: int) -> Quad | None:
+    hull = cv2.convexHull(outline)
+    for share in (0.01, 0.02, 0.03, 0.05):
+        corners = cv2.approxPolyDP(hull, share * cv2.arcLength(hull, True), True)
+        if len(corners) == 4:
+            break
+    else:
+        return None
+    area = cv2.contourArea(corners)
+    if not SMALLEST * size < area < LARGEST * size or cv2.contourArea(outline) < FILLED * area:
+        return None
+    return _ordered(corners.reshape(4, 2).astype(np.float32))
+
+
+def _ordered(corners: Quad) -> Quad:
+    """From the top left clockwise."""
+    around = corners[np.argsort(np.arctan2(*(corners - corners.mean(axis=0)).T[::-1]))]
+    return np.roll(around, -int(np.argmin(around.sum(axis=1))), axis=0)
+
+
+def _angle(corners: Quad, n: int) -> float:
+    one, other = corners[n - 1] - corners[n], corners[(n + 1) % 4] - corners[n]
+    cosine = float(one @ other) / max(float(np.linalg.norm(one) * np.linalg.norm(other)), 1e-6)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def _straight(picture: Picture, sheet: Sheet) -> Picture:
+    a, b, c, d = sheet.corners
+    width = max(float(np.linalg.norm(b - a)), float(np.linalg.norm(c - d)))
+    height = max(float(np.linalg.norm(d - a)), float(np.linalg.norm(c - b)))
+    rim = 0.01 * max(width, height)  # so that nothing at the paper's edge is lost
+    target = np.array([[rim, rim], [rim + width, rim], [rim + width, rim + height], [rim, rim + height]], np.float32)
+    matrix = cv2.getPerspectiveTransform(sheet.corners, target)
+    size = (round(width + 2 * rim), round(height + 2 * rim))
+    return cv2.warpPerspective(picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,249 @@
+"""RapidOCR, one warm engine per process: finds the text at a bounded scale, reads it at full resolution.
+
+The library's own call reduces a page to 2,000 pixels before it cuts the lines out, and drops what it is not sure of.
+Here its stages are called one by one, so that a long scan is searched in overlapping strips, lines are cut from the
+whole picture, weak ones stay with their low confidence, and the deadline is looked at before each run of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rapidocr import RapidOCR
+
+from orchestrator.settings import Settings
+from workers.ocr.pieces import Deadline, Engine, Orientation, Picture, Piece, Reading, Unable, as_corners, turn
+from workers.ocr.tilt import tilt_of
+
+THREADS = 1  # a process's share: the pool has one process per core or so
+SHORT, WIDEST, STRIP, OVERLAP = 736, 1_250, 2_000, 160  # pixels of the picture in which text is searched
+SMALLEST, ENLARGED = 32, 3.0  # pixels: the detector cannot take less; nothing is enlarged further
+SAMPLE = 24  # lines that tell whether a page is upside down
+LEAST = 0.3  # lines of less confidence are dirt, not text
+SHORT_TEXT, SURE = 2, 0.5  # and so short ones of less than this
+FEW, TALL = 6, 1.6  # boxes that show how high a line is; heights of a line from which a box holds several
+LOST_SPACE, NEXT_COLUMN = 6, 14  # in sixths of a line's height, from one character's place to the next
+
+Boxes = NDArray[Any]
+"""Boxes x 4 corners x (x, y)."""
+
+
+@lru_cache(maxsize=1)
+def engine() -> Any:
+    """The warm engine; its models ship with `rapidocr`. Call it first after a fork: its threads do not survive one."""
+    made = RapidOCR(
+        params={
+            "EngineConfig.onnxruntime.intra_op_num_threads": THREADS,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            "Global.log_level": "error",
+            "Global.return_word_box": True,  # the places of characters, which tell lost spaces and columns
+            "Rec.rec_batch_num": 2,  # the default of 6 takes some 60 MB more and no less time here
+        }
+    )
+    blank = np.full((64, 256, 3), 255, np.uint8)
+    made(cv2.putText(blank, "warm", (8, 44), cv2.FONT_HERSHEY_SIMPLEX, 1.2, (0, 0, 0), 2))  # loads all three networks
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Rapid:
+    """RapidOCR with the models of its wheel: Latin script and Chinese, whatever the language asked for."""
+
+    name: str = "rapidocr"
+    local: bool = True
+
+    def read(self, picture: Picture, *, language: str, orientation: Orientation, deadline: Deadline) -> Reading:  # noqa: ARG002
+        """See `Engine.read`."""
+        given = 0 if orientation == "auto" else int(orientation)
+        picture = turn(picture, given)
+        try:
+            boxes = find(picture, deadline)
+            turned = _stands(picture, boxes, deadline) if orientation == "auto" else 0
+            if turned:
+                picture = turn(picture, turned)
+                boxes = find(picture, deadline)
+            return Reading(recognise(picture, rows_of(boxes), deadline), picture, (given + turned) % 360)
+        except _library_errors() as error:
+            raise Unable(f"failed: {type(error).__name__}: {str(error).strip().splitlines()[-1]}", retryable=True) from error
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    return (RuntimeError, ValueError, TypeError, IndexError, cv2.error, MemoryError)
+
+
+def find(picture: Picture, deadline: Deadline) -> Boxes:
+    """The boxes of the lines of text."""
+    picture, scale = _to_search(picture)
+    found = [_in_strip(picture, top, bottom, deadline) for top, bottom in strips(picture)]
+    boxes = np.concatenate([f for f in found if len(f)]) if any(len(f) for f in found) else np.empty((0, 4, 2), np.float32)
+    return _without_twins(boxes) / np.float32(scale)
+
+
+def strips(picture: Picture) -> list[tuple[int, int]]:
+    """Top and bottom of the strips in which a page is searched: one for all but long ones."""
+    height, width = picture.shape[:2]
+    if height <= STRIP * 1.1 or height <= width:
+        return [(0, height)]
+    count = -(-(height - OVERLAP) // (STRIP - OVERLAP))
+    step = (height - OVERLAP) / count
+    return [(round(n * step), min(height, round((n + 1) * step) + OVERLAP)) for n in range(count)]
+
+
+def _to_search(picture: Picture) -> tuple[Picture, float]:
+    """The picture at the scale in which text is searched, and that scale."""
+    height, width = picture.shape[:2]
+    short, long = sorted((height, width))
+    if short < SHORT:
+        scale = min(SHORT / short, ENLARGED)
+    elif height > STRIP / WIDEST * width:
+        scale = min(1.0, WIDEST / short)
+    else:
+        scale = min(1.0, max(STRIP / long, SHORT / short))
+    size = (max(SMALLEST, round(width * scale)), max(SMALLEST, round(height * scale)))
+    if scale == 1.0 and min(size) == short:
+        return picture, 1.0
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), scale
+
+
+def _in_strip(picture: Picture, top: int, bottom: int, deadline: Deadline) -> Boxes:
+    """The boxes of one strip; those that its cut edges halve are left to its neighbours, which see them whole."""
+    deadline.check()
+    found = engine().text_det(np.ascontiguousarray(picture[top:bottom, :, ::-1]))
+    if found.boxes is None or not len(found.boxes):
+        return np.empty((0, 4, 2), np.float32)
+    boxes: Boxes = np.asarray(found.boxes, np.float32)
+    boxes[:, :, 1] += top
+    low, high = boxes[:, :, 1].min(axis=1), boxes[:, :, 1].max(axis=1)
+    whole: NDArray[Any] = ((low > top + 3) | (top == 0)) & ((high < bottom - 4) | (bottom == len(picture)))
+    kept: Boxes = boxes[whole]
+    return kept
+
+
+def _without_twins(boxes: Boxes) -> Boxes:
+    """Without the second of two boxes that two strips found of one line."""
+    middles, heights = boxes.mean(axis=1), np.linalg.norm(boxes[:, 3] - boxes[:, 0], axis=1)
+    kept: list[int] = []
+    for n in np.argsort(middles[:, 1], kind="stable"):
+        near = [k for k in kept[-40:] if abs(middles[k, 1] - middles[n, 1]) < 0.3 * heights[n]]
+        if not any(_covers(boxes[k], boxes[n]) for k in near):
+            kept.append(int(n))
+    return boxes[kept]
+
+
+def _covers(one: Boxes, other: Boxes) -> bool:
+    """Whether they share most of the narrower one's width."""
+    left, right = max(one[:, 0].min(), other[:, 0].min()), min(one[:, 0].max(), other[:, 0].max())
+    return bool(right - left > 0.6 * min(np.ptp(one[:, 0]), np.ptp(other[:, 0])))
+
+
+def _stands(picture: Picture, boxes: Boxes, deadline: Deadline) -> int:
+    """Degrees clockwise that turn the page upright: the boxes tell whether it lies, the line classifier which way up."""
+    if not len(boxes):
+        return 0
+    widths = np.linalg.norm(boxes[:, 0] - boxes[:, 1], axis=1)
+    heights = np.linalg.norm(boxes[:, 0] - boxes[:, 3], axis=1)
+    long = np.maximum(widths, heights) > 1.5 * np.minimum(widths, heights)
+    lies = heights[long & (heights > widths)].sum() > widths[long & (widths > heights)].sum()
+    longest = np.argsort(-np.where((heights > widths) == lies, np.maximum(widths, heights), 0), kind="stable")[:SAMPLE]
+    deadline.check()
+    told = engine().text_cls(crops(picture, boxes[longest])).cls_res or ()
+    flipped = sum(label == "180" for label, _ in told) > len(told) / 2
+    if lies:  # a lying line was turned to the left before it was judged
+        return 90 if flipped else 270
+    return 180 if flipped else 0
+
+
+def crops(picture: Picture, boxes: Boxes) -> list[NDArray[Any]]:
+    """The lines cut out of the picture and straightened, as BGR."""
+    cut: list[NDArray[Any]] = engine().crop_text_regions(np.ascontiguousarray(picture[:, :, ::-1]), boxes)
+    return [c if c.size else np.zeros((8, 8, 3), np.uint8) for c in cut]
+
+
+def rows_of(boxes: Boxes) -> Boxes:
+    """The boxes, a column of digits that was found as one tall box cut where the lines beside it are."""
+    if len(boxes) < FEW:
+        return boxes
+    slope = np.tan(np.radians(tilt_of(boxes)))
+    widths = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+    heights = np.linalg.norm(boxes[:, 3] - boxes[:, 0], axis=1)
+    usual = float(np.median(heights[widths > heights])) if (widths > heights).any() else 0.0
+    tall = (heights > TALL * usual) & (widths < TALL * usual) & (usual > 0)
+    middles = boxes.mean(axis=1)
+    cut = [c for n in np.flatnonzero(tall) for c in _cut(boxes[n], middles[~tall], usual, float(slope))]
+    return np.concatenate([boxes[~tall], np.array(cut, np.float32).reshape(-1, 4, 2)])
+
+
+def _cut(box: Boxes, middles: Boxes, usual: float, slope: float) -> list[Boxes]:
+    x, top, bottom = float(box[:, 0].mean()), float(box[:, 1].min()), float(box[:, 1].max())
+    half = max(float(np.ptp(box[:, 0])), 0.8 * usual) / 2  # wider than slim, or it would be taken for a lying line
+    rows: list[float] = []
+    for y in sorted(middles[:, 1] + (x - middles[:, 0]) * slope):
+        if top + 0.2 * usual < y < bottom - 0.2 * usual and (not rows or y - rows[-1] > 0.6 * usual):
+            rows.append(float(y))
+    if len(rows) < 2:
+        return [box]
+    up = 0.5 * usual
+    return [np.array([[x - half, y - up], [x + half, y - up], [x + half, y + up], [x - half, y + up]], np.float32) for y in rows]
+
+
+def recognise(picture: Picture, boxes: Boxes, deadline: Deadline) -> list[Piece]:
+    """The text in the boxes."""
+    cut = crops(picture, boxes)
+    order = sorted(range(len(cut)), key=lambda n: cut[n].shape[1] / cut[n].shape[0])
+    pieces: list[Piece] = []
+    for some in (order[n : n + 8] for n in range(0, len(order), 8)):
+        deadline.check()
+        read = engine().recognize_txt([cut[n] for n in some])
+        for n, text, score, places in zip(some, read.txts, read.scores, read.word_results, strict=True):
+            pieces += _pieces(text, float(score), boxes[n], places)
+    return pieces
+
+
+def _pieces(text: str, score: float, box: Boxes, places: Any) -> Iterator[Piece]:
+    """A box's text, with the spaces that were lost, cut where a gap is that of two columns."""
+    if score < (SURE if len(text.strip()) <= SHORT_TEXT else LEAST) or not text.strip():
+        return
+    runs = spread(text, [c for word in places.word_cols for c in word], columns=places.line_txt_len)
+    for run, left, right in runs:
+        top, bottom = box[0] + (box[1] - box[0]) * left, box[3] + (box[2] - box[3]) * left
+        top_right, bottom_right = box[0] + (box[1] - box[0]) * right, box[3] + (box[2] - box[3]) * right
+        yield Piece(run, score, as_corners((top, top_right, bottom_right, bottom)))
+
+
+def spread(text: str, places: Sequence[int], *, columns: float) -> list[tuple[str, float, float]]:
+    """The text in runs that stand apart, each with its left and right end as shares of the box's width.
+
+    `places` are the columns, of `columns` in all, at which the characters but for spaces stand; six columns are as wide
+    as the line is high. A wide gap without a space gets one; a much wider one ends a run.
+    """
+    text = " ".join(text.split())
+    if len(places) != len(text.replace(" ", "")) or columns <= 0:
+        return [(text, 0.0, 1.0)]
+    steps = np.diff(places)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    lost, apart = max(LOST_SPACE, 2.0 * usual), max(NEXT_COLUMN, 4.0 * usual)
+    runs, run, begin, at = [], "", 0.0, 0
+    for before, character in zip(" " + text, text, strict=False):
+        if character == " ":
+            continue
+        step = places[at] - places[at - 1] if at else 0
+        if run and step >= apart:
+            middle = (places[at] + places[at - 1]) / 2 / columns
+            runs.append((run, begin, middle - 0.25 * step / columns))
+            run, begin = "", middle + 0.25 * step / columns
+        elif run and (before == " " or (step >= lost and character != run[-1])):
+            run += " "
+        run += character
+        at += 1
+    return [*runs, (run, begin, 1.0)]
+
+
+def engine_for(_: Settings) -> Engine:
+    """The engine as the settings want it."""
+    return Rapid()
