@@ -6,33 +6,62 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from statistics import median
 
 from workers.receipt import CENT, Item, cents
-from workers.small_model.money import amounts
+from workers.small_model.money import amounts, mended
 from workers.small_model.rows import Row
 
 _COUNT = r"(?P<q>\d{1,4}(?:[.,]\d{1,3})?)"
-_MEASURE = r"(?:\s?(?:kg|g|lbs?|oz|l|ml|ea|each|pcs?|st|stk|un|units?)\b\.?)?"
-_TIMES = re.compile(rf"(?:^|(?<=\s)){_COUNT}{_MEASURE}\s*[x×X@*]\s*(?P<u>\S.*?)\s*(?:/\s?\w+)?\s*=?\s*$", re.IGNORECASE)
+_UNITS = "kg|g|lbs?|oz|l|ml|gal|ea|each|pcs?|pc|st|stk|stck|un|units?|unit|nos?|szt|ks|adet|ad|kpl|x"
+_MEASURE = rf"(?:\s?(?:[a-z]{{2,8}}(?=\s*@)|{_UNITS})\b\.?)?"
+_TIMES = re.compile(
+    rf"(?:^|(?<=\s))(?:qty\W*)?{_COUNT}{_MEASURE}(?:\s*net)?\s*(?:[x×X@*]|à|a(?=\s))\s*(?P<u>\S.*?)\s*(?:/\s?\w+|each|ea)?\s*=?\s*$",
+    re.IGNORECASE,
+)
+_TIMES_BACK = re.compile(rf"(?:^|(?<=\s))(?P<u>\S*\d[.,]\d{{2}}\S*)\s*[x×X@*]\s*{_COUNT}{_MEASURE}\s*=?\s*$", re.IGNORECASE)
 _LEADING = re.compile(r"^(?P<q>\d{1,3})(?:\s?[x×X]\s+|\s{2,})(?=\D)")
 _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
-_COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4})$")
+_COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4}(?:[.,]\d{1,3})?)(?:\s?(?i:ea|pcs?|pc|nos?|unit|kg|stk|st|un))?$")
 _FRONT = re.compile(r"^(?P<q>\d{1,4})\s+(?=\D)")
-_ARTICLE_NUMBER = re.compile(r"^\d{5,}\s+(?=\S)")
-_HEAD_WORDS = re.compile(
-    r"(?i)\b(?:description|item|qty|quantity|price|amount|total|menge|preis|betrag|artikel|prix|qté|u/p|unit)\b"
+_ARTICLE_NUMBER = re.compile(
+    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|\s+\d{6,}$|"
+    r"\s+%?\d{1,2}\s?%?$(?<=%)|\s%\d{1,2}$|\s+<\w>?$|^[>*^#%]+\s*(?=\w)|\s+\^$"
 )
-_QUANTITY_HEAD = re.compile(r"\b(?:qty|quantity|menge|anz|anzahl|qté|cant|pcs)\b", re.IGNORECASE)
+_NAMELESS = re.compile(
+    r"^\W*(?:\d+(?:[.,]\d+)?\s*)?(?:pk|stk?|pcs?|kg|x|ea|each|qty|kpl|szt|ks|ad|adet|unid|und|un|u|no|nos|set|pkt)?\.?\W*$",
+    re.IGNORECASE,
+)
+_HEADING = re.compile(r"^\W{2,}|\W{3,}$")
+_DEAL = re.compile(r"^\W*\d+\s+for\b", re.IGNORECASE)
+_ONLY_NUMBERS = re.compile(r"[\W\d_]*(?:[A-Z]{0,3}\d{3,}\w*[\W\d_]*)*(?:[A-Za-z]{1,2}[\W\d_]*)?")
+_HEAD_WORDS = re.compile(
+    r"(?i)\b(?:description|desc|item|items|qty|quantity|price|amount|amt|total|menge|preis|betrag|artikel|bezeichnung|prix|qt[eé]|"
+    r"u/p|unit|unitario|cant|cantidad|descripci[oó]n|importe|precio|descrizione|prezzo|disc|rm|tax|nama|harga|kuantiti|ean|code)\b"
+)
+_QUANTITY_HEAD = re.compile(
+    r"\b(?:qty|quantity|menge|anz|anzahl|qt[eé]|cant|cantidad|pcs|kuantiti|aantal|antal|ilo[sś][cć]|adet|qta)\b", re.IGNORECASE
+)
+_VOID = re.compile(r"(?i)\b(?:void(?:ed)?|cancel(?:led)?|storno|annul\w*|refund\w*|batal)\b")
+MOST = 0.6  # of the priced lines so many settle a habit of the receipt
 
 
 @dataclass(frozen=True)
 class Line:
-    """An item as far as its line tells it, exact."""
+    """An item as far as its line tells it, exact; `line` and `confidence` are those of the row that prints the amount."""
 
     description: str
     amount: Decimal | None = None
     quantity: Decimal | None = None
     unit_price: Decimal | None = None
+    tax_class: str | None = None
+    line: int | None = None
+    confidence: float = 1.0
+
+    @property
+    def proved(self) -> bool:
+        """Whether quantity times unit price is the amount."""
+        return self.amount is not None and _fits(self, self.amount)
 
     def item(self) -> Item:
         """The item as it goes over the wire."""
@@ -41,77 +70,145 @@ class Line:
             quantity=self.quantity,
             unit_price=None if self.unit_price is None else cents(self.unit_price),
             amount=None if self.amount is None else cents(self.amount),
+            tax_class=self.tax_class,
+            confidence=round(self.confidence, 3),
+            line=self.line,
         )
 
 
 @dataclass
 class _Reader:
     heads: bool
+    names_first: bool
+    left: float
     lines: list[Line] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    name: str | None = None  # a line without amounts: the name of what follows, perhaps
+    names: list[Row] = field(default_factory=list)  # lines without amounts: the name of what follows, perhaps
     ahead: Line | None = None  # a reckoning that precedes its item
 
     def take(self, row: Row) -> None:
-        if reckoning := _reckoning(row.text):
+        if (reckoning := _reckoning(row.text)) and len(row.amounts) <= 1:
             self._take_reckoning(reckoning)
+        elif row.restored and row.name is None and _line(row.restored, heads=self.heads).proved:
+            self.take(row.restored)
         elif not row.amounts:
             self._take_name(row)
-        elif row.kind == "info":
-            self.name = None
+        elif row.kind == "info" or _DEAL.match(row.text):
+            self.names = []
         else:
-            self._take_line(_line(row, heads=self.heads))
-            self.name = None
+            self._take_line(_line(row, heads=self.heads), row)
+            self.names = []
 
     def _take_name(self, row: Row) -> None:
-        """A line without amounts: the name of an item that has only an article number so far, or of the next item."""
-        above = self.lines[-1] if self.lines and self.name is None else None
+        """A line without amounts: the name of an item that has only an article number so far, more of the name above, or
+        the name of the next item."""
+        above = self.lines[-1] if self.lines and not self.names else None
         if _is_heads(row):
-            self.name = None
-        elif above and above.description.isdigit():
+            self.names = []
+        elif above and not re.search(r"[^\W\d_]{3}", above.description):
             self.lines[-1] = replace(above, description=_clean(row.text))
-        else:
-            self.name = row.text
+        elif above and not self.names_first and self._continues(row):
+            self.lines[-1] = replace(above, description=_clean(f"{above.description} {row.text}"))
+        elif re.search(r"[^\W\d_]{2}", row.text) and not _HEADING.search(row.text):
+            self.names.append(row)
+
+    def _continues(self, row: Row) -> bool:
+        return row.left - self.left > 0.8 and row.text[:1].islower()
 
     def _take_reckoning(self, reckoning: Line) -> None:
         """A line that is nothing but `3 @ 4.50`: it belongs to the item above, or to the one below."""
-        above = self.lines[-1] if self.lines and self.name is None else None
+        above = self.lines[-1] if self.lines and not self.names else None
         if above and above.quantity is None and above.amount is not None and _fits(reckoning, above.amount):
             self.lines[-1] = replace(above, quantity=reckoning.quantity, unit_price=reckoning.unit_price)
         else:
             self.ahead = reckoning
 
-    def _take_line(self, line: Line) -> None:
+    def _take_line(self, line: Line, row: Row) -> None:
         if self.ahead and line.amount is not None and _fits(self.ahead, line.amount):
             line = replace(line, quantity=self.ahead.quantity, unit_price=self.ahead.unit_price)
         elif self.ahead:
             self.problems.append(f"`{self.ahead.quantity} x {self.ahead.unit_price}` belongs to no item")
         self.ahead = None
-        if (not line.description or line.description.isdigit()) and self.name:
-            line = replace(line, description=_clean(self.name))
+        if nameless(line.description) and self.names:
+            line = replace(line, description=self._name())
+        elif self.names and not self.names_first and self._wraps(self.names[-1], row):
+            line = replace(line, description=_clean(f"{self.names[-1].text} {line.description}"))
         if not line.description:
             self.problems.append(f"an item of {line.amount} has no description")
         if line.quantity is not None and line.unit_price is not None and not _fits(line, line.amount or Decimal(0)):
             self.problems.append(f"`{line.description}`: {line.quantity} x {line.unit_price} is not the printed {line.amount}")
         self.lines.append(line)
 
+    def _name(self) -> str:
+        """The lines above that have no amount; above the first item only the nearest, since a head stands there too."""
+        rows = self.names[-3:] if self.lines else self.names[-1:]
+        return _clean(" ".join(_clean(r.text) for r in rows))
+
+    def _wraps(self, name: Row, row: Row) -> bool:
+        """Whether a name goes on in the priced line: that one is set in, or goes on in small letters."""
+        return name.line == row.line - 1 and (row.left - name.left > 0.8 or row.text[:1].islower()) and not _ends(name.text)
+
+
+def named_nothing(row: Row) -> bool:
+    """Whether the row has an amount but names no item."""
+    return nameless(_line(row, heads=True).description)
+
+
+def nameless(text: str) -> bool:
+    """Whether a label names nothing: empty, numbers, or a count with its unit."""
+    return _NAMELESS.match(text) is not None or not re.search(r"[^\W\d_]{2}", text)
+
+
+def _ends(text: str) -> bool:
+    return text.rstrip().endswith((":", ".", "!", "*", "=", "-"))
+
 
 def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[Line], list[str]]:
     """The items that the rows tell, and what is wrong with them; `heads` are the rows above, perhaps with column heads."""
     rows = list(rows)
-    reader = _Reader(heads=any(_QUANTITY_HEAD.search(r.text) for r in heads) or _counts_in_front(rows))
+    priced = [r for r in rows if r.amounts]
+    reader = _Reader(
+        heads=any(_QUANTITY_HEAD.search(r.text) for r in heads) or _counts_in_front(priced),
+        names_first=sum(named_nothing(r) for r in priced) > MOST * len(priced),
+        left=median([r.left for r in priced]) if priced else 0.0,
+    )
     for row in rows:
         reader.take(row)
     if reader.ahead:
         reader.problems.append(f"`{reader.ahead.quantity} x {reader.ahead.unit_price}` belongs to no item")
-    return reader.lines, reader.problems
+    return _without_groups(_without_voids(reader.lines)), reader.problems
 
 
-def _counts_in_front(rows: Sequence[Row]) -> bool:
+def _without_groups(lines: list[Line]) -> list[Line]:
+    """The lines without sums of groups that end them: `Food 39.70` and `Drinks 9.60` after the dishes and the drinks."""
+    amounts_ = [line.amount or Decimal(0) for line in lines]
+    for last in (1, 2, 3, 4):
+        if len(lines) >= last + 2 and sum(amounts_[:-last]) == sum(amounts_[-last:]) and all(a > 0 for a in amounts_[-last:]):
+            return lines[:-last]
+    return lines
+
+
+def _without_voids(lines: Sequence[Line]) -> list[Line]:
+    """The lines without those that were voided: an item and the line that takes it back."""
+    kept: list[Line] = []
+    for line in lines:
+        undone = next((k for k in reversed(kept) if line.amount is not None and k.amount == -line.amount), None)
+        if undone and line.amount is not None and line.amount < 0 and (_VOID.search(line.description) or _same(undone, line)):
+            kept.remove(undone)
+        else:
+            kept.append(line)
+    return kept
+
+
+def _same(a: Line, b: Line) -> bool:
+    return bool(a.description) and a.description.casefold() == b.description.casefold()
+
+
+def _counts_in_front(priced: Sequence[Row]) -> bool:
     """Whether most lines with an amount begin with a number: then it is a column of quantities, and no `7 Up`."""
-    priced = [r for r in rows if r.amounts and not _TIMES.match(r.text)]
-    counted = [r for r in priced if _FRONT.match(r.label)]
-    return len(counted) >= 2 and len(counted) * 3 >= len(priced) * 2
+    named = [r for r in priced if not _TIMES.match(r.text)]
+    counted = [r for r in named if _FRONT.match(r.label)]
+    return len(counted) >= 2 and len(counted) * 3 >= len(named) * 2
 
 
 def _is_heads(row: Row) -> bool:
@@ -119,14 +216,14 @@ def _is_heads(row: Row) -> bool:
 
 
 def _reckoning(text: str) -> Line | None:
-    """`3 @ 4.50` when the text is nothing else."""
-    match = _TIMES.match(text)
+    """`3 @ 4.50` or `4.50 x 3` when the text is nothing else."""
+    match = _TIMES.match(text) or _TIMES_BACK.match(text)
     return _times(match) if match else None
 
 
 def _times(match: re.Match[str]) -> Line | None:
     price = amounts(match["u"])
-    if len(price) != 1 or price[0].start or match["u"][price[0].end :]:
+    if len(price) != 1 or price[0].start or match["u"][price[0].end :].strip(" *TAFXB"):
         return None
     return Line("", quantity=Decimal(match["q"].replace(",", ".")), unit_price=price[0].value)
 
@@ -139,30 +236,47 @@ def _fits(line: Line, amount: Decimal) -> bool:
 
 def _line(row: Row, *, heads: bool) -> Line:
     """One line with an amount at its end: explicit reckoning, columns, or a quantity before the name."""
+    told = _amounts(row, heads=heads)
+    sign = -1 if row.kind == "discount" else 1
+    amount = sign * abs(told.amount) if sign < 0 and told.amount is not None else told.amount
+    return replace(told, amount=amount, tax_class=row.mark, line=row.line, confidence=row.confidence)
+
+
+def _amounts(row: Row, *, heads: bool) -> Line:
     amount = row.amount
     before = row.text[: row.amounts[-1].start].rstrip()
-    if (match := _TIMES.search(before)) and (times := _times(match)):
-        return replace(times, description=_clean(before[: match.start()]), amount=amount)
-    if len(row.amounts) > 1 and (line := _columns(before, row.amounts[-2].start, amount, price=row.amounts[-2].value)):
+    for pattern in (_TIMES, _TIMES_BACK):
+        if (match := pattern.search(mended(before))) and (times := _times(match)):
+            return replace(times, description=_clean(before[: match.start()]), amount=amount)
+    if len(row.amounts) > 1 and (line := _in_columns(row)):
         return line
+    name = row.label if len(row.amounts) > 1 else before
     for pattern in (_LEADING, _FOLLOWING, *((_FRONT, _COLUMN) if heads else ())):
-        if match := pattern.search(before):
-            rest = before[: match.start()] + before[match.end() :]
-            return Line(_clean(rest), amount=amount, quantity=Decimal(match["q"]))
-    return Line(_clean(before), amount=amount)
+        if match := pattern.search(name):
+            rest = name[: match.start()] + name[match.end() :]
+            return Line(_clean(rest), amount=amount, quantity=Decimal(match["q"].replace(",", ".")))
+    return Line(_clean(name), amount=amount)
 
 
-def _columns(before: str, at: int, amount: Decimal, *, price: Decimal) -> Line | None:
-    """Name, quantity, price in either order: believed only when they multiply to the amount."""
-    name, after = before[:at].rstrip(), before[at:]
-    for text, pattern in ((name, _COLUMN), (name, _FRONT), (after, _COLUMN)):
-        if match := pattern.search(text):
-            line = Line("", amount=amount, quantity=Decimal(match["q"]), unit_price=price)
-            if _fits(line, amount):
-                rest = name if text is after else name[: match.start()] + name[match.end() :]
-                return replace(line, description=_clean(rest))
+def _in_columns(row: Row) -> Line | None:
+    """Name, quantity and price in either order, perhaps with a discount or a tax of their own: believed only when a price
+    and a count multiply to an amount."""
+    for at, price in enumerate(row.amounts[:-1]):
+        name = row.text[: price.start].rstrip()
+        after = row.text[price.end : row.amounts[at + 1].start]
+        for text, pattern in ((name, _COLUMN), (name, _FRONT), (after.strip(), _COLUMN)):
+            match = pattern.search(text)
+            for amount in reversed(row.amounts[at + 1 :]) if match else ():
+                line = Line("", amount=amount.value, quantity=Decimal(match["q"].replace(",", ".")), unit_price=price.value)  # type: ignore[index]
+                if _fits(line, amount.value):
+                    rest = name[: match.start()] + name[match.end() :] if text is name and match else name
+                    return replace(line, description=_clean(rest))
     return None
 
 
 def _clean(text: str) -> str:
-    return _ARTICLE_NUMBER.sub("", " ".join(text.split())).strip(" .:-_*|")
+    """The name without article numbers, stray signs and doubled spaces."""
+    name = " ".join(text.split())
+    while (shorter := _ARTICLE_NUMBER.sub("", name)) != name:
+        name = shorter
+    return name.strip(" .:-_*|=#>'\"")

@@ -1,70 +1,141 @@
-"""Amounts and currencies as receipts print them: `$1,234.50`, `1'234.50`, `12,50 EUR`, `4.60-`, `¥1,280`."""
+"""Amounts as receipts print them: `$1,234.50`, `1'234.50`, `12,50 EUR`, `4.60-`, `¥1,280`, and as engines misread them: `l2.5O`."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
+from typing import Literal
+
+from price_parser.parser import parse_number
 
 _CURRENCIES: dict[str, list[str]] = json.loads(files("workers.small_model").joinpath("currencies.json").read_text(encoding="utf-8"))
 CODES = frozenset(_CURRENCIES)
 _SYMBOLS = {symbol: code for code, symbols in _CURRENCIES.items() for symbol in symbols}
 _SYMBOL = "|".join(re.escape(s) for s in sorted([*_SYMBOLS, *CODES], key=len, reverse=True))
-_GROUPED = r"\d{1,3}(?:[.,'’]\d{3})+"
-_NUMBER = rf"(?:{_GROUPED}[.,]\s?\d{{2}}|\d+[.,]\s?\d{{2}}|{_GROUPED}|\d+)"
-_UNIT = r"(?:(?i:kg|gr|mg|lbs?|oz|ml|cl|gal|cm|mm|km|pcs?|pk|ct)|[glmxXh%])(?!\w)"
+_GROUPED = r"\d{1,3}(?:[.,'’]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"  # the second as in India: 1,00,000
+_SPACED = r"(?<!\d\s)\d{1,3}(?:\s\d{3})+"
+_NUMBER = rf"(?:(?:{_GROUPED})\s?[.,]\s?\d{{2}}|{_SPACED},\d{{2}}|\d+\s?[.,]\s?\d{{2}}|(?:{_GROUPED})|\d+)"
+_UNIT = r"(?:(?i:kg|gr|mg|lbs?|oz|ml|cl|gal|cm|mm|km|pcs?|pk|ct|kwh)|[glmxXh%])(?!\w)"
 _MINUS = r"[-–−]"
 _AMOUNT = re.compile(
-    rf"(?<![\w.,'/:%#-])(?<!\d\s{_MINUS}\s)"  # no part of a word, a date, a time or a range
-    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<pre>{_SYMBOL})?\s?(?P<sign2>{_MINUS})?"
-    rf"(?P<number>{_NUMBER})(?P<minus>-(?!\s?\d))?(?:\s?(?P<post>{_SYMBOL}))?"
-    rf"(?![\d'/:%])(?![.,]\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
+    rf"(?<![\w.,'/%#-])(?<!\d:)(?<!\d\s{_MINUS}\s)"  # no part of a word, a date, a time or a range
+    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?))|[RNPK](?=\d))?\s?(?P<sign2>{_MINUS})?"
+    rf"(?P<number>{_NUMBER})(?P<close>\))?(?P<minus>-(?!\s?\d))?(?:\s?(?P<post>{_SYMBOL}))?"
+    rf"(?![\d'/:%])(?!\s?[.,]\s?\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
 )
-_DECIMALS = re.compile(r"[.,]\s?(\d{2})$")
-_FLAGS = re.compile(r"\s*(?:[A-Z*#]{1,3}\s*){0,2}$")  # tax marks behind an amount: `3.50 T`, `7.00 SR`, `1,59 A`
+_CENTS = re.compile(r"\s?([.,])\s?(\d{2})$")
+_FLAGS = re.compile(  # tax marks, and dirt, behind an amount
+    r"[\s*]*(?:\(?[A-Z0#*^%]{1,3}\)?[\s*]*){0,2}(?:\s\d)?(?:[|\])}_.:~'\"-]\s*){0,2}$"
+)
+_LIKE_DIGITS = str.maketrans("OoQDIl|!SsBZ", "000011115582")
+_DIGIT = r"[\dOoQDIl|!SsBZ]"
+_MISREAD = re.compile(
+    rf"(?:(?<![A-Za-z\d])|(?<=RM)|(?<=EUR)|(?<=\b[RNPK]))(?:(?=[^\s]*\d)|(?<=\s\s))"
+    rf"(?:{_DIGIT}{{1,3}}[.,](?={_DIGIT}{{3}}[.,]))*{_DIGIT}{{1,6}}\s?[.,]\s?[\dOoQDIlSsBZ]\s?[\dOoQDIl|SsBZ](?![\w,]|\.\w)"
+)
+_BARE = re.compile(rf"(?:^|\s|{_SYMBOL})(?P<number>\d{{3,7}}|\d{{1,4}}\s{{1,2}}\d{{2}})$")
 _US_HINT = re.compile(r"\b[A-Z]{2}\s+\d{5}(?:-\d{4})?\b|\bsales\s?tax\b", re.IGNORECASE)
 _DOLLAR_ELSEWHERE = re.compile(r"\b(?:ABN|HST|PST|QST|GST/HST|UEN)\b")
 
 
 @dataclass(frozen=True)
 class Amount:
-    """An amount in a line: its value, and where it stands."""
+    """An amount in a line: its value, where it stands, and whether letters had to be taken for digits."""
 
     value: Decimal
     start: int
     end: int
+    mended: bool = False
 
 
-def amounts(line: str) -> list[Amount]:
-    """The amounts in a line, from left to right: numbers with two decimals, with thousands apart, or with a currency."""
-    found = []
-    for match in _AMOUNT.finditer(line):
-        number, decimals = match["number"], _DECIMALS.search(match["number"])
-        symbol = match["pre"] or match["post"]
-        grouped = not decimals and not number.isdigit()
-        if not (decimals or symbol or grouped):
-            continue
-        digits = re.sub(r"\D", "", number[: decimals.start()] if decimals else number) or "0"
-        value = Decimal(f"{digits}.{decimals[1]}" if decimals else digits)
-        negative = any((match[name] or "").strip() in ("-", "–", "−") for name in ("sign", "sign2", "minus"))
-        found.append(Amount(-value if negative else value, match.start(), match.end()))
+@dataclass(frozen=True)
+class Style:
+    """How a receipt writes its amounts: the decimal mark, or None where amounts are whole."""
+
+    mark: Literal[".", ","] | None = "."
+
+
+def style_of(lines: Iterable[str]) -> Style:
+    """The style that most numbers of the lines follow: two decimals behind a point or a comma, or else whole amounts."""
+    marks = Counter(
+        cents[1]
+        for line in lines
+        for match in _AMOUNT.finditer(mended(line))
+        if (cents := _CENTS.search(match["number"])) and not re.search(r"\d{2}[.,]\d{2}[.,]\d", line)
+    )
+    if not marks:
+        return Style(None)
+    return Style("," if marks[","] > marks["."] else ".")
+
+
+def mended(line: str) -> str:
+    """The line with letters that engines take for digits put right where they stand in an amount; as long as before."""
+    return _MISREAD.sub(lambda m: m[0].translate(_LIKE_DIGITS), line)
+
+
+def amounts(line: str, style: Style | None = None) -> list[Amount]:
+    """The amounts in a line, from left to right: numbers with two decimals or with a currency, in `style` whole ones with
+    thousands apart too."""
+    style = style or style_of([line])
+    plain, found = mended(line), []
+    for match in _AMOUNT.finditer(plain):
+        value = _value(match, style)
+        if value is not None:
+            negative = bool(match["open"] and match["close"]) or any(
+                (match[name] or "").strip() in ("-", "–", "−") for name in ("sign", "sign2", "minus")
+            )
+            misread = plain[match.start() : match.end()] != line[match.start() : match.end()]
+            found.append(Amount(-value if negative else value, match.start(), match.end(), misread))
     return found
 
 
-def trailing(line: str) -> tuple[str, list[Amount]]:
+def _value(match: re.Match[str], style: Style) -> Decimal | None:
+    number, cents = match["number"], _CENTS.search(match["number"])
+    symbol = match["pre"] or match["post"]
+    grouped = not cents and not number.isdigit()
+    if not cents and style.mark and style.mark in number:
+        return None  # `3.059` a litre: three decimals, no thousands
+    if not (cents or symbol or (grouped and style.mark is None)):
+        return None
+    compact = re.sub(r"\s", "", number).replace("’", "'").replace("'", "")
+    return parse_number(compact, cents[1] if cents else ("." if "," in compact else ","))
+
+
+def trailing(line: str, style: Style | None = None) -> tuple[str, list[Amount]]:
     """A line as its label and the amounts that end it: nothing but spaces and tax marks stands between or behind them."""
     ending: list[Amount] = []
     end = len(line)
-    for amount in reversed(amounts(line)):
+    for amount in reversed(amounts(line, style)):
         if not _FLAGS.fullmatch(line[amount.end : end]):
             break
         ending.insert(0, amount)
         end = amount.start
-    return line[:end].rstrip(" .:-_*"), ending
+    return line[:end].rstrip(" .:-_*=|"), ending
+
+
+def leading(line: str, style: Style | None = None) -> tuple[str, list[Amount]]:
+    """A line as the label that ends it and the amount that begins it: some printers, and some engines, turn them round."""
+    found = amounts(line, style)
+    if len(found) != 1 or line[: found[0].start].strip():
+        return line, []
+    return line[found[0].end :].strip(" .:-_*=|"), found
+
+
+def tax_mark(line: str, amount: Amount) -> str | None:
+    """The letters behind an amount that name its tax class, such as `A`, `SR` or `T`."""
+    match = re.match(r"\s?\*?\(?([A-Z]{1,3})\)?(?![A-Za-z])", line[amount.end :])
+    return match[1] if match and match[1] not in CODES else None
+
+
+def without_point(line: str) -> Decimal | None:
+    """What the number that ends the line comes to if its decimal point was lost: `1250` and `12 50` as 12.50."""
+    match = _BARE.search(line.rstrip(" .:-_*|")[-12:].translate(_LIKE_DIGITS))
+    return Decimal(re.sub(r"\s", "", match["number"])) / 100 if match else None
 
 
 def find_currency(lines: Sequence[str]) -> str | None:

@@ -1,23 +1,45 @@
-"""The text of an image as a receipt, by rules that hold for receipts at large: nothing that is not printed is put in."""
+"""The text of an image as a receipt, by rules that hold for receipts at large; each value with its evidence.
+
+Read in this order: rows, items, reckoning, what the sums put right, and then how far each value is to be believed.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 
-from workers.receipt import Charge, OcrResult, ParsedReceipt, TaxBase, cents
-from workers.small_model.dates import find_date
-from workers.small_model.items import Line, read_items
-from workers.small_model.money import find_currency, prints_us
+from workers.receipt import CENT, CERTAIN, Evidence, OcrResult, ParsedReceipt, TaxBase, cents
+from workers.small_model.countries import Place, place
+from workers.small_model.dates import FoundDate, read_date
+from workers.small_model.items import Line, named_nothing, read_items
+from workers.small_model.merchant import Merchant, find_merchant
 from workers.small_model.reckoning import Reckoning, read_reckoning
+from workers.small_model.repair import repaired
 from workers.small_model.rows import Row, read_rows, uncertain
 
-_BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "payment"})
-_PAPER = r"receipt|invoice|bill|check|copy|quittung|rechnung|beleg|ticket|facture|recibo"
-_GREETING = r"welcome(?: to)?|thank you.*|duplicate|reprint"
-_NO_NAME = re.compile(rf"(?i)^\W*(?:(?:simplified |sales |cash |tax |customer |guest )*(?:{_PAPER})|{_GREETING})\b\W*\w{{0,3}}\W*$")
-_CONTACT = re.compile(r"(?i)\b(?:tel|phone|fax|date|gst|vat|abn)\b|@|www\.|\d{2}[:/.-]\d{2}")
+_BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "rounding", "tender", "change"})
+_REFERENCE = re.compile(r"(?i)^\W*(?:order|check|bill|inv\w*|ref|table|doc|trans\w*|tel|ph|kp|ic|no|chk)\b[\w\s]{0,6}[:#.]")
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """All that was read of one receipt."""
+
+    rows: Sequence[Row]
+    items: Sequence[Line]
+    troubles: Sequence[str]
+    reckoning: Reckoning
+    mended: int | None
+    merchant: Merchant | None
+    place: Place
+    date: FoundDate | None
+
+    @property
+    def items_sum(self) -> Decimal:
+        return _sum(self.items)
 
 
 def parse_receipt(ocr: OcrResult) -> ParsedReceipt:
@@ -25,89 +47,216 @@ def parse_receipt(ocr: OcrResult) -> ParsedReceipt:
     rows = read_rows(ocr)
     if not rows:
         return ParsedReceipt(is_receipt=False, problems=("no text could be read in the image",), source=ocr.source)
-    start, end = _bounds(rows)
-    lines, troubles = read_items(_with_name(rows, start, end), heads=rows[:start])
-    reckoning = read_reckoning(rows[end:])
-    if not _is_receipt(lines, reckoning, rows[end:]):
+    reading = _read(rows, ocr)
+    if not _is_receipt(reading):
         return ParsedReceipt(
             is_receipt=False,
             problems=("this is no receipt: it prints no total, and no items with tax or payment",),
             source=ocr.source,
         )
-    return _receipt(ocr, rows, start, lines=lines, reckoning=reckoning, troubles=troubles)
+    return _receipt(reading, ocr)
+
+
+def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
+    start, end = _bounds(rows)
+    items, troubles = read_items(_with_name(rows, start, end), heads=rows[:start])
+    below = rows[end:] if end < len(rows) else rows[start:]
+    reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
+    items, mended = repaired(items, _wanted(reckoning))
+    if mended is not None:
+        reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
+    texts = [line.text for line in ocr.lines] or ocr.text.splitlines()
+    where = place(texts)
+    return _Reading(
+        rows=rows,
+        items=items,
+        troubles=troubles,
+        reckoning=reckoning,
+        mended=mended,
+        merchant=find_merchant(rows[:start] or rows[:6]),
+        place=where,
+        date=read_date(texts, place=where, confidences=[line.confidence for line in ocr.lines] or None),
+    )
+
+
+def _sum(lines: Sequence[Line]) -> Decimal:
+    return sum((line.amount for line in lines if line.amount is not None), _ZERO)
+
+
+def _wanted(reckoning: Reckoning) -> list[Decimal]:
+    """What the items should come to: the subtotal if it leads to the total, else the total less what was added."""
+    if reckoning.total is None or reckoning.total.confidence < CERTAIN:
+        return []
+    tax = reckoning.taxes.amount or _ZERO
+    if reckoning.subtotal is not None:
+        return [reckoning.subtotal.amount - reckoning.early]
+    base = reckoning.total.value - reckoning.charged - reckoning.rounded
+    return sorted({base, base - tax})
 
 
 def _bounds(rows: Sequence[Row]) -> tuple[int, int]:
-    """Where the items start, and where the reckoning below them starts."""
-    end = next((n for n, r in enumerate(rows) if r.kind in _BELOW_ITEMS), len(rows))
-    start = next((n for n, r in enumerate(rows[:end]) if r.amounts), end)
-    return start, end
+    """Where the items start, and where the reckoning below them starts; a total printed above all items counts for neither."""
+    below = [n for n, r in enumerate(rows) if r.kind in _BELOW_ITEMS or _lost_total(r)]
+    for end in below or [len(rows)]:
+        start = next((n for n, r in enumerate(rows[:end]) if _may_be_item(r)), end)
+        if start < end:
+            return start, end
+    end = below[0] if below else len(rows)
+    return end, end
+
+
+def _lost_total(row: Row) -> bool:
+    return row.lost_point is not None and row.name is not None and row.name.kind == "total" and row.name.strength >= 2
+
+
+def _may_be_item(row: Row) -> bool:
+    return bool(row.amounts) and row.kind not in _BELOW_ITEMS and row.kind != "info" and not _REFERENCE.match(row.text)
 
 
 def _with_name(rows: Sequence[Row], start: int, end: int) -> Sequence[Row]:
-    """The item rows; with the row above, when the first has an amount and no name of its own."""
+    """The item rows; with the rows above, when the first has an amount and no name of its own."""
     first = rows[start] if start < end else None
-    return rows[start - 1 if first and start and not re.search(r"[^\W\d_]{2}", first.label) else start : end]
+    return rows[max(0, start - 2) if first and named_nothing(first) else start : end]
 
 
-def _is_receipt(lines: Sequence[Line], reckoning: Reckoning, below: Sequence[Row]) -> bool:
-    paid = any(r.kind in ("payment", "tax", "subtotal") for r in below)
-    return reckoning.total is not None or bool(lines and paid)
+def _is_receipt(reading: _Reading) -> bool:
+    paid = any(r.kind in ("tender", "change", "tax", "subtotal") for r in reading.rows)
+    total = reading.reckoning.total
+    return (total is not None and total.confidence > 0.15) or bool(reading.items and paid)
 
 
-def _receipt(
-    ocr: OcrResult, rows: Sequence[Row], start: int, *, lines: Sequence[Line], reckoning: Reckoning, troubles: Sequence[str]
-) -> ParsedReceipt:
-    texts = [r.text for r in rows]
-    currency, merchant = find_currency(texts), _merchant(rows[:start])
-    date, date_problem = find_date(texts, month_first=_month_first(currency, texts))
-    items_sum = sum((line.amount for line in lines if line.amount is not None), Decimal(0))
-    apart = reckoning.disagreements(items_sum) if lines else []
-    base = reckoning.tax_base(items_sum)
-    missing = [
-        problem
-        for problem, absent in (
-            ("no merchant could be read", merchant is None),
-            (date_problem or "", date is None),
-            ("no currency could be read", currency is None),
-            ("no items could be read", not lines),
-            ("no total could be read", reckoning.total is None),
-        )
-        if absent
-    ]
+def _receipt(reading: _Reading, ocr: OcrResult) -> ParsedReceipt:
+    reckoning, items_sum = reading.reckoning, reading.items_sum
+    apart = reckoning.disagreements(items_sum) if reading.items else []
+    evidence = _evidence(reading)
+    doubtful = tuple(name for name, found in evidence.items() if found.confidence < CERTAIN)
+    total, rounding = reckoning.total, reckoning.rounding
     return ParsedReceipt(
         is_receipt=True,
-        merchant=merchant,
-        date=date.isoformat() if date else None,
-        currency=currency,
-        items=tuple(line.item() for line in lines),
-        charges=tuple(Charge(description=label, amount=cents(amount)) for label, amount in reckoning.charges),
-        subtotal=_wire(reckoning.subtotal),
-        tax=_wire(reckoning.tax),
-        total=_wire(reckoning.total),
-        tax_base=TaxBase(amount=cents(base), rate=reckoning.rate) if base is not None and reckoning.rate is not None else None,
-        items_sum=cents(items_sum) if lines else None,
-        balanced=bool(lines) and reckoning.total is not None and not apart and not troubles,
-        problems=(*missing, *troubles, *reckoning.problems, *apart, *uncertain(rows)),
+        merchant=reading.merchant.name if reading.merchant else None,
+        date=reading.date.value.isoformat() if reading.date else None,
+        currency=reading.place.currency,
+        items=tuple(line.item() for line in reading.items),
+        charges=reckoning.charges,
+        discounts=reckoning.discounts,
+        subtotal=_cents(reckoning.subtotal),
+        tax=None if reckoning.taxes.amount is None else cents(reckoning.taxes.amount),
+        tax_lines=reckoning.taxes.lines,
+        rounding=_rounding(reading) if rounding else None,
+        total=None if total is None else cents(total.value),
+        tax_base=_tax_base(reckoning, items_sum),
+        payments=reckoning.payments,
+        change=None if reckoning.change is None else cents(abs(reckoning.change.amount)),
+        items_sum=cents(items_sum) if reading.items else None,
+        balanced=bool(reading.items) and total is not None and not apart and not reading.troubles,
+        evidence=evidence,
+        uncertain=doubtful,
+        problems=(*_missing(reading), *reading.troubles, *reckoning.taxes.problems, *apart, *_doubts(reading, doubtful)),
         source=ocr.source,
     )
 
 
-def _wire(amount: Decimal | None) -> Decimal | None:
-    return None if amount is None else cents(amount)
+def _cents(row: Row | None) -> Decimal | None:
+    return None if row is None else cents(row.amount)
 
 
-def _month_first(currency: str | None, texts: Sequence[str]) -> bool | None:
-    """Whether dates have the month first: certain only where something printed tells the country."""
-    if currency == "USD":
-        return True if prints_us(texts) else None
-    return None if currency in (None, "CAD", "PHP") else False
+def _rounding(reading: _Reading) -> Decimal:
+    """What rounding added, with the sign by which the total comes out; many receipts print none."""
+    rounding, total = reading.reckoning.rounded, reading.reckoning.total
+    if total is None or not rounding:
+        return cents(rounding)
+    before = {r.amount for r in reading.rows if r.kind in ("total", "subtotal") and r.amounts}
+    return cents(-rounding if total.value + rounding in before and total.value - rounding not in before else rounding)
 
 
-def _merchant(head: Sequence[Row]) -> str | None:
-    """The first line above the items that can be a name."""
-    for row in head:
-        name = row.text.split("  ")[0].strip(" *-=#.:|")
-        if len(re.findall(r"[^\W\d_]", name)) >= 3 and not _NO_NAME.match(name) and not _CONTACT.search(name):
-            return name
-    return None
+def _tax_base(reckoning: Reckoning, items_sum: Decimal) -> TaxBase | None:
+    """The net amount that the rate applies to, or None when there is no single rate."""
+    line = reckoning.taxes.lines[0] if len(reckoning.taxes.lines) == 1 else None
+    if line is None or line.rate is None:
+        return None
+    if line.net is not None:
+        return TaxBase(amount=cents(line.net), rate=line.rate)
+    total = reckoning.total.value if reckoning.total else None
+    untaxed = reckoning.subtotal is None and total is not None and abs(total - items_sum - reckoning.charged) <= 2 * CENT
+    if total is not None and (reckoning.included or untaxed):
+        return TaxBase(amount=cents(total - line.amount), rate=line.rate)
+    base = reckoning.subtotal.amount if reckoning.subtotal is not None else items_sum
+    return TaxBase(amount=cents(base), rate=line.rate)
+
+
+def _missing(reading: _Reading) -> list[str]:
+    absent = {
+        "no merchant could be read": reading.merchant is None,
+        "no date could be read": reading.date is None,
+        "no currency could be read": reading.place.currency is None,
+        "no items could be read": not reading.items,
+        "no total could be read": reading.reckoning.total is None,
+    }
+    return [problem for problem, missing in absent.items() if missing]
+
+
+def _doubts(reading: _Reading, doubtful: Sequence[str]) -> list[str]:
+    told = uncertain(reading.rows)
+    if reading.date and reading.date.problem:
+        told.append(reading.date.problem)
+    if doubtful:
+        told.append(f"not to be relied on: {', '.join(doubtful)}")
+    return told
+
+
+def _evidence(reading: _Reading) -> dict[str, Evidence]:
+    """Where each value comes from and the chance that it is right."""
+    reckoning, found = reading.reckoning, {}
+    if reading.merchant:
+        row = reading.merchant.row
+        found["merchant"] = Evidence(confidence=reading.merchant.confidence, line=row.line, text=row.text)
+    if date := reading.date:
+        found["date"] = Evidence(confidence=date.confidence, line=date.line, text=date.text)
+    if reading.place.currency:
+        found["currency"] = _currency(reading)
+    if total := reckoning.total:
+        found["total"] = _of(total.row, total.confidence, how=total.how)
+    agrees = reckoning.explains(reading.items_sum)
+    if reckoning.subtotal:
+        found["subtotal"] = _of(reckoning.subtotal, _part(reading, proved=agrees))
+    if reckoning.taxes.amount is not None:
+        at = reckoning.taxes.lines[0].line if reckoning.taxes.lines else None
+        printed = next((r for r in reading.rows if r.line == at), None)
+        found["tax"] = _of(printed, _part(reading, proved=reckoning.taxes.proved or (agrees and not reckoning.included)))
+    if reading.items:
+        found["items"] = Evidence(
+            confidence=_items(reading, agrees=agrees), how="printed" if reading.mended is None else "repaired"
+        )
+    for name, other in (("rounding", reckoning.rounding), ("change", reckoning.change)):
+        if other:
+            found[name] = _of(other, _part(reading, proved=agrees))
+    return found
+
+
+def _of(row: Row | None, confidence: float, how: str = "printed") -> Evidence:
+    return Evidence(
+        confidence=confidence,
+        line=row.line if row else None,
+        text=row.text if row else "",
+        how=how,  # type: ignore[arg-type]  # one of the three
+    )
+
+
+def _currency(reading: _Reading) -> Evidence:
+    line = reading.place.currency_line
+    row = next((r for r in reading.rows if r.line == line), None) if line is not None else None
+    return _of(row, reading.place.currency_confidence, how="printed" if row else "reckoned")
+
+
+def _part(reading: _Reading, *, proved: bool) -> float:
+    total = reading.reckoning.total
+    return round(0.95 if proved else 0.6 if total and total.confidence >= CERTAIN else 0.4, 3)
+
+
+def _items(reading: _Reading, *, agrees: bool) -> float:
+    reckoning = reading.reckoning
+    wanted = _wanted(reckoning) or ([reckoning.total.value] if reckoning.total else [])
+    tax = reckoning.taxes.amount or _ZERO
+    if any(abs(reading.items_sum - w - t) <= 2 * CENT for w in wanted for t in (_ZERO, tax)):
+        return 0.95
+    return 0.7 if agrees and reckoning.subtotal is None else 0.4

@@ -1,149 +1,169 @@
-"""The reckoning below the items: subtotal, charges, tax and total, and whether they add up."""
+"""The reckoning below the items: subtotal, charges, discounts, tax, rounding, total and payment, and whether they add up."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from workers.receipt import CENT
+from workers.receipt import Charge, Payment
 from workers.small_model.labels import tax_included
 from workers.small_model.rows import Row
+from workers.small_model.taxes import Taxes, read_taxes
+from workers.small_model.total import LOOSE, Facts, Total, find_total
 
-TOLERANCE = 2 * CENT  # roundings of tax and of cash
-_RATE = re.compile(r"(\d{1,2}(?:[.,]\d{1,3})?)\s?%")
 _ZERO = Decimal(0)
 
 
 @dataclass(frozen=True)
 class Reckoning:
-    """What the lines below the items say, exact.
+    """What the lines below the items say, exact; `early` are charges and discounts above the subtotal."""
 
-    `early` are the charges above the subtotal, `net` is what a tax line itself says that it is of.
-    """
-
-    subtotal: Decimal | None
-    tax: Decimal | None
-    total: Decimal | None
-    charges: tuple[tuple[str, Decimal], ...]
+    subtotal: Row | None
+    taxes: Taxes
+    total: Total | None
+    charges: tuple[Charge, ...]
+    discounts: tuple[Charge, ...]
+    rounding: Row | None
+    payments: tuple[Payment, ...]
+    change: Row | None
     early: Decimal
-    rate: Decimal | None
-    net: Decimal | None
-    included: bool
-    problems: tuple[str, ...]
 
     @property
     def charged(self) -> Decimal:
-        """All charges together."""
-        return sum((a for _, a in self.charges), _ZERO)
+        """Charges and discounts together."""
+        return sum((c.amount for c in (*self.charges, *self.discounts)), _ZERO)
 
-    def tax_base(self, items_sum: Decimal) -> Decimal | None:
-        """The net amount that the rate applies to, or None when there is no single rate."""
-        if self.rate is None or self.tax is None or self.net is not None:
-            return self.net
-        if self.total is not None and (self.included or (self.subtotal is None and _near(self.total, items_sum + self.charged))):
-            return self.total - self.tax
-        return self.subtotal if self.subtotal is not None else items_sum
+    @property
+    def rounded(self) -> Decimal:
+        """What rounding added; its sign is the one by which the sums come out, since many receipts print none."""
+        return self.rounding.amount if self.rounding else _ZERO
+
+    @property
+    def included(self) -> bool:
+        """Whether a tax line says that the prices hold it."""
+        return any(line.included or tax_included(line.label) for line in self.taxes.lines)
+
+    def bases(self, items_sum: Decimal) -> list[Decimal]:
+        """What the total should come to without tax."""
+        late = self.charged - self.early
+        if self.subtotal is None:
+            return [items_sum + self.charged]
+        return [self.subtotal.amount + late, self.subtotal.amount + self.charged]
+
+    def explains(self, items_sum: Decimal) -> bool:
+        """Whether the parts come to the total."""
+        taxes = (_ZERO, self.taxes.amount or _ZERO)
+        rounded = (_ZERO, self.rounded, -self.rounded)
+        total = self.total.value if self.total else None
+        return total is not None and any(
+            abs(total - (base + tax + r)) <= LOOSE for base in self.bases(items_sum) for tax in taxes for r in rounded
+        )
 
     def disagreements(self, items_sum: Decimal) -> list[str]:
         """What does not add up."""
-        told, tax = [], self.tax or _ZERO
+        told, tax = [], self.taxes.amount or _ZERO
         sums = (items_sum, items_sum + self.early)
-        if self.subtotal is not None and not any(_near(self.subtotal, s - t) for s in sums for t in (_ZERO, tax)):
-            told.append(_apart("the items sum to", items_sum, "the printed subtotal", self.subtotal))
-        if self.total is None:
+        if self.subtotal is not None and not any(_near(self.subtotal.amount, s + t) for s in sums for t in (_ZERO, tax, -tax)):
+            told.append(_apart("the items sum to", items_sum, "the printed subtotal", self.subtotal.amount))
+        if self.total is None or self.explains(items_sum):
             return told
-        late = self.charged - self.early
-        bases = [items_sum + self.charged] if self.subtotal is None else [self.subtotal + late, self.subtotal + self.charged]
-        if not any(_near(self.total, b + t) for b in bases for t in (_ZERO, tax)):
-            start = "the items with charges and tax come to" if self.subtotal is None else "subtotal, charges and tax come to"
-            told.append(_apart(start, bases[0] + (_ZERO if self.included else tax), "the printed total", self.total))
-        return told
+        start = "the items with charges and tax come to" if self.subtotal is None else "subtotal, charges and tax come to"
+        ours = self.bases(items_sum)[0] + (_ZERO if self.included else tax) + self.rounded
+        return [*told, _apart(start, ours, "the printed total", self.total.value)]
 
 
 def _near(a: Decimal, b: Decimal) -> bool:
-    return abs(a - b) <= TOLERANCE
+    return abs(a - b) <= LOOSE
 
 
 def _apart(start: str, ours: Decimal, name: str, printed: Decimal) -> str:
     return f"{start} {ours:.2f}, {name} is {printed:.2f} ({abs(printed - ours):.2f} {'more' if printed > ours else 'less'})"
 
 
-def read_reckoning(rows: Sequence[Row]) -> Reckoning:
-    """The reckoning in the rows that follow the items."""
-    paid = next((n for n, r in enumerate(rows) if r.kind == "payment"), len(rows))
-    at_total = _last(rows[:paid], "total")
-    if at_total is None:
-        at_total = _last(rows, "total")
-    stop = paid if at_total is None else at_total
-    at_subtotal = next((n for n, r in enumerate(rows[:stop]) if r.kind in ("subtotal", "net")), None)
-    charges = [(n, r.label, _charge(r)) for n, r in enumerate(rows[:stop]) if r.kind in ("charge", "discount")]
-    taxes = _tax_rows(rows, stop)
-    tax, problems = _tax(taxes)
-    rates = {rate for r in taxes if (rate := _rate(r.label)) is not None}
+def read_reckoning(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: Sequence[Row]) -> Reckoning:
+    """The reckoning in the rows that follow the items; `every` row of the page may print an amount once more."""
+    facts = _facts(rows, items_sum=items_sum, item_count=item_count, every=every)
+    total = find_total(facts)
+    at_total = next((n for n, r in enumerate(rows) if total and total.row and r.line == total.row.line), None)
+    stop = len(rows) if at_total is None else at_total
+    taxes = read_taxes(rows, total=total.value if total else None, at_total=at_total)
+    subtotal = _subtotal(facts, rows, stop, total=total, taxes=taxes)
+    above = [(n, r) for n, r in enumerate(rows[:stop]) if r.kind == "charge" or _is_discount(r)]
+    at_subtotal = next((n for n, r in enumerate(rows) if subtotal and r.line == subtotal.line), None)
+    early = sum((_signed(r) for n, r in above if at_subtotal is not None and n < at_subtotal), _ZERO)
     return Reckoning(
-        subtotal=None if at_subtotal is None else rows[at_subtotal].amount,
-        tax=tax,
-        total=None if at_total is None else rows[at_total].amount,
-        charges=tuple((label, amount) for _, label, amount in charges),
-        early=sum((a for n, _, a in charges if at_subtotal is not None and n < at_subtotal), _ZERO),
-        rate=rates.pop() if len(rates) == 1 and len(taxes) == 1 else None,
-        net=share[0] if len(taxes) == 1 and (share := _share(taxes[0])) else None,
-        included=any(tax_included(r.label) for r in taxes),
-        problems=tuple(problems),
+        subtotal=subtotal,
+        taxes=taxes,
+        total=total,
+        charges=tuple(_charge(r) for _, r in above if r.kind == "charge"),
+        discounts=tuple(_charge(r) for _, r in above if r.kind != "charge"),
+        rounding=next((r for r in facts.roundings if r.amount), facts.roundings[0] if facts.roundings else None),
+        payments=tuple(Payment(method=r.label, amount=r.amount, line=r.line) for r in facts.tenders),
+        change=_change(facts, total),
+        early=early,
     )
 
 
-def _last(rows: Sequence[Row], kind: str) -> int | None:
-    return next((n for n in reversed(range(len(rows))) if rows[n].kind == kind), None)
+def _facts(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: Sequence[Row]) -> Facts:
+    taxes = read_taxes(rows, total=None, at_total=None)
+    return Facts(
+        rows=every,
+        items=items_sum,
+        item_count=item_count,
+        subtotals=_of(rows, "subtotal"),
+        totals=[r for r in rows if r.name and r.name.kind == "total" and (r.amounts or r.lost_point)] + _of(rows, "balance"),
+        tenders=_of(rows, "tender"),
+        changes=_of(rows, "change") + _of(rows, "balance"),
+        roundings=_of(rows, "rounding"),
+        charged=sum((_signed(r) for r in _of(rows, "charge")), _ZERO),
+        discounted=sum((_signed(r) for r in rows if _is_discount(r)), _ZERO),
+        taxes=sorted({a for a in (taxes.amount, *(line.amount for line in taxes.lines)) if a}),
+        nets=[r.amount for r in _of(rows, "net")] + [line.net for line in taxes.lines if line.net is not None][:3],
+    )
 
 
-def _charge(row: Row) -> Decimal:
-    return -abs(row.amount) if row.kind == "discount" else row.amount
+def _lesser(facts: Facts, above: set[int], total: Total | None) -> list[Row]:
+    """A total above the final one that tax or service is added to: `net total`, then `grand total`."""
+    lesser = [r for r in facts.totals if r.amounts and r.line in above and total and _ZERO < r.amount < total.value - LOOSE]
+    return [r for r in lesser if any(_near(r.amount + t, total.value) for t in (*facts.taxes, facts.charged) if t and total)]
 
 
-def _tax_rows(rows: Sequence[Row], stop: int) -> list[Row]:
-    """The tax lines above the total, else those below; a `total tax` stands for all of them."""
-    above = [r for r in rows[:stop] if _is_tax(r)]
-    found = above or [r for r in rows[stop:] if _is_tax(r)]
-    return [r for r in found if re.search(r"(?i)total|summe|gesamt", r.label)][:1] or found
+def _change(facts: Facts, total: Total | None) -> Row | None:
+    """The row that prints the change; a `balance` is change only where the payment less it is the total."""
+    for row in facts.changes:
+        given = [t.amount for t in facts.tenders]
+        if (row.name and row.name.kind == "change") or (total and any(g - row.amount == total.value for g in given)):
+            return row
+    return None
 
 
-def _is_tax(row: Row) -> bool:
-    """A line called tax, or one of a tax table: a rate, a net amount and its share."""
-    return row.kind == "tax" or (row.kind is None and len(row.amounts) > 1 and _share(row) is not None)
+def _of(rows: Sequence[Row], kind: str) -> list[Row]:
+    return [r for r in rows if r.name and r.name.kind == kind and r.amounts and r.name.certainty >= 0.75]
 
 
-def _tax(rows: Sequence[Row]) -> tuple[Decimal | None, list[str]]:
-    amounts, problems = [], []
-    for row in rows:
-        amount = _tax_amount(row)
-        if amount is None:
-            problems.append(f"which amount is the tax in `{row.text}` could not be told")
-        else:
-            amounts.append(amount)
-    return (sum(amounts, _ZERO) if amounts and not problems else None), problems
+def _signed(row: Row) -> Decimal:
+    return -abs(row.amount) if _is_discount(row) else row.amount
 
 
-def _tax_amount(row: Row) -> Decimal | None:
-    """The tax in a tax line; of several amounts (net, tax, gross) the one that is the rate's share of another."""
-    if len(row.amounts) == 1:
-        return row.amount
-    share = _share(row)
-    return share[1] if share else None
+def _is_discount(row: Row) -> bool:
+    """A line called discount, or below the items one that takes something off and is called nothing known."""
+    return bool(row.amounts) and (row.kind == "discount" or (row.name is None and row.amount < 0))
 
 
-def _share(row: Row) -> tuple[Decimal, Decimal] | None:
-    """The two amounts of a line of which one is the line's rate of the other: net and tax."""
-    rate = _rate(row.label)
-    if rate is None:
-        return None
-    values = [a.value for a in row.amounts]
-    found = {(net, v) for v in values for net in values if _ZERO < v < net and abs(net * rate - v) <= CENT}
-    return found.pop() if len(found) == 1 else None
+def _charge(row: Row) -> Charge:
+    return Charge(description=row.label, amount=_signed(row), line=row.line)
 
 
-def _rate(label: str) -> Decimal | None:
-    match = _RATE.search(label)
-    return Decimal(match[1].replace(",", ".")) / 100 if match else None
+def _subtotal(facts: Facts, rows: Sequence[Row], stop: int, *, total: Total | None, taxes: Taxes) -> Row | None:
+    """Of the rows called subtotal (or net) above the total the first that the items or the total confirm, else the first."""
+    above = {r.line for r in rows[:stop]}
+    printed = [r for r in facts.subtotals if r.line in above or not above]
+    printed = printed or [r for r in rows[:stop] if r.kind == "net"] or _lesser(facts, above, total)
+    tax = taxes.amount or _ZERO
+    confirmed = [
+        r
+        for r in printed
+        if (facts.item_count and _near(r.amount, facts.items)) or (total is not None and tax and _near(r.amount + tax, total.value))
+    ]
+    return next(iter(confirmed or printed), None)

@@ -1,67 +1,119 @@
-"""The lines of a receipt as rows: label, amounts that end the line, and what the label names."""
+"""The lines of a receipt as rows: label, amounts that end the line, and what the label names.
+
+Engines move things: an amount may stand on the line below or above its label, or all labels above all amounts.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import takewhile
 
-from workers.receipt import OcrResult
-from workers.small_model.labels import Kind, kind_of
-from workers.small_model.money import Amount, trailing
+from workers.receipt import OcrLine, OcrResult
+from workers.small_model.labels import Kind, Label, label_of
+from workers.small_model.money import Amount, Style, leading, style_of, tax_mark, trailing, without_point
 
-_WHOLE = re.compile(r"\s{2,}(?P<number>-?[1-9]\d{0,2})$")
+_WHOLE = re.compile(r"(?:\s{2,}|\s[x×]\s.*\s|[:=]\s?)(?P<number>-?[1-9]\d{0,3})$")
+_NUMBERS_ONLY = re.compile(r"[\W\d_]*(?:[A-Za-z]{1,3}[\W\d_]*)?")
+_CLOCK = re.compile(
+    r"(?i)\b(?:time|hora|heure|uhr|uhrzeit|zeit|ora|masa|jam|tid|klo|saat|godz)\b\W*\S{4,5}$|"
+    r"[\dOl]{1,2}[./-]\s?(?:[\dOl]{1,2}|[a-z]{3})[./-]\s?[\dOl]{2,4}\s+[\dOl]{1,2}[.][\dOl]{2}$"
+)
+_SEN_HEAD = re.compile(r"(?i)\b(?:rm|\$|rs|price|amount)\b.*\b(?:sen|cts?|ps|paise)\b")  # a cash bill with a column for the cents
+_SEN = re.compile(r"(?P<whole>\b\d{1,5})\s{1,3}(?P<cents>\d{2})$")
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
+_LAST_NUMBER = re.compile(r"\s*(?:\S{1,4}\s{1,2}\d{2}|\S{3,7})[ .:*_|-]*$")
+_MAIN = frozenset({"total", "tender", "change"})
+TALL = 1.25  # print this much taller than most stands out
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line."""
+    """One line.
+
+    Attributes:
+        text: As it was read, with two spaces where cells stand apart.
+        label: The text before the amounts.
+        amounts: The amounts that end the line.
+        name: What the label names in the reckoning, if anything.
+        line: Its index in the OCR result.
+        confidence: The engine's.
+        tall: Its height over the usual one.
+        left: Where it starts, in usual heights.
+        restored: The row as it is if the decimal point of its last number was lost; only of rows without amounts.
+    """
 
     text: str
     label: str
     amounts: tuple[Amount, ...]
-    kind: Kind | None
+    name: Label | None
+    line: int = 0
     confidence: float = 1.0
+    tall: float = 1.0
+    left: float = 0.0
+    restored: Row | None = None
+
+    @property
+    def kind(self) -> Kind | None:
+        """What a surely named line with amounts is."""
+        sure = self.name and self.amounts and (self.name.certainty == 1 or self.name.kind in ("tender", "change"))
+        return self.name.kind if self.name and sure else None
 
     @property
     def amount(self) -> Decimal:
         """The last amount; only of rows that have one."""
         return self.amounts[-1].value
 
+    @property
+    def bare(self) -> bool:
+        """Whether the row is nothing but amounts."""
+        return bool(self.amounts) and _NUMBERS_ONLY.fullmatch(self.label) is not None
+
+    @property
+    def mark(self) -> str | None:
+        """The tax mark behind the last amount."""
+        return tax_mark(self.text, self.amounts[-1]) if self.amounts else None
+
+    @property
+    def lost_point(self) -> Decimal | None:
+        """What a line without an amount says if the decimal point of its number was lost."""
+        return self.restored.amount if self.restored and self.restored.amounts else None
+
 
 def read_rows(ocr: OcrResult) -> list[Row]:
-    """The rows from top to bottom; a label whose amount stands alone on the next line is joined with it."""
-    told = [(line.text, line.confidence) for line in ocr.lines] or [(line, 1.0) for line in ocr.text.splitlines()]
-    rows: list[Row] = []
-    for text, confidence in told:
-        row = _row(_plain(text), confidence)
-        if not row.text:
-            continue
-        if rows and not rows[-1].amounts and not row.label and len(row.amounts) == 1 and kind_of(rows[-1].text):
-            row = _row(f"{rows.pop().text}  {row.text}", confidence)
-        rows.append(row)
-    return _with_whole(rows)
+    """The rows from top to bottom, labels and amounts that belong together joined."""
+    told = list(ocr.lines) or [OcrLine(text=t, confidence=1.0, box=(0, 0, 0, 0)) for t in ocr.text.splitlines()]
+    texts = [_plain(line.text) for line in told]
+    if any(_SEN_HEAD.search(text) for text in texts):
+        texts = [_SEN.sub(r"\g<whole>.\g<cents>", text) for text in texts]
+    style = style_of(texts)
+    usual = _usual_height(told)
+    rows = [
+        _placed(row_of(text, style), n, line, usual=usual, style=style)
+        for n, (text, line) in enumerate(zip(texts, told, strict=True))
+        if text
+    ]
+    return _with_whole(_joined(rows, style), style)
 
 
-def _with_whole(rows: list[Row]) -> list[Row]:
-    """Where no amount has decimals, a bare whole number in the last cell is an amount too, from the first amount on."""
-    values = [a.value for r in rows for a in r.amounts]
-    if len(values) < 2 or any("." in str(v) for v in values):
-        return rows
-    first = next(n for n, r in enumerate(rows) if r.amounts)
-    return rows[:first] + [_whole(r) for r in rows[first:]]
-
-
-def _whole(row: Row) -> Row:
-    match = None if row.amounts else _WHOLE.search(row.text)
-    if match is None:
+def _placed(row: Row, n: int, line: OcrLine, *, usual: float, style: Style) -> Row:
+    height = line.box[3] - line.box[1]
+    row = replace(
+        row, line=n, confidence=line.confidence, tall=height / usual if usual else 1.0, left=line.box[0] / usual if usual else 0.0
+    )
+    if row.amounts or style.mark is None or (lost := without_point(row.text)) is None:
         return row
-    label = row.text[: match.start()].rstrip(" .:-_*")
-    amount = Amount(Decimal(match["number"]), match.start("number"), match.end())
-    return Row(row.text, label, (amount,), kind_of(label), row.confidence)
+    head = _LAST_NUMBER.sub("", row.text)
+    again = row_of(f"{head}  {lost:.2f}", Style("."))
+    return replace(row, restored=replace(again, line=n, confidence=row.confidence, tall=row.tall, left=row.left))
+
+
+def _usual_height(lines: Sequence[OcrLine]) -> float:
+    heights = sorted(line.box[3] - line.box[1] for line in lines)
+    return float(heights[len(heights) // 2]) if heights else 0.0
 
 
 def _plain(text: str) -> str:
@@ -69,9 +121,80 @@ def _plain(text: str) -> str:
     return re.sub(r"\s{2,}|\t", "  ", unicodedata.normalize("NFKC", text).strip())
 
 
-def _row(text: str, confidence: float) -> Row:
-    label, found = trailing(text)
-    return Row(text, label, tuple(found), kind_of(label) if found else None, confidence)
+def row_of(text: str, style: Style) -> Row:
+    """One line of text as a row."""
+    label, found = trailing(text, style)
+    if found and _CLOCK.search(text) and found[-1].value < 24:
+        return Row(text, text, (), None)  # `Time: 14.50`
+    if not found:
+        turned, first = leading(text, style)
+        if first and (name := label_of(turned)) and name.certainty == 1 and name.kind != "info":
+            return Row(text, turned, tuple(first), name)
+    return Row(text, label, tuple(found), label_of(label))
+
+
+def _joined(rows: Sequence[Row], style: Style) -> list[Row]:
+    """Labels without amounts take the bare amounts beside them: those that follow, or, where that leaves fewer labels of the
+    reckoning alone, those that precede."""
+    after, before = _paired(rows, style), _paired(list(reversed(rows)), style)[::-1]
+    return _names_below(before, style) if _alone(before) < _alone(after) else after
+
+
+def _alone(rows: Sequence[Row]) -> int:
+    return sum(not r.amounts and _wants_amount(r) and r.name is not None and r.name.kind in _MAIN for r in rows)
+
+
+def _names_below(rows: Sequence[Row], style: Style) -> list[Row]:
+    """Where amounts stand above their labels, those of items stand above their names."""
+    out: list[Row] = []
+    for row in rows:
+        if out and out[-1].bare and len(out[-1].amounts) == 1 and not row.amounts and re.search(r"[^\W\d_]{3}", row.text):
+            out[-1] = _join(row, out[-1], style)
+        else:
+            out.append(row)
+    return out
+
+
+def _paired(rows: Sequence[Row], style: Style) -> list[Row]:
+    out: list[Row] = []
+    n = 0
+    while n < len(rows):
+        labels = list(takewhile(lambda r: not r.amounts and _wants_amount(r), rows[n:]))
+        bare = list(takewhile(lambda r: r.bare and len(r.amounts) == 1, rows[n + len(labels) :]))
+        if labels and len(labels) <= len(bare):
+            out.extend(_join(label, amount, style) for label, amount in zip(labels, bare, strict=False))
+            n += 2 * len(labels)
+        else:
+            out.append(rows[n])
+            n += 1
+    return out
+
+
+def _wants_amount(row: Row) -> bool:
+    return row.name is not None and row.name.kind != "info" and row.name.certainty >= 0.9 and row.lost_point is None
+
+
+def _join(label: Row, amount: Row, style: Style) -> Row:
+    text = f"{label.text}  {amount.text}"
+    name, found = trailing(text, style)
+    return replace(label, text=text, label=name, amounts=tuple(found), confidence=min(label.confidence, amount.confidence))
+
+
+def _with_whole(rows: list[Row], style: Style) -> list[Row]:
+    """Where no amount has decimals, a bare whole number in the last cell is an amount too, from the first amount on."""
+    first = next((n for n, r in enumerate(rows) if r.amounts), None)
+    if style.mark is not None or first is None or sum(len(r.amounts) for r in rows) < 2:
+        return rows
+    return rows[:first] + [_whole(r) for r in rows[first:]]
+
+
+def _whole(row: Row) -> Row:
+    match = None if row.amounts else _WHOLE.search(row.text)
+    if match is None:
+        return row
+    label = row.text[: match.start("number")].rstrip(" .:-_*=")
+    amount = Amount(Decimal(match["number"]), match.start("number"), match.end())
+    return replace(row, label=label, amounts=(amount,), name=label_of(label))
 
 
 def uncertain(rows: Sequence[Row]) -> list[str]:

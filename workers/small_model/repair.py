@@ -1,0 +1,34 @@
+"""What the engine misread, put right where the sums prove it: one wrong digit or a lost point in one item's amount."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from workers.receipt import CENT
+from workers.small_model.items import Line
+from workers.small_model.total import misread
+
+
+def repaired(lines: Sequence[Line], sums: Sequence[Decimal]) -> tuple[list[Line], int | None]:
+    """The lines so that they come to one of the sums, and which one was changed; unchanged when they do already, or when
+    there is no single way to get there."""
+    have = sum((line.amount for line in lines if line.amount is not None), Decimal(0))
+    if not lines or any(abs(have - s) <= CENT for s in sums):
+        return list(lines), None
+    ways = [(n, new) for s in sums for n, line in enumerate(lines) if (new := _other(line, s - have)) is not None]
+    proved = [(n, new) for n, new in ways if new.proved]
+    chosen = proved if len(proved) == 1 else ways if len(ways) == 1 else []
+    if not chosen:
+        return list(lines), None
+    at, line = chosen[0]
+    return [*lines[:at], line, *lines[at + 1 :]], at
+
+
+def _other(line: Line, missing: Decimal) -> Line | None:
+    """The line with the amount that makes up for what is missing, if the printed one can be a misreading of it."""
+    if line.amount is None or line.proved:
+        return None
+    amount = line.amount + missing
+    return replace(line, amount=amount) if amount > 0 and misread(line.amount, amount) else None
