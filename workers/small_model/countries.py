@@ -113,11 +113,11 @@ def date_order(country: str) -> Order:
 
 @cache
 def month_first_chance(country: str) -> float:
-    """The chance that a date in figures has the month before the day: 0.5 where the country writes it both ways."""
+    """The chance that a date in figures has the month before the day; about even where the country writes it both ways."""
     short = date_order(country)
     if short != "ymd":
         return 1.0 if short == "mdy" else 0.0
-    return 0.5 if _order(_locale(country).date_formats["medium"].pattern) == "mdy" else 0.0
+    return 0.45 if _order(_locale(country).date_formats["medium"].pattern) == "mdy" else 0.0
 
 
 @cache

@@ -20,7 +20,7 @@ _LATIN = (
     *("it", "lb", "lt", "lv", "ms", "mt", "nb", "nl", "pl", "pt", "ro", "sk", "sl", "sq", "sr_Latn", "sv", "sw", "tr", "uz", "zu"),
 )
 _LEAST = 0.05  # shapes that are hardly ever a date
-LABELS: dict[str, list[str]] = {kind: _DATA[kind] for kind in ("date", "seldom", "never", "number")}
+LABELS: dict[str, list[str]] = {kind: _DATA[kind] for kind in ("date", "perhaps", "seldom", "never", "number")}
 OLDEST = 1990  # no receipt that is still scanned is older
 
 _LIKE = {"o": "o0q", "i": "il1|!", "l": "il1|!", "s": "s5$", "b": "b8", "g": "g69", "a": "a4", "t": "t7"}

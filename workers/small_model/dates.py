@@ -21,10 +21,10 @@ from workers.small_model.date_shapes import LABELS, Shape, flat, shapes, weekday
 _CLOCK = re.compile(r"(?<![\d.,:])\d{1,2}\s?[:;h]\s?[0-5o]\d(?:[:;.]\s?[0-5o]\d)?(?!\d)|\b\d{1,2}[.:]\d{2}\s?(?:[ap]\.?m|uhr)\b")
 _RANGE = re.compile(r"\s*(?:-|to|until|bis|till|au|al|hasta|tot|s/d)\s*")
 _VALUE = re.compile(r"\d{3,}|\d\s")  # a number that a label ahead was for
-_KINDS = ("date", "seldom", "never", "number")
-_POINTS = {"date": 3.0, "seldom": -3.0, "number": -3.0, "": 0.0}
+_POINTS = {"date": 3.0, "perhaps": 1.0, "seldom": -3.0, "number": -3.0, "": 0.0}
 _SURE = 0.98  # no reading is certain
 _LEAST = 0.01  # no order is impossible anywhere
+_AGREES = 200  # how much likelier a reading is that is printed elsewhere in a way that leaves no choice
 _AGES = 15  # years in which a receipt gets so much rarer that two readings are told apart by their age
 
 
@@ -91,16 +91,19 @@ def read_date(
 
 def _candidates(lines: Sequence[str], where: Place, today: date) -> list[_Candidate]:
     """Every date in the lines but those that a label calls the end of an offer, a birthday and the like."""
-    found = []
-    for n, line in enumerate(lines):
-        in_line = shapes(line, country=where.country, languages=where.languages, today=today)
-        for shape in in_line:
-            kind = _label(lines, n, shape, in_line)
-            if kind != "never":
-                soft = kind in ("seldom", "number") or _is_range(line, shape, in_line)
-                points = _POINTS[kind] + _signs(lines, n, shape) - 3.0 * (soft and kind not in ("seldom", "number"))
-                found.append(_Candidate(shape, n, line[shape.start : shape.end].strip(), points, soft))
-    return found
+    every = [shapes(line, country=where.country, languages=where.languages, today=today) for line in lines]
+    return [
+        _candidate(lines, n, shape, every=every, kind=kind)
+        for n, in_line in enumerate(every)
+        for shape in in_line
+        if (kind := _label(lines, n, shape, in_line)) != "never"
+    ]
+
+
+def _candidate(lines: Sequence[str], n: int, shape: Shape, *, every: Sequence[Sequence[Shape]], kind: str) -> _Candidate:
+    of_range = _is_range(lines[n], shape, every[n])
+    points = _POINTS["seldom" if of_range else kind] + _signs(lines[n], shape) + _clock(lines, n, shape, every)
+    return _Candidate(shape, n, lines[n][shape.start : shape.end].strip(), points, soft=of_range or kind == "seldom")
 
 
 def _label(lines: Sequence[str], n: int, shape: Shape, others: Sequence[Shape]) -> str:
@@ -128,7 +131,9 @@ def _last_label(text: str, *, ends: Sequence[int]) -> str:
     kind = ""
     for match in _labels().finditer(text):
         between = text[match.end() :]
-        used = any(end > match.end() for end in ends) or (match.lastgroup in ("number", "seldom") and _VALUE.search(between))
+        used = any(end > match.end() for end in ends) or (
+            match.lastgroup in ("number", "seldom", "perhaps") and _VALUE.search(between)
+        )
         kind = "" if used else str(match.lastgroup)
     return kind
 
@@ -141,9 +146,13 @@ def _label_end(text: str) -> int:
 def _labels() -> re.Pattern[str]:
     """All labels; a kind that rules a date out takes the word `date` behind it along."""
     kinds = []
-    for kind in ("never", "seldom", "number", "date"):
+    for kind in ("never", "seldom", "perhaps", "number", "date"):
         words = "|".join(_loose(flat(word)) for word in sorted(LABELS[kind], key=len, reverse=True))
-        left = r"(?<![a-z])(?<!up)(?<!vali)" if kind != "date" else r"(?<![a-z])|(?<=trans)|(?<=invoice)|(?<=bill)|(?<=receipt)"
+        left = (
+            r"(?<![a-z])"
+            if kind != "date"
+            else r"(?<![a-z])|(?<=trans)|(?<=invoice)|(?<=bill)|(?<=receipt)|(?<=[a-z]{3})(?=dat[ou])"
+        )
         behind = rf"(?:\s?(?:{'|'.join(_loose(flat(w)) for w in LABELS['date'])}|from|until|by|on|no|:))*" if kind != "date" else ""
         kinds.append(rf"(?P<{kind}>(?:{left})(?:{words}){behind}(?![a-z]))")
     return re.compile("|".join(kinds))
@@ -165,12 +174,11 @@ def _is_range(line: str, shape: Shape, others: Sequence[Shape]) -> bool:
     return any(_RANGE.fullmatch(text[a.end : b.start]) for a in others for b in others if a.end < b.start and shape in (a, b))
 
 
-def _signs(lines: Sequence[str], n: int, shape: Shape) -> float:
-    """What speaks for the date of purchase: a time of day, the day of the week; and against it: it is part of a longer number."""
-    text = flat(lines[n])
+def _signs(line: str, shape: Shape) -> float:
+    """What speaks for the date of purchase: the day of the week, a whole year; and against it: it is part of a longer number."""
+    text = flat(line)
     ahead, behind = text[: shape.start], text[shape.end :]
-    points = 2.0 if shape.clock or _CLOCK.search(behind) or _CLOCK.search(ahead) else 1.0 * _clock_beside(lines, n)
-    points += 1.0 if any(word in weekday_names() for word in re.findall(r"[a-z]+", ahead)[-1:]) else 0.0
+    points = 1.0 if any(word in weekday_names() for word in re.findall(r"[a-z]+", ahead)[-1:]) else 0.0
     points += 0.5 if shape.style == "name" or shape.style.endswith("4") else 0.0
     if re.search(r"[a-z\d][-/#_]$", ahead) and _last_label(ahead, ends=[]) != "date":
         points -= 3.0
@@ -179,8 +187,13 @@ def _signs(lines: Sequence[str], n: int, shape: Shape) -> float:
     return points
 
 
-def _clock_beside(lines: Sequence[str], n: int) -> bool:
-    return any(_CLOCK.search(flat(line)) for line in [*lines[max(n - 1, 0) : n], *lines[n + 1 : n + 2]])
+def _clock(lines: Sequence[str], n: int, shape: Shape, every: Sequence[Sequence[Shape]]) -> float:
+    """What a time of day speaks for the date: in its line much, in a line beside it that has no date of its own a little."""
+    text = flat(lines[n])
+    if shape.clock or _CLOCK.search(text[shape.end :]) or _CLOCK.search(text[: shape.start]):
+        return 2.0
+    beside = [m for m in (n - 1, n + 1) if 0 <= m < len(lines) and not every[m]]
+    return 1.0 if any(_CLOCK.search(flat(lines[m])) for m in beside) else 0.0
 
 
 def _resolve(found: Sequence[_Candidate], where: Place, today: date) -> list[_Candidate]:
@@ -190,9 +203,16 @@ def _resolve(found: Sequence[_Candidate], where: Place, today: date) -> list[_Ca
     for candidate in found:
         weights = _weights(candidate, found, plain, where=where, today=today)
         best = max(weights, key=lambda value: weights[value])
-        order = weights[best] / sum(weights.values())
+        order = weights[best] / sum(weights.values()) * _usual(candidate.shape, best, where)
         resolved.append(replace(candidate, value=best, order=order, later=best > today + timedelta(days=1)))
     return resolved
+
+
+def _usual(shape: Shape, value: date, where: Place) -> float:
+    """What is taken off where the only reading has an order that the country does not write: a figure may be misread."""
+    month = {order for order, day in shape.readings.items() if day == value} == {"mdy"}
+    unusual = where.month_first is (not month) if shape.readings.keys() & {"mdy"} or where.month_first else False
+    return 0.6 if unusual and shape.style != "name" and "ymd" not in shape.readings else 1.0
 
 
 def _is_plain(shape: Shape) -> bool:
@@ -206,9 +226,9 @@ def _weights(
     orders = _order_weights(candidate.shape, found, where)
     weights: dict[date, float] = defaultdict(float)
     for order, value in candidate.shape.readings.items():
-        likely = orders.get(order, 0.1) * exp((value - today).days / 365 / _AGES)
+        likely = orders.get(order, 0.1) * exp(-abs((value - today).days) / 365 / _AGES)
         likely *= 0.002 if value > today + timedelta(days=1) else 1.0
-        weights[value] += likely * (30 if value in plain else 1)
+        weights[value] += likely * (_AGREES if value in plain else 1)
     return weights
 
 
@@ -234,7 +254,7 @@ def _points_by_value(found: Sequence[_Candidate]) -> dict[date, float]:
     latest = max((c.value for c in found if not c.later), default=None)
     first = found[0].value
     return {
-        value: max(points) + 1.5 * (len(points) > 1) + 0.5 * (value == latest) + 0.5 * (value == first)
+        value: max(points) + 1.5 * (len(points) > 1) + 0.7 * (value == latest) + 0.5 * (value == first)
         for value, points in prints.items()
     }
 
