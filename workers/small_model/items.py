@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import pairwise
 from statistics import median
 
 from workers.receipt import CENT, Item, cents
@@ -21,11 +22,12 @@ _TIMES = re.compile(
 )
 _TIMES_BACK = re.compile(rf"(?:^|(?<=\s))(?P<u>\S*\d[.,]\d{{2}}\S*)\s*[x×X@*]\s*{_COUNT}{_MEASURE}\s*=?\s*$", re.IGNORECASE)
 _LEADING = re.compile(r"^(?P<q>\d{1,3})(?:\s?[x×X]\s+|\s{2,})(?=\D)")
+_WEIGHT = re.compile(r"^(?P<q>\d{1,3}[.,]\d{3})\s?(?:kg|l|lb)\s+(?=\D)", re.IGNORECASE)
 _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
 _COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4}(?:[.,]\d{1,3})?)(?:\s?(?i:ea|pcs?|pc|nos?|unit|kg|stk|st|un))?$")
 _FRONT = re.compile(r"^(?P<q>\d{1,4})\s+(?=\D)")
 _ARTICLE_NUMBER = re.compile(
-    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|\s+\d{6,}$|"
+    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|(?<=\w{4})\s+\d{8,}$|"
     r"\s+%?\d{1,2}\s?%?$(?<=%)|\s%\d{1,2}$|\s+<\w>?$|^[>*^#%]+\s*(?=\w)|\s+\^$"
 )
 _NAMELESS = re.compile(
@@ -33,6 +35,8 @@ _NAMELESS = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"^\W{2,}|\W{3,}$")
+_FUEL = re.compile(r"(?:fuel|petrol|gas)(?: sales?| total)?", re.IGNORECASE)
+_PUMP = re.compile(r"^(?:pump|pompe|s[aä]ule|zapfs[aä]ule|product|grade|nozzle)\W*(?:no\.?\s*)?\d{0,2}\W+(?=\w{2})", re.IGNORECASE)
 _DEAL = re.compile(r"^\W*\d+\s+for\b", re.IGNORECASE)
 _ONLY_NUMBERS = re.compile(r"[\W\d_]*(?:[A-Z]{0,3}\d{3,}\w*[\W\d_]*)*(?:[A-Za-z]{1,2}[\W\d_]*)?")
 _HEAD_WORDS = re.compile(
@@ -79,8 +83,11 @@ class Line:
 @dataclass
 class _Reader:
     heads: bool
-    names_first: bool
+    names_first: bool  # most priced lines name nothing
+    names_below: bool  # and their names stand below them
     left: float
+    width: int  # letters of the longest name
+    named: frozenset[int]  # lines of names that a price without a name follows
     lines: list[Line] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     names: list[Row] = field(default_factory=list)  # lines without amounts: the name of what follows, perhaps
@@ -93,9 +100,7 @@ class _Reader:
             self.take(row.restored)
         elif not row.amounts:
             self._take_name(row)
-        elif row.kind == "info" or _DEAL.match(row.text):
-            self.names = []
-        else:
+        elif row.kind != "info" and not _DEAL.match(row.text):
             self._take_line(_line(row, heads=self.heads), row)
             self.names = []
 
@@ -105,15 +110,17 @@ class _Reader:
         above = self.lines[-1] if self.lines and not self.names else None
         if _is_heads(row):
             self.names = []
-        elif above and not re.search(r"[^\W\d_]{3}", above.description):
+        elif above and self.names_below and nameless(above.description):
             self.lines[-1] = replace(above, description=_clean(row.text))
-        elif above and not self.names_first and self._continues(row):
+        elif above and row.line not in self.named and not self.names_first and self._continues(above, row):
             self.lines[-1] = replace(above, description=_clean(f"{above.description} {row.text}"))
         elif re.search(r"[^\W\d_]{2}", row.text) and not _HEADING.search(row.text):
             self.names.append(row)
 
-    def _continues(self, row: Row) -> bool:
-        return row.left - self.left > 0.8 and row.text[:1].islower()
+    def _continues(self, above: Line, row: Row) -> bool:
+        """Whether a name goes on below its price: it filled its column, or the line is set in and in small letters."""
+        full = len(above.description) >= max(14, 0.8 * self.width) and above.line == row.line - 1
+        return (full and not _HEADING.search(row.text)) or (row.left - self.left > 0.8 and row.text[:1].islower())
 
     def _take_reckoning(self, reckoning: Line) -> None:
         """A line that is nothing but `3 @ 4.50`: it belongs to the item above, or to the one below."""
@@ -129,7 +136,7 @@ class _Reader:
         elif self.ahead:
             self.problems.append(f"`{self.ahead.quantity} x {self.ahead.unit_price}` belongs to no item")
         self.ahead = None
-        if nameless(line.description) and self.names:
+        if (nameless(line.description) or _FUEL.fullmatch(line.description)) and self.names:
             line = replace(line, description=self._name())
         elif self.names and not self.names_first and self._wraps(self.names[-1], row):
             line = replace(line, description=_clean(f"{self.names[-1].text} {line.description}"))
@@ -170,6 +177,9 @@ def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[
     reader = _Reader(
         heads=any(_QUANTITY_HEAD.search(r.text) for r in heads) or _counts_in_front(priced),
         names_first=sum(named_nothing(r) for r in priced) > MOST * len(priced),
+        names_below=_names_below(rows, priced),
+        named=_named(rows),
+        width=max((len(_line(r, heads=True).description) for r in priced), default=0),
         left=median([r.left for r in priced]) if priced else 0.0,
     )
     for row in rows:
@@ -177,6 +187,19 @@ def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[
     if reader.ahead:
         reader.problems.append(f"`{reader.ahead.quantity} x {reader.ahead.unit_price}` belongs to no item")
     return _without_groups(_without_voids(reader.lines)), reader.problems
+
+
+def _named(rows: Sequence[Row]) -> frozenset[int]:
+    """The lines without amounts right above a price that names nothing: they are its name, and no more of the name before."""
+    return frozenset(a.line for a, b in pairwise(rows) if not a.amounts and b.amounts and named_nothing(b))
+
+
+def _names_below(rows: Sequence[Row], priced: Sequence[Row]) -> bool:
+    """Whether the names stand below the prices: the first price has no name above it, or the last has one below it."""
+    if not priced or not named_nothing(priced[0]):
+        return False
+    after = [r for r in rows if r.line > priced[-1].line and re.search(r"[^\W\d_]{3}", r.text) and not r.amounts]
+    return bool(after) and not _HEADING.search(after[0].text)
 
 
 def _without_groups(lines: list[Line]) -> list[Line]:
@@ -251,7 +274,7 @@ def _amounts(row: Row, *, heads: bool) -> Line:
     if len(row.amounts) > 1 and (line := _in_columns(row)):
         return line
     name = row.label if len(row.amounts) > 1 else before
-    for pattern in (_LEADING, _FOLLOWING, *((_FRONT, _COLUMN) if heads else ())):
+    for pattern in (_LEADING, _WEIGHT, _FOLLOWING, *((_FRONT, _COLUMN) if heads else ())):
         if match := pattern.search(name):
             rest = name[: match.start()] + name[match.end() :]
             return Line(_clean(rest), amount=amount, quantity=Decimal(match["q"].replace(",", ".")))
@@ -277,6 +300,6 @@ def _in_columns(row: Row) -> Line | None:
 def _clean(text: str) -> str:
     """The name without article numbers, stray signs and doubled spaces."""
     name = " ".join(text.split())
-    while (shorter := _ARTICLE_NUMBER.sub("", name)) != name:
+    while (shorter := _ARTICLE_NUMBER.sub("", _PUMP.sub("", name))) != name:
         name = shorter
     return name.strip(" .:-_*|=#>'\"")

@@ -162,7 +162,11 @@ def plain_letters(text: str) -> str:
 
 
 def _words(label: str) -> list[str]:
-    plain = re.sub(r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe", "subtotal", plain_letters(label))
+    plain = re.sub(
+        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total",
+        "subtotal",
+        plain_letters(label),
+    )
     plain = _COUNTED.sub(" ", plain)
     plain = re.sub(r"[@(]?\s?\d+(?:[.,]\d+)?\s?%\)?|\b(?:[a-z]\s?=\s?)?\d+[.,]\d+\b", " ", plain)  # rates and amounts
     plain = re.sub(r"(?<=[a-z])0|0(?=[a-z])", "o", plain)

@@ -42,6 +42,7 @@ _TRADE = re.compile(
     r"market|mart|supermarket|supermercado|supermarche|markt|store|shop|stores|hardware|pharmacy|farmacia|apotheke|pharmacie|farmasi|clinic|hotel|"
     r"station|petrol|fuel|mini|deli|foods?|house|stationer|books?|electrical|motor|auto|parking|garage|boutique|fashion|garden|super)"
 )
+_OPERATOR = re.compile(r"\b(?:operated|managed|franchise\w*|owned|licensed|formerly|member of|part of)\b")
 FAR = 14  # a name stands in the first lines
 
 
@@ -75,6 +76,7 @@ def _weight(row: Row, place: int) -> float:
     weight += 1.6 if _FORM.search(plain) else 0.0
     weight += 0.7 if _TRADE.search(plain) else 0.0
     weight += min(1.5, 2.0 * (row.tall - TALL)) if row.tall >= TALL else 0.0
+    weight -= 2.0 if _OPERATOR.search(plain) else 0.0
     weight -= 2.5 if _CONTACT.search(plain) else 0.0
     weight -= 2.0 if _ADDRESS.search(plain) else 0.0
     weight -= 1.2 if letters < 0.6 * len(plain.replace(" ", "")) else 0.0
@@ -92,10 +94,18 @@ def _name(head: Sequence[Row], row: Row) -> str:
     """The row's name; a line that is only a company's form belongs to the line above."""
     name = _tidy(_business(row))
     at = next(n for n, r in enumerate(head) if r is row)
-    form_only = _FORM.match(plain_letters(name).strip("( )"))
-    if form_only and at and not head[at - 1].amounts:
-        return f"{_tidy(_business(head[at - 1]))} {name}"
+    above = head[at - 1] if at else None
+    form = _FORM.search(plain_letters(name))
+    if above and form and len(name[: form.start()].split()) <= 2 and _goes_on(above, row):
+        return f"{_tidy(_business(above))} {name}"
     return name
+
+
+def _goes_on(above: Row, row: Row) -> bool:
+    """Whether a name may begin in the row above: set alike, letters only, and no kind of document."""
+    text = plain_letters(_business(above))
+    alike = 0.7 <= above.tall / max(row.tall, 0.1) <= 1.4 and not plain_letters(row.text).startswith(text)
+    return alike and len(text) >= 3 and not re.search(r"\d", text) and not (_NO_NAME.search(text) or _FORM.search(text))
 
 
 def _tidy(name: str) -> str:

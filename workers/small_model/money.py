@@ -100,6 +100,8 @@ def _value(match: re.Match[str], style: Style) -> Decimal | None:
     grouped = not cents and not number.isdigit()
     if not cents and style.mark and style.mark in number:
         return None  # `3.059` a litre: three decimals, no thousands
+    if not cents and style.mark and symbol in CODES and match[0].strip()[:3] + number == match[0].strip():
+        return None  # `RON95`: a fuel, no leu
     if not (cents or symbol or (grouped and style.mark is None)):
         return None
     compact = re.sub(r"\s", "", number).replace("’", "'").replace("'", "")

@@ -85,7 +85,8 @@ def _confidence(best: _Candidate, other: float) -> float:
     margin = min(best.score - other, 3.0)
     chance = 1 / (1 + exp(-_SLOPE * (best.score - _MIDDLE) - _MARGIN * (margin - 1.0)))
     reading = min(1.0, best.row.confidence + 0.3) if best.row and best.clues < 1.5 else 1.0
-    return round(min(0.99, chance * reading), 3)
+    part = 0.6 if best.row and best.row.name and best.row.name.kind == "subtotal" and best.clues < 2.5 else 1.0
+    return round(min(0.99, chance * reading * part), 3)
 
 
 def _candidates(facts: Facts) -> dict[Decimal, _Candidate]:
