@@ -24,16 +24,16 @@ LABELS: dict[str, list[str]] = {kind: _DATA[kind] for kind in ("date", "perhaps"
 OLDEST = 1990  # no receipt that is still scanned is older
 
 _LIKE = {"o": "o0q", "i": "il1|!", "l": "il1|!", "s": "s5$", "b": "b8", "g": "g69", "a": "a4", "t": "t7"}
-_DIGITS = str.maketrans("oqil|!szb", "001111528")
+_DIGITS = str.maketrans("oqdil|!szbg", "00011115286")
 _SPOILT = {"o": 0.97, "q": 0.95, "l": 0.95, "i": 0.95, "|": 0.95, "!": 0.95}  # how surely the letter is a misread figure
 _SINGLE = str.maketrans("øłđðßıæœ’‘´`–—−：／．，", "olddsiao''''---:/.,")
-_D = r"[0-9oqil|!szb]"
-_LEFT = rf"(?<!\d)(?<!\d[./,:-])(?<![a-z](?=[a-z|!]))(?<!v)(?={_D}{{0,1}}\d)"
-_YEAR4 = r"(?:[12zil|!][059oqs][0-9oqil|!szb]{2})"
+_D = r"[0-9oqdil|!szbg]"
+_LEFT = rf"(?<!\d)(?<!\d[./,:-])(?<!\d[oqdil|!szbg])(?<![a-z](?=[a-z|!]))(?<!v)(?={_D}{{0,1}}\d)"
+_YEAR4 = r"(?:[12zil|!][059oqds][0-9oqdil|!szbg]{2})"
 _TIME = r"\d{1,2}\s?[:;h]\s?\d{2}"
 _YEAR_END = rf"(?=[^\d]|$|{_TIME}|\d{{4}}(?!\d)|\d{{6}}(?!\d))(?!:\d\d(?![\d:]))"
 _SHORT_END = r"(?=\d{2}[:;]\d{2}|[^\d]|$)(?![.,]\d|[/%:]|-\d)"
-_SEP = r"(?:\s{0,2}[-/.,'\\|_~:]\s{0,2}|\s)"
+_SEP = r"(?:\s{0,2}[-/.,'\\|_~:]\s{0,2}|[li!]|\s)"
 _NUMERIC = re.compile(
     rf"{_LEFT}(?P<a>{_D}{{1,2}})(?P<s>{_SEP})(?P<b>{_D}{{1,2}})(?P<t>{_SEP})"
     rf"(?:(?P<y>{_YEAR4}){_YEAR_END}|'?(?P<y2>{_D}{{2}}){_SHORT_END}|(?P<odd>\d{{3}}|\d{{5}})(?![\d.,%]))"
@@ -44,6 +44,9 @@ _YEAR_FIRST = re.compile(
 )
 _SLASH_LOST = re.compile(
     r"(?<!\d)(?P<a>[0-3]\d)(?P<s>[17il|/.-]?)(?P<b>[01]\d|[0-3]\d)(?P<t>[17il|/.-]?)(?P<y>(?:19|20)\d{2})(?=[^\d]|$|\d{1,2}:\d{2})"
+)
+_SLASH_READ = re.compile(  # `19/06118`, `19106/18`
+    r"(?<![\d.,/:-])(?P<a>[0-3]?\d)(?:(?P<s>[-/.])(?P<b>[01]\d|[0-3]\d)[17]|[17](?P<b2>[01]\d|[0-3]\d)(?P<t>[-/.]))(?P<y2>\d{2})(?![\d.,/%:-])"
 )
 _COMPACT = re.compile(
     r"(?<![\w-])(?P<y>(?:19|20)\d{2})(?P<b>0[1-9]|1[0-2])(?P<a>[0-3]\d)(?P<clock>[\sT-]?[0-2]\d:?[0-5]\d(?::?[0-5]\d)?)?(?!\w|-\d)"
@@ -234,19 +237,22 @@ def _separators(first: str, second: str, *, short: bool) -> float:
     if usual or (first, second) == ("年", "月"):
         return (0.93 if first != "." else 0.88) if short else 1.0
     if not (first and second):  # blanks
-        return 0.0 if short else 0.75 if first == second else 0.7
+        return (0.0 if short else 0.75) if first == second else 0.35 if short else 0.7
     if ":" in (first, second) or "," in (first, second):
         return 0.3 if short else 0.8
     return 0.6 if short else 0.85
 
 
-def _by_lost_separators(text: str, _: _World) -> Iterator[Shape]:
+def _by_lost_separators(text: str, world: _World) -> Iterator[Shape]:
     """Dates whose slashes were read as figures or not at all."""
     for match in _SLASH_LOST.finditer(text):
         a, b, year = int(match["a"]), int(match["b"]), int(match["y"])
         marks = sum(match[s] in ("/", ".", "-") and match[s] != "" for s in "st")
         ways = {"dmy": (year, b, a), "mdy": (year, a, b)}
         yield _shape(match, ways, {0: 0.35, 1: 0.6, 2: 0.99}[marks])
+    for match in _SLASH_READ.finditer(text):
+        a, b, year = int(match["a"]), int(match["b"] or match["b2"]), _year(match, world)
+        yield _shape(match, {"dmy": (year, b, a), "mdy": (year, a, b)}, 0.5)
     for match in _COMPACT.finditer(text):
         yield _shape(
             match, {"ymd": (int(match["y"]), int(match["b"]), int(match["a"]))}, 0.8 if match["clock"] else 0.6, style="compact"

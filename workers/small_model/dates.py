@@ -117,13 +117,15 @@ def _label(lines: Sequence[str], n: int, shape: Shape, others: Sequence[Shape]) 
         hanging = bool(re.search(r":\s*$", above)) or _label_end(above) > len(above) - 4
         if kind and not re.search(r"\d", above) and (hanging or kind == "date"):
             return kind
-    return "date" if n and _is_header(lines, n) else ""
+    return _head(flat(lines[n - 1])) if n else ""
 
 
-def _is_header(lines: Sequence[str], n: int) -> bool:
-    """Whether the line above is a row of column heads with a date among them."""
-    above = flat(lines[n - 1])
-    return "  " in above and not re.search(r"\d", above) and any(m.lastgroup == "date" for m in _labels().finditer(above))
+def _head(above: str) -> str:
+    """What a row of column heads says of a date under it."""
+    if "  " not in above or re.search(r"\d", above):
+        return ""
+    kinds = {str(match.lastgroup) for match in _labels().finditer(above)} - {"number"}
+    return "date" if "date" in kinds else kinds.pop() if len(kinds) == 1 else ""
 
 
 def _last_label(text: str, *, ends: Sequence[int]) -> str:
@@ -180,7 +182,7 @@ def _signs(line: str, shape: Shape) -> float:
     ahead, behind = text[: shape.start], text[shape.end :]
     points = 1.0 if any(word in weekday_names() for word in re.findall(r"[a-z]+", ahead)[-1:]) else 0.0
     points += 0.5 if shape.style == "name" or shape.style.endswith("4") else 0.0
-    if re.search(r"[a-z\d][-/#_]$", ahead) and _last_label(ahead, ends=[]) != "date":
+    if re.search(r"\d[-/#_]$|[a-z][-/#_]$", ahead) and _last_label(ahead, ends=[]) != "date":
         points -= 3.0
     if re.match(r"[-/_]\w", behind):
         points -= 3.0
@@ -210,9 +212,10 @@ def _resolve(found: Sequence[_Candidate], where: Place, today: date) -> list[_Ca
 
 def _usual(shape: Shape, value: date, where: Place) -> float:
     """What is taken off where the only reading has an order that the country does not write: a figure may be misread."""
-    month = {order for order, day in shape.readings.items() if day == value} == {"mdy"}
-    unusual = where.month_first is (not month) if shape.readings.keys() & {"mdy"} or where.month_first else False
-    return 0.6 if unusual and shape.style != "name" and "ymd" not in shape.readings else 1.0
+    orders = {order for order, day in shape.readings.items() if day == value}
+    unusual = orders == {"dmy"} if where.month_first else orders == {"mdy"}
+    figures = shape.style != "name" and where.month_first is not None
+    return 1.0 - 0.4 * where.country_confidence if unusual and figures else 1.0
 
 
 def _is_plain(shape: Shape) -> bool:
