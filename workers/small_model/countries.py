@@ -284,27 +284,33 @@ def _language_words() -> dict[str, list[str]]:
 def _printed_currencies(lines: Sequence[str]) -> dict[str, tuple[float, int]]:
     """Each currency that a code or symbol can stand for: how much it speaks for it, and the line that says it best."""
     seen: dict[str, list[tuple[float, int]]] = {}
-    for n, line in enumerate(lines):
-        for code, weight in _in_line(line):
-            seen.setdefault(code, []).append((weight + (0.5 if _TOTAL.search(line) else 0.0), n))
+    hits = [(codes, weight + _in_total(line), n) for n, line in enumerate(lines) for codes, weight in _in_line(line)]
+    certain = {codes[0] for codes, weight, _ in hits if len(codes) == 1 and weight > _FAINT}
+    for codes, weight, n in hits:
+        for code in certain.intersection(codes) or codes:  # `$` beside `CAD` is the dollar of Canada
+            seen.setdefault(code, []).append((weight + _COMMON * (code == "USD" and len(codes) > 1), n))
     printed = {}
-    for code, hits in seen.items():
-        best = max(hits, key=lambda hit: hit[0])
-        printed[code] = (best[0] + 0.7 * log2(len(hits)), best[1])
+    for code, of_code in seen.items():
+        best = max(of_code, key=lambda hit: hit[0])
+        printed[code] = (best[0] + 0.7 * log2(len(of_code)), best[1])
     return printed
 
 
-def _in_line(line: str) -> Iterator[tuple[str, float]]:
+def _in_total(line: str) -> float:
+    return 0.5 if _TOTAL.search(line) else 0.0
+
+
+def _in_line(line: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    """The codes and symbols of a line: the currencies that each can stand for, and how much it speaks for them."""
     for match in [*_CODE.finditer(line), *_GLUED_CODE.finditer(line)]:
         if match[1] in _CURRENCIES:
             beside = _beside_number(line, match.start(1), match.end(1))
             if beside or match[1] not in _WORDS_TOO:
-                yield match[1], (6.0 if beside else 4.0) - 3.0 * (match[1] in _WORDS_TOO)
+                yield (match[1],), (6.0 if beside else 4.0) - 3.0 * (match[1] in _WORDS_TOO)
     for match in _symbols().finditer(line):
-        for code in _codes_of(match["a"] or match["b"] or match["c"] or match["d"]):
-            yield code, 5.0 + _COMMON * (code == "USD")
+        yield _codes_of(match["a"] or match["b"] or match["c"] or match["d"]), 5.0
     if _WEAK_EURO.search(line):
-        yield "EUR", 0.8
+        yield ("EUR",), 0.8
 
 
 def _beside_number(line: str, start: int, end: int) -> bool:
@@ -322,7 +328,7 @@ def _symbols() -> re.Pattern[str]:
     symbols = {s for of in _CURRENCIES.values() for s in of}
     one = "|".join(re.escape(s) for s in sorted(symbols, key=len, reverse=True))
     return re.compile(
-        rf"(?<![A-Za-z$])(?P<a>{one})\s?-?{_DATE_AHEAD}[\dO]+(?:[.,\s\d]|$)"
+        rf"(?<![A-Za-z$])(?P<a>{one})\s{{0,2}}-?{_DATE_AHEAD}[\dO]+(?:[.,\s\d]|$)"
         rf"|\d\s?(?P<b>{one})(?![A-Za-z\d])"
         rf"|\(\s?(?P<c>{one})\s?\)"
         rf"|(?:^|  )(?P<d>{one})(?=  |$)"
