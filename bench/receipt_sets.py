@@ -29,11 +29,11 @@ KINDS = ("bundled", *wear.CLASSES, "scanned")
 
 @dataclass(frozen=True)
 class Item:
-    """An item of the truth, and how its amount is printed."""
+    """An item of the truth, and the ways in which its amount may be printed."""
 
     description: str
     amount: Decimal
-    printed: str
+    printed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Truth:
     values: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ()  # other names of the merchant that are right
     items: tuple[Item, ...] | None = None  # None: not known
-    printed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    printed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the strings that make up a value
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,24 @@ def bundled() -> list[Sample]:
 
 def from_json(truth: Mapping[str, Any]) -> Truth:
     """The truth as `tests.receipts.render` writes it, or `tests/receipts/truth.json`."""
-    names = ("merchant", "date", "currency", "total", "subtotal", "tax")
+    names = ("merchant", "date", "currency", "total", "tax")
     values = {name: _exact(truth.get(name)) for name in names} if truth["is_receipt"] else {}
     items = tuple(_item(i) for i in truth.get("items", ()))
     printed = {name: tuple(strings) for name, strings in truth.get("printed", {}).items()}
-    for name in ("total", "tax", "subtotal"):
-        if values.get(name) is not None and name not in printed:
-            printed[name] = (f"{values[name]}",)
     return Truth(truth["is_receipt"], values, tuple(truth.get("merchant_also") or ()), items, printed)
 
 
 def _item(item: Any) -> Item:
-    description, amount = (item["description"], item["amount"]) if isinstance(item, dict) else (item[0], item[3])
-    amount = _exact(amount)
-    return Item(description, amount, item["printed"][-1] if isinstance(item, dict) and "printed" in item else f"{amount}")
+    if isinstance(item, dict):
+        return Item(item["description"], _exact(item["amount"]), tuple(item["printed"][-1:]))
+    return Item(item[0], _exact(item[3]), written(_exact(item[3])))
+
+
+def written(amount: Decimal) -> tuple[str, ...]:
+    """The ways in which countries print an amount: for a truth that does not tell how it was."""
+    plain = f"{amount:,.2f}"
+    ways = [plain.translate(str.maketrans(",.", marks)) for marks in (",.", ".,", "'.", " ,")] + [plain.replace(",", "")]
+    return (*ways, *(w[:-3] for w in ways if amount == amount.to_integral_value()))
 
 
 def _exact(value: Any) -> Any:
@@ -169,15 +173,16 @@ def key_truth(fields: Mapping[str, str], *, month_first: bool = False) -> Truth:
 def read_day(text: str, *, month_first: bool = False) -> str | None:
     """The ISO date of one that is written in any order; None where it is no date."""
     text = text.strip()
-    if run := re.fullmatch(r"(\d{2})(\d{2})(\d{4})", text):  # 25122018
-        text = "/".join(run.groups())
+    if run := re.fullmatch(r"((?:19|20)\d{2})(0\d|1[0-2])(\d{2})", text) or re.fullmatch(
+        r"(\d{2})(\d{2})(\d{4})", text
+    ):  # 20181225, 25122018
+        text = "-".join(run.groups())
     year_first = re.match(r"\d{4}\D", text) is not None
     try:
-        return (
-            dates.parse(text, dayfirst=not month_first and not year_first, fuzzy=True, default=datetime(1, 1, 1)).date().isoformat()
-        )
+        day = dates.parse(text, dayfirst=not month_first and not year_first, fuzzy=True, default=datetime(1, 1, 1)).date()
     except (ValueError, OverflowError):
         return None
+    return day.isoformat() if day.year > 1 else None  # a time alone
 
 
 def read_amount(text: str) -> Decimal | None:

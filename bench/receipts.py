@@ -37,7 +37,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-from receipt_sets import KINDS, BadSet, Item, Sample, Truth, bundled, drawn, folder
+from receipt_sets import KINDS, BadSet, Item, Sample, Truth, bundled, drawn, folder, written
 
 from orchestrator.errors import ToolError
 from tests.receipts.fonts import NoFonts
@@ -123,13 +123,22 @@ def score(sample: Sample, truth: Truth, text: OcrResult, parsed: ParsedReceipt) 
         value = getattr(parsed, name)
         out.right[name] = right(name, truth, value)
         out.sure[name] = not out.right[name] and value is not None and name not in parsed.uncertain
-        if name in truth.printed and truth.values[name] is not None:
-            out.held[name] = all(holds(text.text, p) for p in truth.printed[name])
+        if truth.values[name] is not None:
+            out.held |= _held(text.text, name, truth)
         if not out.right[name]:
             out.misses.append(_miss(sample.name, name, truth, parsed))
     if truth.is_receipt and truth.items is not None:
         _score_items(out, truth.items, text, parsed)
     return out
+
+
+def _held(text: str, name: str, truth: Truth) -> dict[str, bool]:
+    """Whether the text has the value; nothing where it is not known how it is printed."""
+    if name in truth.printed:
+        return {name: all(holds(text, p) for p in truth.printed[name])}
+    if isinstance(truth.values[name], Decimal):
+        return {name: any(holds(text, p) for p in written(truth.values[name]))}
+    return {}
 
 
 def _miss(sample: str, name: str, truth: Truth, parsed: ParsedReceipt) -> Miss:
@@ -156,7 +165,7 @@ def _score_items(out: Score, truth: Sequence[Item], text: OcrResult, parsed: Par
     out.misses += [
         Miss(out.name, "no item", "-", f"{f.description} {f.amount}", str(f.confidence), _line(text, f.line)) for f in left
     ]
-    out.items_held = sum(holds(text.text, i.printed) and _words_held(text.text, i.description) for i in true)
+    out.items_held = sum(any(holds(text.text, p) for p in i.printed) and _words_held(text.text, i.description) for i in true)
 
 
 def _words_held(text: str, description: str) -> bool:

@@ -394,7 +394,7 @@ class Printer:
         if self.receipt.rounding or (self.place.cash_step and self.receipt.cash and self.chance(0.5)):
             value = self.receipt.rounding
             self.sheet.pair(self.word("rounding"), self.money(value), **self.sums)
-            self.sheet.tell("rounding", value, self.number(value))
+            self.sheet.tell("rounding", value, self.number(abs(value)))
 
     def total(self, label: str | None = None) -> None:
         """The sum that is to be paid, as registers stress it."""
