@@ -15,7 +15,7 @@ from workers.small_model.rows import Row
 
 _COUNT = r"(?P<q>\d{1,4}(?:[.,]\d{1,3})?)"
 _UNITS = "kg|g|lbs?|oz|l|ml|gal|ea|each|pcs?|pc|st|stk|stck|un|units?|unit|nos?|szt|ks|adet|ad|kpl|x"
-_MEASURE = rf"(?:\s?(?:[a-z]{{2,8}}(?=\s*@)|{_UNITS})\b\.?)?"
+_MEASURE = rf"(?:\s?(?:[a-z]{{2,8}}(?=\.?\s*(?:@|[x×*]\s))|{_UNITS})\b\.?)?"
 _TIMES = re.compile(
     rf"(?:^|(?<=\s))(?:qty\W*)?{_COUNT}{_MEASURE}(?:\s*net)?\s*(?:[x×X@*]|à|a(?=\s))\s*(?P<u>\S.*?)\s*(?:/\s?\w+|each|ea)?\s*=?\s*$",
     re.IGNORECASE,
@@ -254,7 +254,7 @@ def _times(match: re.Match[str]) -> Line | None:
 def _fits(line: Line, amount: Decimal) -> bool:
     if line.quantity is None or line.unit_price is None:
         return False
-    return abs(line.quantity * line.unit_price - amount) <= CENT
+    return abs(line.quantity * line.unit_price - abs(amount)) <= CENT
 
 
 def _line(row: Row, *, heads: bool) -> Line:

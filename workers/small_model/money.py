@@ -32,6 +32,7 @@ _CENTS = re.compile(r"\s?([.,])\s?(\d{2})$")
 _FLAGS = re.compile(  # tax marks, and dirt, behind an amount
     r"[\s*]*(?:\(?[A-Z0#*^%]{1,3}\)?[\s*]*){0,2}(?:\s\d)?(?:[|\])}_.:~'\"-]\s*){0,2}$"
 )
+_COUNT = re.compile(r"\s+\d{1,4}(?:\s?[A-Za-z]{1,3}\.?)?\s+")  # a quantity between price and amount
 _LIKE_DIGITS = str.maketrans("OoQDIl|!SsBZ", "000011115582")
 _DIGIT = r"[\dOoQDIl|!SsBZ]"
 _MISREAD = re.compile(
@@ -109,11 +110,13 @@ def _value(match: re.Match[str], style: Style) -> Decimal | None:
 
 
 def trailing(line: str, style: Style | None = None) -> tuple[str, list[Amount]]:
-    """A line as its label and the amounts that end it: nothing but spaces and tax marks stands between or behind them."""
+    """A line as its label and the amounts that end it: nothing but spaces, a
+    quantity and tax marks stands between or behind them."""
     ending: list[Amount] = []
     end = len(line)
     for amount in reversed(amounts(line, style)):
-        if not _FLAGS.fullmatch(line[amount.end : end]):
+        between = line[amount.end : end]
+        if not _FLAGS.fullmatch(between) and not (ending and _COUNT.fullmatch(between)):
             break
         ending.insert(0, amount)
         end = amount.start

@@ -16,7 +16,7 @@ from workers.small_model.dates import FoundDate, read_date
 from workers.small_model.items import Line, named_nothing, read_items
 from workers.small_model.merchant import Merchant, find_merchant
 from workers.small_model.reckoning import Reckoning, read_reckoning
-from workers.small_model.repair import repaired
+from workers.small_model.repair import repaired, without_stray
 from workers.small_model.rows import Row, read_rows, uncertain
 
 _BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "rounding", "tender", "change"})
@@ -62,8 +62,9 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
     items, troubles = read_items(_with_name(rows, start, end), heads=rows[:start])
     below = rows[end:] if end < len(rows) else rows[start:]
     reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
-    items, mended = repaired(items, _wanted(reckoning))
-    if mended is not None:
+    found = len(items)
+    items, mended = repaired(without_stray(items, _wanted(reckoning)), _wanted(reckoning))
+    if mended is not None or len(items) != found:
         reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
     texts = [line.text for line in ocr.lines] or ocr.text.splitlines()
     where = place(texts)

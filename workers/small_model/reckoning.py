@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from workers.receipt import Charge, Payment
@@ -113,7 +113,7 @@ def _facts(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: S
         item_count=item_count,
         subtotals=_of(rows, "subtotal"),
         totals=[r for r in rows if r.name and r.name.kind == "total" and (r.amounts or r.lost_point)] + _of(rows, "balance"),
-        tenders=_of(rows, "tender"),
+        tenders=[_positive(r) for r in _of(rows, "tender")],
         changes=_of(rows, "change") + _of(rows, "balance"),
         roundings=_of(rows, "rounding"),
         charged=sum((_signed(r) for r in _of(rows, "charge")), _ZERO),
@@ -136,6 +136,11 @@ def _change(facts: Facts, total: Total | None) -> Row | None:
         if (row.name and row.name.kind == "change") or (total and any(g - row.amount == total.value for g in given)):
             return row
     return None
+
+
+def _positive(row: Row) -> Row:
+    """The row with what was given as a positive amount; some print it as taken off."""
+    return replace(row, amounts=tuple(replace(a, value=abs(a.value)) for a in row.amounts))
 
 
 def _of(rows: Sequence[Row], kind: str) -> list[Row]:

@@ -11,6 +11,16 @@ from workers.small_model.items import Line
 from workers.small_model.total import misread
 
 
+def without_stray(lines: Sequence[Line], sums: Sequence[Decimal]) -> list[Line]:
+    """The lines without the first or the last, where the others come to one of the sums exactly: it was a number of the head
+    or of the foot, and no item."""
+    have = sum((line.amount for line in lines if line.amount is not None), Decimal(0))
+    for at in (0, -1):
+        if len(lines) > 1 and lines[at].amount and any(have - lines[at].amount == s for s in sums) and have not in sums:  # type: ignore[operator]
+            return list(lines[1:] if at == 0 else lines[:-1])
+    return list(lines)
+
+
 def repaired(lines: Sequence[Line], sums: Sequence[Decimal]) -> tuple[list[Line], int | None]:
     """The lines so that they come to one of the sums, and which one was changed; unchanged when they do already, or when
     there is no single way to get there."""

@@ -165,6 +165,8 @@ def _paid(value: Decimal, facts: Facts) -> float:
     exact = any(c.amount and abs(t.amount - abs(c.amount) - value) < CENT for t in facts.tenders for c in facts.changes)
     if exact:
         return 2.5
+    if any(c.amount and abs(a.value - abs(c.amount) - value) < CENT for c in facts.changes for r in facts.rows for a in r.amounts):
+        return 2.0  # what was given is printed, under a name that is not known
     if any(abs(t.amount - value) < CENT for t in facts.tenders):
         return 0.4 if any(c.amount for c in facts.changes) else 1.4
     return -0.6 if facts.tenders and all(t.amount < value for t in facts.tenders) and len(facts.tenders) == 1 else 0.0
