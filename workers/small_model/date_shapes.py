@@ -36,7 +36,7 @@ _SHORT_END = r"(?=\d{2}[:;]\d{2}|[^\d]|$)(?![.,]\d|[/%:]|-\d)"
 _SEP = r"(?:\s{0,2}[-/.,'\\|_~:]\s{0,2}|[li!]|\s)"
 _NUMERIC = re.compile(
     rf"{_LEFT}(?P<a>{_D}{{1,2}})(?P<s>{_SEP})(?P<b>{_D}{{1,2}})(?P<t>{_SEP})"
-    rf"(?:(?P<y>{_YEAR4}){_YEAR_END}|'?(?P<y2>{_D}{{2}}){_SHORT_END}|(?P<odd>\d{{3}}|\d{{5}})(?![\d.,%]))"
+    rf"(?:(?P<y>{_YEAR4}){_YEAR_END}|(?P<apart>20\s\d\d)(?!\s?[\d:;.,h%/])|'?(?P<y2>{_D}{{2}}){_SHORT_END}|(?P<odd>\d{{3}}|\d{{5}})(?![\d.,%]))"
 )
 _YEAR_FIRST = re.compile(
     rf"{_LEFT}(?P<y>{_YEAR4})(?P<s>{_SEP}|\s?年\s?)(?P<b>{_D}{{1,2}})(?P<t>{_SEP}|\s?月\s?)"
@@ -219,11 +219,12 @@ def _by_figures(text: str, world: _World) -> Iterator[Shape]:
     for match in _NUMERIC.finditer(text):
         a, b = _int(match["a"]), _int(match["b"])
         year = _odd_year(match["odd"], world) if match["odd"] else _year(match, world)
+        spoilt = 0.35 if match["odd"] else 0.6 if match["apart"] else 1.0
         ways = {"dmy": (year, b, a), "mdy": (year, a, b)}
         if match["y2"]:
             ways["ymd"] = (_century(a, world), b, _int(match["y2"]))
-        sure = _separators(match["s"].strip(), match["t"].strip(), short=not match["y"])
-        yield _shape(match, ways, sure * (0.35 if match["odd"] else 1.0))
+        sure = _separators(match["s"].strip(), match["t"].strip(), short=not (match["y"] or match["apart"]))
+        yield _shape(match, ways, sure * spoilt)
     for match in _YEAR_FIRST.finditer(text):
         year, a, b = _year(match, world), _int(match["a"]), _int(match["b"])
         yield _shape(match, {"ymd": (year, b, a)}, _separators(match["s"].strip(), match["t"].strip(), short=False))
@@ -300,7 +301,7 @@ def _year(match: re.Match[str], world: _World) -> int:
     groups = match.groupdict()
     if groups.get("y2"):
         return _century(_int(groups["y2"]), world)
-    year = _int(groups["y"])
+    year = _int(groups["y"] or groups["apart"].replace(" ", ""))
     return year - 543 if 2533 <= year <= world.today.year + 544 else year  # the years of Buddha
 
 

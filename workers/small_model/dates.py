@@ -25,7 +25,7 @@ _POINTS = {"date": 3.0, "perhaps": 1.0, "seldom": -3.0, "number": -3.0, "": 0.0}
 _SURE = 0.98  # no reading is certain
 _LEAST = 0.01  # no order is impossible anywhere
 _AGREES = 200  # how much likelier a reading is that is printed elsewhere in a way that leaves no choice
-_AGES = 15  # years in which a receipt gets so much rarer that two readings are told apart by their age
+_AGES = 8  # years in which a receipt gets so much rarer that two readings are told apart by their age
 
 
 @dataclass(frozen=True)
