@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from workers.receipt import Item, OcrLine, OcrResult, ParsedReceipt
-from workers.small_model.categories import categorise, category_of
+from workers.receipt import OcrLine, OcrResult, ParsedReceipt
 from workers.small_model.labels import kind_of
 from workers.small_model.money import amounts, style_of, trailing, without_point
 from workers.small_model.receipt_rules import parse_receipt
@@ -295,37 +294,3 @@ def test_lines_read_with_little_confidence_are_named() -> None:
     line = [OcrLine(text=t, confidence=c, box=(0, 0, 1, 1)) for t, c in (("SHOP", 0.9), ("Tea  2.00", 0.5), ("TOTAL  2.00", 0.9))]
     receipt = parse_receipt(OcrResult(text="ignored", lines=tuple(line)))
     assert "`Tea  2.00` was read with little confidence (0.50)" in receipt.problems
-
-
-@pytest.mark.parametrize(
-    ("description", "category"),
-    [
-        ("Ground Coffee", "beverage"),
-        ("Coffee cake", "food"),
-        ("GREEN TEA 600ML", "beverage"),
-        ("Paper Towels 6pk", "household"),
-        ("Printer paper A4", "office"),
-        ("USB-C dock", "electronics"),
-        ("Trade discount", "discount"),
-        ("Zorblax 3000", "other"),
-        ("", "other"),
-    ],
-)
-def test_categories(description: str, category: str) -> None:
-    assert category_of(Item(description=description)) == category
-
-
-def test_totals_by_category_are_exact_and_sorted() -> None:
-    items = [
-        Item(description="Tea", amount=Decimal("0.1")),
-        Item(description="Coffee", amount=Decimal("0.2")),
-        Item(description="Bread", amount=5),
-        Item(description="x"),
-    ]
-    made = categorise(items)
-    assert [(t.category, t.count, t.total) for t in made.totals] == [
-        ("food", 1, Decimal("5.0")),
-        ("beverage", 2, Decimal("0.3")),
-        ("other", 1, Decimal("0.0")),
-    ]
-    assert sum(Decimal(str(t.total)) for t in made.totals) == Decimal("5.3")

@@ -33,6 +33,7 @@ _LETTERS = str.maketrans("01358", "olesb")  # digits that engines take for lette
 _UNACCENTED = str.maketrans({"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "ı": "i", "đ": "d"})
 _LOOSEST = 0.6  # of a label's letters so many must be in known words
 RATED = 0.8
+_PAPERS = frozenset({"invoice", "invois", "receipt", "order", "ticket", "bon"})
 _COUNTED = re.compile(r"\(?\b\d+\s*(?:items?|articles?|art\w{0,6}|pcs|pos\w*|stk?|st|pezzi|szt|ks|adet|units?)\b\.?\)?")
 
 
@@ -98,15 +99,17 @@ def _named(present: frozenset[str], words: frozenset[str], certainty: float) -> 
         return _total(present, words, certainty)
     if "tax" in present:
         return None if present & {"amount"} and "info" in present else _tax(present, words, certainty)
-    if "tender" in present and "info" in present:
+    if "tender" in present and "info" in present and not words & _PAPERS:
         return Label("info", 1.0, certainty)
     if "gross" in present:
         return Label("subtotal", 1.0, certainty, included=True)
+    if "net" in present and "amount" in present and words & {"net", "nett"}:
+        return Label("total", 2.2, certainty)  # what is left to pay, after discounts; of taxes it is said otherwise
     for kind in ("net", "saving", "discount", "charge", "tender", "balance"):
         if kind in present:
             return _plain(kind, present, certainty)
-    if "amount" in present and "info" not in present:
-        return Label("total", 1.0, certainty, included)
+    if "amount" in present and ("info" not in present or words & _PAPERS):
+        return Label("total", 1.5 if words & _PAPERS else 1.0, certainty, included)
     return Label("info", 1.0, certainty) if "info" in present and "filler" not in present else None
 
 
@@ -123,12 +126,12 @@ def _rounding(present: frozenset[str], words: frozenset[str], certainty: float) 
         return Label("rounding", 1.0, certainty)
     if "before" in words:
         return Label("total", 1.5, certainty)
-    return Label("total", 3.0, certainty) if "total" in present or "final" in present else Label("rounding", 1.0, certainty)
+    return Label("total", 2.5, certainty) if "total" in present or "final" in present else Label("rounding", 1.0, certainty)
 
 
 def _total(present: frozenset[str], words: frozenset[str], certainty: float) -> Label:
     included = "inclusive" in present or "gross" in present
-    if "info" in present and "tax" not in present and "final" not in present:
+    if "count" in present and not present & {"tax", "final"}:
         return Label("info", 1.0, certainty)
     if present & {"saving", "discount"} and "final" not in present and not words & {"after", "less"}:
         return Label("info", 1.0, certainty)
@@ -136,12 +139,12 @@ def _total(present: frozenset[str], words: frozenset[str], certainty: float) -> 
         return Label("subtotal", 1.0, certainty)
     if "tax" in present and not included and not words & {"after"}:
         return _tax(present, words, certainty)
-    if "charge" in present and "final" not in present:
+    if "charge" in present and "final" not in present and not included and "tax" not in present:
         return Label("charge", 1.0, certainty)
     if "tender" in present and "final" not in present:
         given = words & {"tender", "tendered", "paid", "payment", "payments", "received", "gegeben", "pago", "entregue"}
         return Label("tender", 1.0, certainty) if given else Label("total", 1.8, certainty)
-    if words & {"netto", "neto", "matrah"} and not words & {"bezahlen", "zahlen", "pagar", "payer"}:
+    if words & {"netto", "neto", "matrah", "base", "taxable"} and not words & {"bezahlen", "zahlen", "pagar", "payer"}:
         return Label("net", 1.0, certainty)
     strength = 3.0 if "final" in present else 2.5 if included or "net" in present else 2.0
     return Label("total", strength, certainty, included, taxed="tax" in present)

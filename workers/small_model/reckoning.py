@@ -10,7 +10,7 @@ from workers.receipt import Charge, Payment
 from workers.small_model.labels import tax_included
 from workers.small_model.rows import Row
 from workers.small_model.taxes import Taxes, read_taxes
-from workers.small_model.total import LOOSE, Facts, Total, find_total
+from workers.small_model.total import COINS, LOOSE, Facts, Total, find_total
 
 _ZERO = Decimal(0)
 
@@ -112,10 +112,10 @@ def _facts(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: S
         items=items_sum,
         item_count=item_count,
         subtotals=_of(rows, "subtotal"),
-        totals=[r for r in rows if r.name and r.name.kind == "total" and (r.amounts or r.lost_point)] + _of(rows, "balance"),
+        totals=[r for r in rows if _may_be_total(r)],
         tenders=[_positive(r) for r in _of(rows, "tender")],
         changes=_of(rows, "change") + _of(rows, "balance"),
-        roundings=_of(rows, "rounding"),
+        roundings=_of(rows, "rounding") + [r for r in _of(rows, "total") if _is_coins(r)],
         charged=sum((_signed(r) for r in _of(rows, "charge")), _ZERO),
         discounted=sum((_signed(r) for r in rows if _is_discount(r)), _ZERO),
         taxes=sorted({a for a in (taxes.amount, *(line.amount for line in taxes.lines)) if a}),
@@ -136,6 +136,20 @@ def _change(facts: Facts, total: Total | None) -> Row | None:
         if (row.name and row.name.kind == "change") or (total and any(g - row.amount == total.value for g in given)):
             return row
     return None
+
+
+def _may_be_total(row: Row) -> bool:
+    """A row called total, balance or net amount; in some countries the last is the total after discounts."""
+    if row.name is None or _is_coins(row):
+        return False
+    return (row.name.kind == "total" and bool(row.amounts or row.lost_point)) or (
+        row.name.kind in ("balance", "net") and bool(row.amounts)
+    )
+
+
+def _is_coins(row: Row) -> bool:
+    """`Total rounding  0.02`: called a total, but what rounding added."""
+    return bool(row.amounts) and "round" in row.label.casefold() and abs(row.amount) <= COINS
 
 
 def _positive(row: Row) -> Row:
