@@ -35,7 +35,7 @@ def style(rng: random.Random, layout: Layout, place: Place) -> Style:
     )
     plain = rng.random() < (0.3 if place.words not in ("en", "tr", "pl") else 0.1)
     faces = PROPORTIONAL if layout.wide or rng.random() < layout.laser else MONO
-    suited = [f for f in faces if plain or covers(f.regular, accents)]
+    suited = [f for f in faces if plain or all(covers(name, accents) for name in (f.regular, f.bold) if name)]
     face = rng.choice(suited)
     size = rng.randrange(19, 26)
     if layout.wide:
@@ -202,16 +202,17 @@ def _short(p: Printer) -> str:
 def _summary(p: Printer) -> None:
     sheet, r = p.sheet, p.receipt
     sheet.left(p.rng.choice(("GST Summary", "GST SUMMARY", "Tax Summary")).replace("GST", _short(p)))
-    sheet.row(("Code", 0, "l"), ("%", 0.3, "r"), ("Amount (RM)", 0.68, "r"), ("Tax (RM)", 1, "r"))
+    mark = p.rng.choice(("SR", "S", "SR-6"))
+    names, rows = ["Code"], [["%", "Amount (RM)", "Tax (RM)"]]
+    if sheet.width_of("Code % Amount (RM) Tax (RM)") > sheet.inner * 0.85:
+        rows = [["%", "Amt(RM)", "Tax(RM)"]]
     for tax in r.taxes:
-        sheet.row(
-            (p.rng.choice(("SR", "S", "SR-6")), 0, "l"),
-            (f"{tax.rate:f}", 0.3, "r"),
-            (p.number(tax.net), 0.68, "r"),
-            (p.number(tax.amount), 1, "r"),
-        )
+        names.append(mark)
+        rows.append([f"{tax.rate:f}", p.number(tax.net), p.number(tax.amount)])
     if p.chance(0.4):
-        sheet.row(("Total", 0, "l"), (p.number(sum((t.net for t in r.taxes), Decimal(0))), 0.68, "r"), (p.number(r.tax), 1, "r"))
+        names.append("Total")
+        rows.append(["", p.number(sum((t.net for t in r.taxes), Decimal(0))), p.number(r.tax)])
+    sheet.grid(names, rows)
     p.tell_tax()
 
 
@@ -463,6 +464,39 @@ def parking(p: Printer) -> None:
     p.foot()
 
 
+def hotel(p: Printer) -> None:
+    """A folio: arrival and departure, every night and meal with its own day; the date of the bill is that of departure."""
+    r, sheet = p.receipt, p.sheet
+    nights = p.rng.randrange(1, 4)
+    p.head("left" if p.chance(0.5) else "middle")
+    sheet.middle(p.rng.choice(("GUEST FOLIO", "INFORMATION INVOICE", "INVOICE")), bold=True)
+    sheet.left(f"Room {p.rng.randrange(101, 980)}   Guests {p.rng.randrange(1, 3)}")
+    r.lines[0].name = p.rng.choice(("Valet parking", "Laundry", "Room service", "Spa access"))
+    days = [r.when - dt.timedelta(days=n) for n in range(nights, -1, -1)]
+    written = [dated(d, p.date_pattern, r.words.months) for d in days]
+    sheet.pair("Arrival", written[0])
+    sheet.pair("Departure", written[-1])
+    sheet.pair(p.rng.choice(("Invoice date", "Date", "Printed")), p.date_as(written[-1]))
+    sheet.rule("line")
+    shown = written if max(sheet.width_of(w) for w in written) < sheet.inner * 0.3 else [f"{d:%d/%m}" for d in days]
+    for at, line in enumerate(r.lines):
+        day = shown[min(at, nights)]
+        sheet.pair(f"{day}  {line.name}", p.money(line.amount))
+        p.tell_line(line, quantity=False, price=False)
+    sheet.rule("line")
+    if not r.included or r.discount or r.service:
+        p.subtotal()
+    p.extras()
+    if not r.included:
+        p.tax_lines()
+    p.rounding()
+    p.total()
+    if r.included:
+        p.taxes_included()
+    p.payment()
+    p.foot()
+
+
 def card_slip(p: Printer) -> None:
     """What a terminal prints: no items, one sum."""
     r, sheet = p.receipt, p.sheet
@@ -526,6 +560,7 @@ LAYOUTS: dict[str, Layout] = {
     "india": Layout(india, SHOPS, ("IN",)),
     "fuel": Layout(fuel, ("fuel",), laser=0.15),
     "parking": Layout(parking, ("parking",)),
+    "hotel": Layout(hotel, ("restaurant",), ("US", "GB", "MY", "SG", "AU", "IE", "CA", "ZA"), laser=0.7),
     "card_slip": Layout(card_slip, ("grocery", "restaurant", "office"), laser=0.2),
     "pharmacy": Layout(pharmacy, ("pharmacy",)),
 }
@@ -534,6 +569,7 @@ WEIGHTS = {
     "invoice_wide": 0.6,
     "grocery_included": 2,
     "parking": 0.4,
+    "hotel": 0.4,
     "card_slip": 0.3,
     "polish": 3,
     "brazilian": 3,

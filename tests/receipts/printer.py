@@ -145,7 +145,10 @@ class Printer:
 
     def date(self) -> str:
         """The date as printed, noted as the truth."""
-        text = dated(self.receipt.when, self.date_pattern, self.receipt.words.months, upper=self.chance(0.2))
+        return self.date_as(dated(self.receipt.when, self.date_pattern, self.receipt.words.months, upper=self.chance(0.2)))
+
+    def date_as(self, text: str) -> str:
+        """Notes the date as printed in that way."""
         if not self.date_told:
             self.sheet.tell("date", self.receipt.when.date().isoformat(), text)
             self.date_told = True
@@ -278,42 +281,58 @@ class Printer:
 
     def items_columns(self) -> None:
         """A table with heads, on narrow paper; names that are too wide wrap in their column."""
-        name, quantity, price, amount = self.receipt.words.columns
         order = self.rng.choice(("nqpa", "qna", "qnpa", "nqa"))
-        places = {
-            "nqpa": {"n": 0.0, "q": 0.58, "p": 0.79, "a": 1.0},
-            "qna": {"q": 0.06, "n": 0.12, "a": 1.0},
-            "qnpa": {"q": 0.06, "n": 0.12, "p": 0.8, "a": 1.0},
-            "nqa": {"n": 0.0, "q": 0.68, "a": 1.0},
-        }[order]
-        heads = {"n": name, "q": quantity, "p": price, "a": amount}
-        self.sheet.row(*((heads[c], places[c], "l" if c == "n" else "r") for c in order))
+        name, *heads = self.receipt.words.columns
+        values = {"q": self.quantity, "p": self.price_of, "a": self.amount}
+        heads_of = dict(zip("qpa", heads, strict=True))
+        behind = [c for c in order[order.index("n") :] if c != "n"]
+        first = "q" in order[: order.index("n")]
+        start = (max(self.sheet.width_of(t) for t in (heads_of["q"], "000")) / self.sheet.inner + 0.03) if first else 0.0
+        columns = [[heads_of[c], *(values[c](line) for line in self.receipt.lines)] for c in behind]
+        try:
+            edges = self.sheet.edges(columns, least=start + 0.3)
+        except ValueError:
+            self.items_two_lines()
+            return
+        wide = max(self.sheet.width_of(t) for t in columns[0])
+        room = edges[0] * self.sheet.inner - wide - self.sheet.style.size * 0.8 - start * self.sheet.inner
+        lead = [(heads_of["q"], 0.0, "l")] if first else []
+        self.sheet.row(*lead, (name, start, "l"), *((c[0], e, "r") for c, e in zip(columns, edges, strict=True)))
         self.sheet.rule()
-        room = {"nqpa": 0.46, "qna": 0.62, "qnpa": 0.46, "nqa": 0.56}[order] * self.sheet.inner
-        for line in self.receipt.lines:
-            values = {"q": self.quantity(line), "p": self.price_of(line), "a": self.amount(line)}
-            for at, row in enumerate(self.sheet.wrap(line.name, room)):
-                rest = [(values[c], places[c], "r") for c in order if c != "n"] if at == 0 else []
-                self.sheet.row((row, places["n"], "l"), *rest)
+        for at, line in enumerate(self.receipt.lines, 1):
+            rows = self.sheet.wrap(line.name, room)
+            lead = [(self.quantity(line), 0.0, "l")] if first else []
+            self.sheet.row(*lead, (rows[0], start, "l"), *((c[at], e, "r") for c, e in zip(columns, edges, strict=True)))
+            for row in rows[1:]:
+                self.sheet.row((row, start, "l"))
             self.tell_line(line, quantity=True, price="p" in order)
 
     def items_below_columns(self) -> None:
-        """Heads, then a name's line and a line of numbers beneath: code, quantity, price, amount."""
-        _, quantity, price, amount = self.receipt.words.columns
+        """Heads, then a name's line and a line of numbers beneath, or above: code, quantity, price, amount."""
+        heads = self.receipt.words.columns[1:]
+        values = (self.quantity, self.price_of, self.amount)
+        columns = [[head, *(value(line) for line in self.receipt.lines)] for head, value in zip(heads, values, strict=True)]
+        try:
+            edges = self.sheet.edges(columns)
+        except ValueError:
+            self.items_two_lines()
+            return
+        room = edges[0] * self.sheet.inner - max(self.sheet.width_of(t) for t in columns[0]) - self.sheet.style.size
+        coded = max(self.sheet.width_of(line.code) for line in self.receipt.lines) < room and self.chance(0.7)
+        above = coded and self.chance(0.25)
+        head = self.rng.choice(("Item", "Code", "No")) if self.place.words == "en" else "#"
         self.sheet.row(
-            (self.rng.choice(("Item", "Code", "No")) if self.place.words == "en" else "#", 0, "l"),
-            (quantity, 0.46, "r"),
-            (price, 0.72, "r"),
-            (amount, 1, "r"),
+            (head if self.sheet.width_of(head) < room else "", 0, "l"),
+            *((c[0], e, "r") for c, e in zip(columns, edges, strict=True)),
         )
         self.sheet.rule()
-        for line in self.receipt.lines:
-            for row in self.sheet.wrap(line.name, self.sheet.inner):
-                self.sheet.row((row, 0, "l"))
-            code = line.code if self.sheet.width_of(line.code) < 0.36 * self.sheet.inner else ""
-            self.sheet.row(
-                (code, 0, "l"), (self.quantity(line), 0.46, "r"), (self.price_of(line), 0.72, "r"), (self.amount(line), 1, "r")
-            )
+        for at, line in enumerate(self.receipt.lines, 1):
+            if not above:
+                self.sheet.left(line.name)
+            code = line.code if coded else ""
+            self.sheet.row((code, 0, "l"), *((c[at], e, "r") for c, e in zip(columns, edges, strict=True)))
+            if above:
+                self.sheet.left(line.name)
             self.tell_line(line, quantity=True, price=True)
 
     def items_wide(self) -> None:
@@ -428,24 +447,14 @@ class Printer:
         taxes, sheet = self.receipt.taxes, self.sheet
         if not taxes:
             return
-        label = taxes[0].label.split(" ")[0]
-        with_gross = self.chance(0.6)
-        columns = [("%", 0.0, "l"), (self.word("net"), 0.48 if with_gross else 0.6, "r"), (label, 0.74 if with_gross else 1.0, "r")]
-        sheet.row(*columns, *([(self.word("gross"), 1.0, "r")] if with_gross else []))
-        if self.chance(0.4):
-            sheet.rule()
-        for tax in taxes:
-            left = (
-                tax.letter + self.rng.choice(("=", " ", ": ")) if len(taxes) > 1 or self.flag == "letter" else ""
-            ) + self.percent(tax.rate)
-            cells = [(left, 0.0, "l"), (self.number(tax.net), columns[1][1], "r"), (self.number(tax.amount), columns[2][1], "r")]
-            sheet.row(*cells, *([(self.number(tax.gross), 1.0, "r")] if with_gross else []))
+        heads = [self.word("net"), taxes[0].label.split(" ")[0], self.word("gross")][: 3 if self.chance(0.6) else 2]
+        lettered, mark = len(taxes) > 1 or self.flag == "letter", self.rng.choice(("=", " ", ": "))
+        names = [(t.letter + mark if lettered else "") + self.percent(t.rate) for t in taxes]
+        cells = [[self.number(v) for v in (t.net, t.amount, t.gross)] for t in taxes]
         if len(taxes) > 1 and self.chance(0.5):
-            total = [
-                (self.number(sum((t.net for t in taxes), Decimal(0))), columns[1][1], "r"),
-                (self.number(self.receipt.tax), columns[2][1], "r"),
-            ]
-            sheet.row((self.rng.choice(self.receipt.words.total).split(" ")[0], 0.0, "l"), *total)
+            names.append(self.rng.choice(self.receipt.words.total).split(" ")[0])
+            cells.append([self.number(sum(v, Decimal(0))) for v in zip(*((t.net, t.amount, t.gross) for t in taxes), strict=True)])
+        sheet.grid(["%", *names], [heads, *cells], ruled=self.chance(0.4))
         self.tell_tax()
 
     def taxes_included(self) -> None:

@@ -133,6 +133,34 @@ class Sheet:
                 lines.append(word)
         return [line for line in lines if line] or [""]
 
+    def edges(self, columns: Sequence[Sequence[str]], least: float = 0.0) -> list[float]:
+        """The right edges of columns of numbers, as shares of the width, the last one's at the margin.
+
+        Columns stand apart, and begin at `least` or further right; `ValueError` where they have no room.
+        """
+        widths = [max(self.width_of(text) for text in column) for column in columns]
+        gap = self.style.size * 0.9
+        room = self.inner * (1 - least) - sum(widths) - gap * len(widths)
+        if room < 0:
+            raise ValueError("no room for the columns")
+        spare = min(room / len(widths), self.inner * 0.07)
+        ends = [float(self.inner)]
+        for width in reversed(widths[1:]):
+            ends.insert(0, ends[0] - width - gap - spare)
+        return [end / self.inner for end in ends]
+
+    def grid(self, names: Sequence[str], rows: Sequence[Sequence[str]], *, ruled: bool = False) -> None:
+        """A small table of numbers with names before them; the first row holds the heads."""
+        columns = list(zip(*(row[: len(rows[0])] for row in rows), strict=True))
+        try:
+            edges = self.edges(columns, least=max(self.width_of(n) for n in names) / self.inner)
+        except ValueError:  # no room: two columns at the ends
+            columns, edges = columns[:2], [0.66, 1.0]
+        for at, name in enumerate(names):
+            self.row((name, 0.0, "l"), *((c[at], e, "r") for c, e in zip(columns, edges, strict=True)))
+            if at == 0 and ruled:
+                self.rule()
+
     def rule(self, mark: str | None = None) -> None:
         """A line across: drawn, or typed in characters."""
         mark = self.style.rule if mark is None else mark
