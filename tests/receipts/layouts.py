@@ -187,7 +187,7 @@ def tax_invoice(p: Printer) -> None:
         "Total Payable",
         "AMOUNT DUE",
     )
-    p.total(p.rng.choice(labels).replace("GST", _short(p)))
+    p.total(p.rng.choice(labels).replace("GST", _short(p)).replace("RM", _unit(p)))
     p.payment()
     sheet.space()
     if r.taxes and p.chance(0.7):
@@ -199,13 +199,18 @@ def _short(p: Printer) -> str:
     return "SST" if p.receipt.taxes and "SST" in p.receipt.taxes[0].label else "GST"
 
 
+def _unit(p: Printer) -> str:
+    return "RM" if p.place.currency == "MYR" else "S$"
+
+
 def _summary(p: Printer) -> None:
     sheet, r = p.sheet, p.receipt
     sheet.left(p.rng.choice(("GST Summary", "GST SUMMARY", "Tax Summary")).replace("GST", _short(p)))
     mark = p.rng.choice(("SR", "S", "SR-6"))
-    names, rows = ["Code"], [["%", "Amount (RM)", "Tax (RM)"]]
-    if sheet.width_of("Code % Amount (RM) Tax (RM)") > sheet.inner * 0.85:
-        rows = [["%", "Amt(RM)", "Tax(RM)"]]
+    unit = _unit(p)
+    names, rows = ["Code"], [["%", f"Amount ({unit})", f"Tax ({unit})"]]
+    if sheet.width_of(f"Code % Amount ({unit}) Tax ({unit})") > sheet.inner * 0.85:
+        rows = [["%", f"Amt({unit})", f"Tax({unit})"]]
     for tax in r.taxes:
         names.append(mark)
         rows.append([f"{tax.rate:f}", p.number(tax.net), p.number(tax.amount)])

@@ -185,7 +185,10 @@ class Printer:
                     (self.word("time").rstrip(" :"), self.time()),
                     (self.word("cashier"), str(self.rng.randrange(1, 40))),
                 ):
-                    sheet.row((name, 0, "l"), (": " + value, 0.34, "l"))
+                    if sheet.width_of(name) < 0.32 * sheet.inner:
+                        sheet.row((name, 0, "l"), (": " + value, 0.34, "l"))
+                    else:
+                        sheet.left(f"{name}: {value}")
             case 4:
                 sheet.middle(f"{self.date()}   {self.time()}")
                 if self.chance(0.5):
@@ -296,6 +299,9 @@ class Printer:
             return
         wide = max(self.sheet.width_of(t) for t in columns[0])
         room = edges[0] * self.sheet.inner - wide - self.sheet.style.size * 0.8 - start * self.sheet.inner
+        if max(self.sheet.width_of(word) for text in (name, *(x.name for x in self.receipt.lines)) for word in text.split()) > room:
+            self.items_two_lines()
+            return
         lead = [(heads_of["q"], 0.0, "l")] if first else []
         self.sheet.row(*lead, (name, start, "l"), *((c[0], e, "r") for c, e in zip(columns, edges, strict=True)))
         self.sheet.rule()
@@ -420,7 +426,11 @@ class Printer:
         label = label or self.word("total")
         code = self.place.currency
         bare = label.replace(":", "")
-        if self.chance(0.15) and code not in label.upper() and self.place.currency in ("EUR", "MYR", "CHF", "SGD", "USD", "AUD"):
+        if (
+            self.chance(0.15)
+            and not any(u in label.upper() for u in (code, "RM", "S$"))
+            and self.place.currency in ("EUR", "MYR", "CHF", "SGD", "USD", "AUD")
+        ):
             unit = "RM" if code == "MYR" else code
             bare = self.rng.choice((f"{bare} {unit}", f"{bare} ({unit})"))
         end = self.drawn.setdefault("colon", self.rng.choice(("", "", ":", " :")))
