@@ -130,6 +130,7 @@ def test_a_bare_dollar_is_not_relied_on() -> None:
         "PEN  2.00|TOP  3.00|TRY ME  4.00",
         "Fr. 25.03.2018",
         "DRUM SET|HARM|12.00",
+        "TRACE 001234|Extra +10%|+1 Tea",
         "ITEM C  12.00",
         "SAT 25/03/2018",
     ],

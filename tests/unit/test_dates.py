@@ -234,6 +234,10 @@ def test_what_can_be_read_but_not_relied_on(line: str, expected: str | None) -> 
         (["12/07/2026"], US, "2026-12-07", False),  # both are
         (["05-02-18"], MY, "2018-02-05", True),
         (["18-02-05"], MY, None, True),
+        (["Sun 05/02/2017"], Place(month_first_chance=0.4, country="CA"), "2017-02-05", True),
+        (["Tue 05/02/2017"], Place(month_first_chance=0.4, country="CA"), "2017-05-02", True),
+        (["05/02/2017 (TUE) 14:02"], Place(month_first_chance=0.4, country="CA"), "2017-05-02", True),
+        (["mardi 02/05/2017"], Place(month_first_chance=0.6, country="CA"), "2017-05-02", True),
         (["31/02/2026"], MY, None, True),
         (["13/13/2018"], MY, None, True),
     ],

@@ -53,7 +53,7 @@ _CODE = re.compile(r"(?<![A-Za-z])([A-Z]{3})(?![A-Za-z])")
 _GLUED_CODE = re.compile(r"\b(?:TOTAL|SUMME|AMOUNT|TOTAAL|TOTALE|SUMA|BETRAG)([A-Z]{3})\b")
 _TOTAL = re.compile(r"(?i)total|summe|amount|toplam|jumlah|betrag|suma|importe|balance|due|paid|zahl|betal|ukupno|celkem")
 _DATE_AHEAD = r"(?!\d{1,2}[./-]\d{1,2}[./-])"  # `Fr. 25.03.2018` is a Friday
-_CALL = re.compile(r"(?:(?<!\d)\+|(?<![\d.,])\b00|\(\+)\s?\(?(\d{1,3})")
+_CALL = re.compile(r"(?:(?<!\d)\+|(?<![\d.,])\b00(?=\d+[\s().-]))\s?\(?(?=(?:[\s().-]*\d){8})([1-9]\d{0,2})")  # a phone number
 _ADDRESS = re.compile(r"(?i)(?:www[.,]|@|https?[:;]/*)[\w.,@/-]*?[.,]([a-z]{2})\b")
 _WEAK_EURO = re.compile(r"\d,\d\d\s?[CE]$")
 

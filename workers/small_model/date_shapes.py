@@ -116,10 +116,14 @@ def month_names() -> dict[str, dict[int, set[str]]]:
 
 
 @cache
-def weekday_names() -> frozenset[str]:
-    """The names of the days of the week, whole and shortened, without accents."""
-    days = [names for language in _LATIN for form in Locale.parse(language).days.values() for names in form.values()]
-    return frozenset(flat(name).strip(". ") for names in days for name in names.values() if len(name.strip(".")) > 1)
+def weekday_names() -> dict[str, frozenset[int]]:
+    """The names of the days of the week, whole and shortened, without accents: the days that each can be, Monday as 0."""
+    names: dict[str, set[int]] = {}
+    for language in _LATIN:
+        for width in Locale.parse(language).days["format"].values():
+            for number, name in width.items():
+                names.setdefault(flat(name).strip(". "), set()).add(number)
+    return {name: frozenset(numbers) for name, numbers in names.items() if len(name) > 1}
 
 
 @dataclass(frozen=True)

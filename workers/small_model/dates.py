@@ -25,6 +25,7 @@ _POINTS = {"date": 3.0, "perhaps": 1.0, "seldom": -3.0, "number": -3.0, "": 0.0}
 _SURE = 0.98  # no reading is certain
 _LEAST = 0.01  # no order is impossible anywhere
 _AGREES = 200  # how much likelier a reading is that is printed elsewhere in a way that leaves no choice
+_NAMED = 30  # how much likelier a reading is that falls on the day of the week printed beside it
 _AGES = 8  # years in which a receipt gets so much rarer that two readings are told apart by their age
 
 
@@ -54,6 +55,7 @@ class _Candidate:
     text: str
     points: float
     soft: bool  # more likely the date of something else
+    weekdays: frozenset[int]  # the days that the name beside it can be; empty without one
     value: date = date.min
     order: float = 1.0  # the chance that day and month are the right way round
     later: bool = False  # after today
@@ -101,9 +103,11 @@ def _candidates(lines: Sequence[str], where: Place, today: date) -> list[_Candid
 
 
 def _candidate(lines: Sequence[str], n: int, shape: Shape, *, every: Sequence[Sequence[Shape]], kind: str) -> _Candidate:
-    of_range = _is_range(lines[n], shape, every[n])
-    points = _POINTS["seldom" if of_range else kind] + _signs(lines[n], shape) + _clock(lines, n, shape, every)
-    return _Candidate(shape, n, lines[n][shape.start : shape.end].strip(), points, soft=of_range or kind == "seldom")
+    of_range, weekdays = _is_range(lines[n], shape, every[n]), _weekdays(flat(lines[n]), shape)
+    points = _POINTS["seldom" if of_range else kind] + _signs(lines[n], shape, weekdays) + _clock(lines, n, shape, every)
+    return _Candidate(
+        shape, n, lines[n][shape.start : shape.end].strip(), points, soft=of_range or kind == "seldom", weekdays=weekdays
+    )
 
 
 def _label(lines: Sequence[str], n: int, shape: Shape, others: Sequence[Shape]) -> str:
@@ -176,17 +180,25 @@ def _is_range(line: str, shape: Shape, others: Sequence[Shape]) -> bool:
     return any(_RANGE.fullmatch(text[a.end : b.start]) for a in others for b in others if a.end < b.start and shape in (a, b))
 
 
-def _signs(line: str, shape: Shape) -> float:
+def _signs(line: str, shape: Shape, weekdays: frozenset[int]) -> float:
     """What speaks for the date of purchase: the day of the week, a whole year; and against it: it is part of a longer number."""
     text = flat(line)
     ahead, behind = text[: shape.start], text[shape.end :]
-    points = 1.0 if any(word in weekday_names() for word in re.findall(r"[a-z]+", ahead)[-1:]) else 0.0
+    points = 1.0 if weekdays else 0.0
     points += 0.5 if shape.style == "name" or shape.style.endswith("4") else 0.0
     if re.search(r"\d[-/#_]$|[a-z][-/#_]$", ahead) and _last_label(ahead, ends=[]) != "date":
         points -= 3.0
     if re.match(r"[-/_]\w", behind):
         points -= 3.0
     return points
+
+
+def _weekdays(text: str, shape: Shape) -> frozenset[int]:
+    """The days of the week that the word before or behind the date names."""
+    words = re.findall(r"([a-z]+)[.,]?[^a-z\d]{0,3}$", text[: shape.start]) + re.findall(
+        r"^[^a-z\d]{0,3}([a-z]+)", text[shape.end :]
+    )
+    return next((weekday_names()[word] for word in words if word in weekday_names()), frozenset())
 
 
 def _clock(lines: Sequence[str], n: int, shape: Shape, every: Sequence[Sequence[Shape]]) -> float:
@@ -231,6 +243,7 @@ def _weights(
     for order, value in candidate.shape.readings.items():
         likely = orders.get(order, 0.1) * exp(-abs((value - today).days) / 365 / _AGES)
         likely *= 0.002 if value > today + timedelta(days=1) else 1.0
+        likely *= _NAMED if value.weekday() in candidate.weekdays else 1.0
         weights[value] += likely * (_AGREES if value in plain else 1)
     return weights
 
