@@ -166,7 +166,7 @@ def plain_letters(text: str) -> str:
 
 def _words(label: str) -> list[str]:
     plain = re.sub(
-        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total",
+        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjumlah\s+kecil",
         "subtotal",
         plain_letters(label),
     )

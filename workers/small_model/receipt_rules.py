@@ -47,14 +47,37 @@ def parse_receipt(ocr: OcrResult) -> ParsedReceipt:
     rows = read_rows(ocr)
     if not rows:
         return ParsedReceipt(is_receipt=False, problems=("no text could be read in the image",), source=ocr.source)
-    reading = _read(rows, ocr)
+    first = _first(rows)
+    reading = _read(first, ocr)
     if not _is_receipt(reading):
         return ParsedReceipt(
             is_receipt=False,
             problems=("this is no receipt: it prints no total, and no items with tax or payment",),
             source=ocr.source,
         )
-    return _receipt(reading, ocr)
+    more = () if len(first) == len(rows) else ("the picture holds more than one receipt; only the first is read",)
+    return _receipt(reading, ocr, more)
+
+
+def _first(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of the first receipt on the page: a second one follows a payment, and its own items come to its own total."""
+    for at in (n + 1 for n, r in enumerate(rows[:-3]) if r.kind in ("tender", "change", "total")):
+        if not rows[at].amounts and _is_whole(rows[at:]) and _is_whole(rows[:at]):
+            return rows[:at]
+    return rows
+
+
+def _is_whole(rows: Sequence[Row]) -> bool:
+    """Whether rows hold items and the total that they come to."""
+    items: list[Decimal] = []
+    for row in rows:
+        if row.kind in ("total", "subtotal") and items:
+            return abs(sum(items, _ZERO) - row.amount) <= CENT and row.amount > 0
+        if row.kind in _BELOW_ITEMS:
+            items = []
+        elif _may_be_item(row) and re.search(r"[^\W\d_]{3}", row.label):  # no row of a tax table
+            items.append(row.amount)
+    return False
 
 
 def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
@@ -66,7 +89,8 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
     items, mended = repaired(without_stray(items, _wanted(reckoning)), _wanted(reckoning))
     if mended is not None or len(items) != found:
         reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
-    texts = [line.text for line in ocr.lines] or ocr.text.splitlines()
+    last = rows[-1].line + 1
+    texts = [line.text for line in ocr.lines[:last]] or ocr.text.splitlines()[:last]
     where = place(texts)
     return _Reading(
         rows=rows,
@@ -76,7 +100,7 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
         mended=mended,
         merchant=find_merchant(rows[:start] or rows[:6]),
         place=where,
-        date=read_date(texts, place=where, confidences=[line.confidence for line in ocr.lines] or None),
+        date=read_date(texts, place=where, confidences=[line.confidence for line in ocr.lines[:last]] or None),
     )
 
 
@@ -126,7 +150,7 @@ def _is_receipt(reading: _Reading) -> bool:
     return (total is not None and total.confidence > 0.15) or bool(reading.items and paid)
 
 
-def _receipt(reading: _Reading, ocr: OcrResult) -> ParsedReceipt:
+def _receipt(reading: _Reading, ocr: OcrResult, more: tuple[str, ...]) -> ParsedReceipt:
     reckoning, items_sum = reading.reckoning, reading.items_sum
     apart = reckoning.disagreements(items_sum) if reading.items else []
     evidence = _evidence(reading)
@@ -152,7 +176,7 @@ def _receipt(reading: _Reading, ocr: OcrResult) -> ParsedReceipt:
         balanced=bool(reading.items) and total is not None and not apart and not reading.troubles,
         evidence=evidence,
         uncertain=doubtful,
-        problems=(*_missing(reading), *reading.troubles, *reckoning.taxes.problems, *apart, *_doubts(reading, doubtful)),
+        problems=(*more, *_missing(reading), *reading.troubles, *reckoning.taxes.problems, *apart, *_doubts(reading, doubtful)),
         source=ocr.source,
     )
 

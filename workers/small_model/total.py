@@ -62,16 +62,19 @@ class _Candidate:
     how: Literal["printed", "repaired", "reckoned"] = "reckoned"
     label: float = 0.0
     clues: float = 0.0
+    paid: bool = False
 
     @property
     def score(self) -> float:
-        return self.label + self.clues - (1.5 if self.how == "reckoned" else 0.5 if self.how == "repaired" else 0.0)
+        unread = 0.8 if self.paid else 1.5  # an amount that is printed nowhere needs more to speak for it
+        return self.label + self.clues - (unread if self.how == "reckoned" else 0.5 if self.how == "repaired" else 0.0)
 
 
 def find_total(facts: Facts) -> Total | None:
     """The amount that most speaks for, or None when nothing is called a total and nothing adds up to one."""
     candidates = list(_candidates(facts).values())
     for candidate in candidates:
+        candidate.paid = _paid(candidate.value, facts) >= 2
         candidate.clues += _paid(candidate.value, facts) + _added(candidate.value, facts) + _seen(candidate, facts)
     ranked = sorted(candidates, key=lambda c: (c.score, c.row.line if c.row else -1), reverse=True)
     if not ranked or ranked[0].score < 1.5:
@@ -141,7 +144,13 @@ def misread(read: Decimal, true: Decimal) -> bool:
 
 def _sums(facts: Facts) -> set[Decimal]:
     paid = {t.amount - abs(c.amount) for t in facts.tenders for c in facts.changes if t.amount > abs(c.amount) >= 0}
-    return paid | {t.amount for t in facts.tenders} | set(_additions(facts))
+    rounded = {r.amount + step for r in facts.totals if r.amounts for step in _steps(facts)}
+    return paid | {t.amount for t in facts.tenders} | set(_additions(facts)) | {v for v in rounded if v % COINS == 0}
+
+
+def _steps(facts: Facts) -> set[Decimal]:
+    """What rounding may have added: many receipts print no sign."""
+    return {s for r in facts.roundings if r.amount for s in (r.amount, -r.amount)}
 
 
 def _additions(facts: Facts) -> dict[Decimal, int]:
@@ -149,10 +158,9 @@ def _additions(facts: Facts) -> dict[Decimal, int]:
     bases = [(r.amount, 1) for r in facts.subtotals] + [(n, 1) for n in facts.nets]
     if facts.item_count:
         bases.append((facts.items, min(facts.item_count, 3)))
-    roundings = {s for r in facts.roundings for s in (r.amount, -r.amount) if r.amount}
     sums: dict[Decimal, int] = {}
     for (base, weight), charge, discount, tax, rounding in product(
-        bases, {_ZERO, facts.charged}, {_ZERO, facts.discounted}, {_ZERO, *facts.taxes}, {_ZERO, *roundings}
+        bases, {_ZERO, facts.charged}, {_ZERO, facts.discounted}, {_ZERO, *facts.taxes}, {_ZERO, *_steps(facts)}
     ):
         value = base + charge + discount + tax + rounding
         parts = weight + sum(1 for part in (charge, discount, tax, rounding) if part)
@@ -178,8 +186,7 @@ def _added(value: Decimal, facts: Facts) -> float:
     rounded = 0.0
     if any(r.amount for r in facts.roundings):
         olds = [a.value for r in (*facts.totals, *facts.subtotals) for a in r.amounts[-1:]]
-        steps = {s for r in facts.roundings if r.amount for s in (r.amount, -r.amount)}
-        if any(value == old + step for old in olds for step in steps) and value % COINS == 0:
+        if any(value == old + step for old in olds for step in _steps(facts)) and value % COINS == 0:
             rounded = 1.2
     return {0: 0.0, 1: 0.4, 2: 1.2, 3: 1.8}.get(parts, 2.1) + rounded
 
