@@ -87,10 +87,11 @@ def _by_rate(line: TaxLine) -> bool:
 
 
 def _distinct(lines: Sequence[TaxLine]) -> list[TaxLine]:
-    """The lines without repetitions: the same rate, net amount and tax printed twice is one tax."""
-    seen: dict[tuple[Decimal | None, Decimal | None, Decimal], TaxLine] = {}
+    """The lines without repetitions: the same name, rate, net amount and tax printed twice is one tax."""
+    seen: dict[tuple[Decimal | None, Decimal | None, Decimal, str], TaxLine] = {}
     for line in lines:
-        seen.setdefault((line.rate, line.net, line.amount), line)
+        name = re.sub(r"[\W\d_]", "", plain_letters(line.label))
+        seen.setdefault((line.rate, line.net, line.amount, name), line)
     return list(seen.values())
 
 
