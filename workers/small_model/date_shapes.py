@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from babel import Locale
+from rapidfuzz.distance import Levenshtein
 
 _DATA: dict[str, Any] = json.loads(files("workers.small_model").joinpath("dates.json").read_text(encoding="utf-8"))
 _LATIN = (
@@ -32,7 +33,7 @@ _LEFT = rf"(?<!\d)(?<!\d[./,:-])(?<!\d[oqdil|!szbg])(?<![a-z](?=[a-z|!]))(?<!v)(
 _YEAR4 = r"(?:[12zil|!][059oqds][0-9oqdil|!szbg]{2})"
 _TIME = r"\d{1,2}\s?[:;h]\s?\d{2}"
 _YEAR_END = rf"(?=[^\d]|$|{_TIME}|\d{{4}}(?!\d)|\d{{6}}(?!\d))(?!:\d\d(?![\d:]))"
-_SHORT_END = r"(?=\d{2}[:;]\d{2}|[^\d]|$)(?![.,]\d|[/%:]|-\d)"
+_SHORT_END = r"(?=[0-2]\d[:;.][0-5]\d(?!\d)|[^\d]|$)(?![.,]\d|[/%:]|-\d)"
 _SEP = r"(?:\s{0,2}[-/.,'\\|_~:]\s{0,2}|[li!]|\s)"
 _NUMERIC = re.compile(
     rf"{_LEFT}(?P<a>{_D}{{1,2}})(?P<s>{_SEP})(?P<b>{_D}{{1,2}})(?P<t>{_SEP})"
@@ -163,7 +164,7 @@ def _named() -> tuple[tuple[re.Pattern[str], float], ...]:
     long, short = rf"(?P<y>{_YEAR4}){_YEAR_END}", rf"(?P<y2>{_D}{{2}}){_SHORT_END}"
     clock = r"[\s,]{1,2}\d{1,2}:\d{2}(?::\d{2})?(?:\s?[ap]m)?\s(?:[a-z]{3,4}\s)?"
     day_first = rf"{_LEFT}{day}\s?(?:st|nd|rd|th|er|o)?(?P<s>{gap}{{0,3}})(?:(?:de|of|del|di|d'|den)\s?)?{name}"
-    month_first = rf"(?<![a-z]){name}(?P<s>{gap}{{0,2}}){day}\s?(?:st|nd|rd|th)?(?P<t>\s?,\s?|{gap}{{0,3}}|{clock})"
+    month_first = rf"(?<![a-z]){name}(?P<s>{gap}{{0,2}}){day}\s?(?:st|nd|rd|th)?(?P<t>\s?[,;]\s?|{gap}{{0,3}}|{clock})"
     return (
         (re.compile(rf"{day_first}(?P<t>{gap}{{0,3}})(?:(?:de|del|of)\s?)?(?:{long}|'?{short})"), 1.0),
         (re.compile(rf"{month_first}(?:{long}|(?<=['/-]){short})"), 0.99),
@@ -178,6 +179,10 @@ def _longest_first(names: Collection[str]) -> list[str]:
 _SPOILT_NAME = re.compile(
     rf"{_LEFT}(?P<a>{_D}{{1,2}})(?P<s>[-/. ])(?P<m>[a-z0-9|]{{3}})(?P=s)'?(?:(?P<y>{_YEAR4})(?!\d)|(?P<y2>\d{{2}}){_SHORT_END})"
 )
+_SPOILT_LONG = (
+    re.compile(rf"{_LEFT}(?P<a>{_D}{{1,2}})(?P<s>[-/., ]{{0,2}})(?P<m>[a-z0-9|]{{4,10}})[-/., ]{{1,2}}(?P<y>{_YEAR4})(?!\d)"),
+    re.compile(rf"(?<![a-z\d])(?P<m>[a-z0-9|]{{4,10}})(?P<s>[-/., ]{{1,2}})(?P<a>{_D}{{1,2}})[,;. ]{{1,2}}(?P<y>{_YEAR4})(?!\d)"),
+)
 
 
 def _by_name(text: str, world: _World) -> Iterator[Shape]:
@@ -188,6 +193,9 @@ def _by_name(text: str, world: _World) -> Iterator[Shape]:
     for match in _SPOILT_NAME.finditer(text):
         if near := _nearest_month(match["m"]):
             yield _shape(match, {"dmy": (_year(match, world), near, _int(match["a"]))}, 0.4, style="name")
+    for match in (m for pattern in _SPOILT_LONG for m in pattern.finditer(text)):
+        if near := _like_month(match["m"]):
+            yield _shape(match, {"dmy": (_year(match, world), near, _int(match["a"]))}, 0.7, style="name")
 
 
 def _month(name: str, world: _World) -> tuple[int, float]:
@@ -217,6 +225,21 @@ def _nearest_month(name: str) -> int | None:
         if len(known) == 3 and "en" in languages and _misread(known, name) == 1
     }
     return near.pop() if len(near) == 1 and sum(c.isalpha() for c in name) >= 2 else None
+
+
+@cache
+def _like_month(word: str) -> int | None:
+    """The month whose whole name differs from the word in a letter or, if long, in two; if there is but one."""
+    if sum(c.isalpha() for c in word) < 4:
+        return None
+    most = 2 if len(word) > 7 else 1
+    near = {
+        month
+        for name, months in month_names().items()
+        if len(name) > 4 and 0 < Levenshtein.distance(name, word, score_cutoff=most) <= most
+        for month in months
+    }
+    return near.pop() if len(near) == 1 else None
 
 
 def _by_figures(text: str, world: _World) -> Iterator[Shape]:

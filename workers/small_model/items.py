@@ -35,6 +35,8 @@ _NAMELESS = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"^\W{2,}|\W{3,}$")
+_CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\w*\b")
+_GRADE = re.compile(r"\b(?:RON|ULP|SP|E|UNL\w*|SUPER)\s?\d{1,2}\b", re.IGNORECASE)  # of fuel
 _FUEL = re.compile(r"(?:fuel|petrol|gas)(?: sales?| total)?", re.IGNORECASE)
 _PUMP = re.compile(r"^(?:pump|pompe|s[aä]ule|zapfs[aä]ule|product|grade|nozzle)\W*(?:no\.?\s*)?\d{0,2}\W+(?=\w{2})", re.IGNORECASE)
 _DEAL = re.compile(r"^\W*\d+\s+for\b", re.IGNORECASE)
@@ -162,8 +164,9 @@ def named_nothing(row: Row) -> bool:
 
 
 def nameless(text: str) -> bool:
-    """Whether a label names nothing: empty, numbers, or a count with its unit."""
-    return _NAMELESS.match(text) is not None or not re.search(r"[^\W\d_]{2}", text)
+    """Whether a label names nothing: empty, numbers, an article's code, or a count with its unit."""
+    rest = text if _GRADE.search(text) else _CODE.sub(" ", text)
+    return _NAMELESS.match(rest) is not None or not re.search(r"[^\W\d_]{2}", rest)
 
 
 def _ends(text: str) -> bool:

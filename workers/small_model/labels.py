@@ -27,7 +27,7 @@ _SENSE_OF: dict[str, frozenset[str]] = {
     word: frozenset(sense for sense, words in _VOCABULARY.items() if word in words)
     for word in {w for words in _VOCABULARY.values() for w in words}
 }
-_GLUED = sorted((w for w in _SENSE_OF if len(w) > 2 or w in ("rm", "of", "in")), key=len, reverse=True)
+_GLUED = sorted((w for w in _SENSE_OF if len(w) > 2 or w in ("rm", "of", "in", "zu")), key=len, reverse=True)
 _GLUED_SET = frozenset(_GLUED)
 _LETTERS = str.maketrans("01358", "olesb")  # digits that engines take for letters
 _UNACCENTED = str.maketrans({"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "ı": "i", "đ": "d"})
