@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 def answer(result: JobResult) -> Group:
-    """The tables; what a picture did not yield is a dash, never a guess."""
+    """The tables; what a picture did not yield is a dash, and what is not to be relied on has a question mark."""
     summary: Row = result.output or {}
     rows: Sequence[Row] = summary.get("rows") or ()
     parts: list[Table | Text] = [_pictures(rows, result.steps.get("merge") or [])]
@@ -32,7 +32,12 @@ def headline(summary: Row) -> str:
         f"{summary.get('receipts', 0)} receipts in {summary.get('pictures', 0)} pictures",
         f"{summary.get('balanced', 0)} add up",
     ]
-    for name, words in (("unbalanced", "do not"), ("not_receipts", "no receipt"), ("failed", "failed")):
+    for name, words in (
+        ("unbalanced", "do not"),
+        ("uncertain", "with an uncertain total"),
+        ("not_receipts", "no receipt"),
+        ("failed", "failed"),
+    ):
         if summary.get(name):
             counts.append(f"{len(summary[name])} {words}")
     return " · ".join(counts)
@@ -41,7 +46,7 @@ def headline(summary: Row) -> str:
 def problem_lines(rows: Sequence[Row]) -> Iterator[str]:
     """What is wrong with which picture, one line a problem."""
     for row in rows:
-        for problem in row.get("problems") or ():
+        for problem in (*(row.get("problems") or ()), *(row.get("notes") or ())):
             yield f"{row['index'] + 1}  {name_of(row)}: {problem}"
 
 
@@ -71,9 +76,12 @@ def _pictures(rows: Sequence[Row], merged: Sequence[Any]) -> Table:
 
 
 def _cells(row: Row) -> list[str]:
-    total = _money(row.get("total"))
-    facts = [row.get("merchant") or "–", row.get("date") or "–", str(row.get("items") or "–"), _money(row.get("tax"))]
-    return [str(row["index"] + 1), name_of(row), *facts, f"{total} {row['currency']}" if row.get("currency") else total]
+    doubtful = frozenset(row.get("uncertain") or ())
+    told = {"items": str(row.get("items") or "–"), "tax": _money(row.get("tax")), "total": _money(row.get("total"))}
+    told |= {name: row.get(name) or "–" for name in ("merchant", "date", "currency")}
+    shown = {name: f"{text} ?" if name in doubtful and text != "–" else text for name, text in told.items()}
+    total = shown["total"] if told["currency"] == "–" else f"{shown['total']} {shown['currency']}"
+    return [str(row["index"] + 1), name_of(row), *(shown[n] for n in ("merchant", "date", "items", "tax")), total]
 
 
 def _by_category(receipt: Row) -> str:

@@ -25,6 +25,8 @@ class MergedReceipt(BaseModel):
     currency: str | None = None
     items: tuple[CategorizedItem, ...] = ()
     charges: tuple[Charge, ...] = ()
+    discounts: tuple[Charge, ...] = ()
+    rounding: Amount | None = None
     categories: tuple[CategoryTotal, ...] = ()
     subtotal: Amount | None = None
     tax: Amount | None = None
@@ -32,7 +34,9 @@ class MergedReceipt(BaseModel):
     computed_tax: Amount | None = Field(default=None, description="the printed rate applied to the net amount")
     items_sum: Amount | None = None
     balanced: bool = False
+    uncertain: tuple[str, ...] = Field(default=(), description="fields whose value is not to be relied on")
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field(default=(), description="what a reader should know, such as a model that failed")
     statistics: dict[str, Any] | None = None
 
 
@@ -49,7 +53,9 @@ class SummaryRow(BaseModel):
     tax: Amount | None = None
     total: Amount | None = None
     balanced: bool = False
+    uncertain: tuple[str, ...] = Field(default=(), description="fields whose value is not to be relied on")
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class CurrencyTotal(BaseModel):
@@ -69,6 +75,7 @@ class ReceiptSummary(BaseModel):
     receipts: int
     balanced: int
     unbalanced: tuple[int, ...] = Field(default=(), description="indexes of receipts that do not add up")
+    uncertain: tuple[int, ...] = Field(default=(), description="indexes of receipts whose total is not to be relied on, or absent")
     not_receipts: tuple[int, ...] = Field(default=(), description="indexes of pictures that are no receipt")
     failed: tuple[int, ...] = Field(default=(), description="indexes of pictures that could not be processed")
     totals: tuple[CurrencyTotal, ...] = ()
@@ -90,14 +97,19 @@ def merge(
         **receipt.model_dump(include=_COMMON),
         items=categories.items if categories else tuple(CategorizedItem(**i.model_dump()) for i in receipt.items),
         charges=receipt.charges,
+        discounts=receipt.discounts,
         categories=categories.totals if categories else (),
         computed_tax=None if computed_tax is None else cents(computed_tax),
         problems=tuple(problems),
+        notes=categories.notes if categories else (),
         statistics=statistics,
     )
 
 
-_COMMON = {"source", "is_receipt", "merchant", "date", "currency", "subtotal", "tax", "total", "items_sum", "balanced"}
+_COMMON = {
+    *("source", "is_receipt", "merchant", "date", "currency", "subtotal", "tax", "rounding", "total"),
+    *("items_sum", "balanced", "uncertain"),
+}
 
 
 def summarise(receipts: Sequence[MergedReceipt | None]) -> ReceiptSummary:
@@ -112,6 +124,7 @@ def summarise(receipts: Sequence[MergedReceipt | None]) -> ReceiptSummary:
         receipts=len(real),
         balanced=sum(r.balanced for r in real),
         unbalanced=tuple(row.index for row in rows if row.state in ("ok", "problems") and not row.balanced),
+        uncertain=tuple(n for n, r in enumerate(receipts) if r and r.is_receipt and (r.total is None or "total" in r.uncertain)),
         not_receipts=tuple(row.index for row in rows if row.state == "no receipt"),
         failed=tuple(row.index for row in rows if row.state == "failed"),
         totals=tuple(_currency_total(c, by_currency[c]) for c in sorted(by_currency)),
@@ -134,7 +147,9 @@ def _row(index: int, receipt: MergedReceipt | None) -> SummaryRow:
         tax=receipt.tax,
         total=receipt.total,
         balanced=receipt.balanced,
+        uncertain=receipt.uncertain,
         problems=receipt.problems,
+        notes=receipt.notes,
     )
 
 
