@@ -1,19 +1,25 @@
 """Draws the bundled receipts: `python -m tests.receipts.bundled` writes `workers/ocr/data/*.png`.
 
-Needs Pillow and Debian's `fonts-dejavu-core`. Every shop is invented. What is printed here is told to the tests by
-hand in `truth.json`, so that a slip of the renderer is no slip of the truth.
+Ten are set here, clean but for two, and told to the tests by hand in `truth.json`, so that a slip of the renderer is no slip
+of the truth. The others are worn ones from the renderer, whose truth is written with them. Every shop is invented. Needs
+Pillow, OpenCV and Debian's fonts that `tests.receipts.fonts.PACKAGES` names.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from tests.receipts.render import draw
+
 DATA = Path(__file__).parents[2] / "workers" / "ocr" / "data"
+TRUTH = Path(__file__).parent / "truth.json"
 INK, PAPER = 25, 250
 
 MONO, MONO_BOLD = "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf"
@@ -314,12 +320,77 @@ PICTURES: dict[str, Callable[[], Image.Image]] = {
 }
 
 
+WORN = {
+    "burger": ("folded", 386),
+    "tapas": ("perspective", 91),
+    "parking": ("skewed", 29),
+    "chemist": ("noisy", 35),
+    "corner_shop": ("low-resolution", 1),
+    "sklep": ("foreign", 55),
+    "gida": ("foreign", 233),
+}
+SEED, LONGEST, GREYS, BYTES = 77, 800, (16, 12, 9, 7, 5), 56_000  # small files: pixels of the longer side, as many shades as fit
+FIELDS = (
+    "is_receipt",
+    "merchant",
+    "merchant_also",
+    "date",
+    "currency",
+    "items",
+    "charges",
+    "discounts",
+    "subtotal",
+    "tax",
+    "rounding",
+)
+
+
+def worn(name: str) -> tuple[Image.Image, dict[str, Any]]:
+    """A receipt of the renderer in grey, and its truth in the form of `truth.json`."""
+    kind, at = WORN[name]
+    image, truth = draw(SEED, at, kind)
+    grey = image.convert("L")
+    grey.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    taxes, printed = truth["tax_lines"], truth["printed"]
+    told = {field: truth[field] for field in FIELDS}
+    told["items"] = [[i["description"], i["quantity"], i["unit_price"], i["amount"]] for i in truth["items"]]
+    told |= {
+        "total": truth["total"],
+        "tax_base": [taxes[0]["net"], taxes[0]["rate"]] if len(taxes) == 1 else None,
+        "balanced": True,
+    }
+    return grey, told | {"change": truth["change"], "class": kind, "printed": printed}
+
+
+def as_rows(truths: dict[str, Any]) -> str:
+    """The truths as JSON with a line a field."""
+    plain = json.loads(json.dumps(truths, default=float))
+    entries = []
+    for name, truth in plain.items():
+        rows = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in truth.items())
+        entries.append(f"  {json.dumps(name)}: {{\n{rows}\n  }}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def save(name: str, image: Image.Image, *shades: int) -> None:
+    """Writes the picture with the first number of shades that makes a small file, else with the last."""
+    path = DATA / f"{name}.png"
+    for few in shades:
+        image.quantize(few).save(path, optimize=True)
+        if path.stat().st_size < BYTES:
+            break
+    print(f"{path.name}  {path.stat().st_size / 1024:.1f} KiB")
+
+
 def main() -> None:
     DATA.mkdir(parents=True, exist_ok=True)
-    for name, draw in PICTURES.items():
-        path = DATA / f"{name}.png"
-        draw().quantize(16 if name not in ("blurred",) else 64).save(path, optimize=True)
-        print(f"{path.name}  {path.stat().st_size / 1024:.1f} KiB")
+    truths = json.loads(TRUTH.read_text(encoding="utf-8"))
+    for name, picture in PICTURES.items():
+        save(name, picture(), 64 if name == "blurred" else 16)
+    for name in WORN:
+        image, truths[name] = worn(name)
+        save(name, image, *GREYS)
+    TRUTH.write_text(as_rows(truths), encoding="utf-8")
 
 
 if __name__ == "__main__":

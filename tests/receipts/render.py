@@ -58,7 +58,9 @@ def _truth(sheet: Sheet, receipt: content.Receipt) -> dict[str, Any]:
     truth = {
         name: told.get(name) for name in ("merchant", "merchant_also", "date", "total", "subtotal", "tax", "rounding", "change")
     }
-    lists = {name: told.get(name, []) for name in ("discounts", "charges", "payments")}
+    lists: dict[str, Any] = {name: told.get(name, []) for name in ("discounts", "charges", "payments")}
+    taxes = receipt.taxes if truth["tax"] is not None else []
+    lists["tax_lines"] = [{"rate": t.rate / 100, "net": t.net, "amount": t.amount} for t in taxes]
     return truth | lists | {"is_receipt": True, "currency": receipt.place.currency, "items": sheet.items, "printed": sheet.printed}
 
 
