@@ -56,7 +56,7 @@ def test_every_bundled_image_has_its_truth() -> None:
 
 @pytest.mark.parametrize("name", sorted(TRUTH))
 def test_a_bundled_image_is_read_and_parsed_as_printed(name: str, read: Callable[[str], OcrResult]) -> None:
-    truth, receipt = TRUTH[name], line_item_parser(read(name))
+    truth, receipt = TRUTH[name], line_item_parser(read(name), context())
     assert receipt.is_receipt == truth["is_receipt"]
     assert receipt.source == f"bundled:{name}"
     if not truth["is_receipt"]:
@@ -73,7 +73,7 @@ def test_a_bundled_image_is_read_and_parsed_as_printed(name: str, read: Callable
 
 
 def test_the_receipt_that_does_not_add_up_says_so(read: Callable[[str], OcrResult]) -> None:
-    receipt = line_item_parser(read("pharmacy"))
+    receipt = line_item_parser(read("pharmacy"), context())
     assert receipt.problems == ("the items sum to 52.55, the printed subtotal is 55.25 (2.70 more)",)
 
 
@@ -89,7 +89,7 @@ def test_results_pass_their_own_contract_from_pool_to_pool(read: Callable[[str],
     assert parser is not None
     wire = json.loads(json.dumps(ocr.validate_output(read("cafe"))))
     given = parser.validate_input({"ocr": wire})
-    assert ParsedReceipt.model_validate(parser.validate_output(parser.function(**given))).total == 23.7
+    assert ParsedReceipt.model_validate(parser.validate_output(parser.function(**given, context=context()))).total == 23.7
 
 
 # -- bad pictures

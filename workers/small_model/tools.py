@@ -26,7 +26,7 @@ def warm_up() -> None:
 
 @tool(pool="small_model", effect="none", domain="receipts", timeout_s=60)
 def line_item_parser(ocr: OcrResult, context: ToolContext) -> ParsedReceipt:
-    """Finds merchant, date, currency, items, discounts, tax, total and payment in the text of a receipt, and checks that they add up.
+    """Finds merchant, date, currency, items, discounts, tax, total and payment in a receipt's text, and checks that they add up.
 
     Every value has its evidence: the line that prints it and the chance that it is right. What cannot be read is null and
     named in `problems`, what is not to be relied on in `uncertain`; an image that is no receipt gives `is_receipt: false`.
