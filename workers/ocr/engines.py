@@ -208,12 +208,11 @@ def _second(engine: Engine, reading: Reading, ask: Ask, deadline: Deadline) -> t
     """The better of a poor reading and a second one of the cleaned picture; a good one stays."""
     if not engine.local or reading.confidence >= POOR:
         return reading, ()
-    clean, scale = cleaned(reading.picture)
     try:
-        again = engine.read(clean, language=ask.language, orientation="0", deadline=deadline)
+        again = engine.read(cleaned(reading.picture), language=ask.language, orientation="0", deadline=deadline)
     except (TooLate, Unable):
         return reading, ()
-    return better(reading, again, scale)
+    return better(reading, again)
 
 
 def _none_works(failed: Sequence[tuple[str, Unable]], ask: Ask) -> ToolError:

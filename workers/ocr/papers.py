@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ FILLED = 0.93  # of its four-sided hull, that a sheet must fill: no shadow, no b
 TABLE = 0.97  # of the picture's edge that must show the table
 DARKER = 45  # levels of grey between paper and table
 SLANTED = 3.0  # degrees off a right angle from which a sheet is straightened
-STRAIGHT = 0.985  # of the sheet's outline that four straight edges explain
+OUTSIDE = 0.01  # of the dark marks of the picture that may lie beside the sheets: what is cut away holds no text
+MARK = 25  # levels of grey by which a mark is darker than what is around it
 
 Quad = NDArray[Any]
 
@@ -68,7 +70,19 @@ def _sheets(picture: Picture) -> list[Sheet]:
     quads = [_quad(o, small.size) for o in large]
     if any(q is None for q in quads):
         return []  # one that is no clear sheet: nothing is cut away
-    return sorted((Sheet(q / np.float32(scale)) for q in quads if q is not None), key=lambda s: s.left)
+    found = [q for q in quads if q is not None]
+    if not found or _beside(small, found) > OUTSIDE:
+        return []
+    return sorted((Sheet(q / np.float32(scale)) for q in found), key=lambda s: s.left)
+
+
+def _beside(grey: NDArray[Any], quads: Sequence[Quad]) -> float:
+    """The share of the picture's marks that lie beside the sheets."""
+    marks = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8)) > MARK
+    inside = np.zeros_like(grey)
+    cv2.fillPoly(inside, [q.astype(np.int32) for q in quads], 255)
+    inside = cv2.dilate(inside, np.ones((9, 9), np.uint8))
+    return float((marks & (inside == 0)).sum()) / max(1, int(marks.sum()))
 
 
 def _on_table(grey: NDArray[Any], mask: NDArray[Any], level: float) -> bool:

@@ -7,19 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from workers.ocr.pieces import Piece, Reading, as_corners
+from workers.ocr.pieces import Piece, Reading
 
-POOR = 0.92  # mean confidence below which a picture is read again
+POOR = 0.93  # mean confidence below which a picture is read again
 SURE = 0.6  # what only the second reading sees must be at least so certain
 SHARED = 0.5  # of the smaller box: two pieces show the same print
 
 
-def better(first: Reading, again: Reading, scale: float) -> tuple[Reading, tuple[str, ...]]:
-    """The first reading with what a second one, of the same picture enlarged by `scale`, read better; and a note."""
-    others = [Piece(p.text, p.confidence, as_corners(np.asarray(p.corners) / scale)) for p in again.pieces]
+def better(first: Reading, again: Reading) -> tuple[Reading, tuple[str, ...]]:
+    """The first reading with what a second one of the same page read better; and a note."""
     kept: list[Piece] = list(first.pieces)
     changed = 0
-    for piece in others:
+    for piece in again.pieces:
         same = [p for p in kept if _shared(p, piece) > SHARED]
         if (not same and piece.confidence >= SURE) or (same and _evidence([piece]) > _evidence(same) and _surer(piece, same)):
             kept = [p for p in kept if p not in same] + [piece]
