@@ -128,12 +128,16 @@ class BadSet(ValueError):
 def folder(root: Path, *, month_first: bool = False) -> list[Sample]:
     """Its pictures (`img/`, `images/` or at the top), with boxes (`box/`) and key fields (`key/` or `entities/`).
 
+    A folder that `tests.receipts.render` wrote has its `truth.json` instead.
+
     Raises:
         BadSet: no picture, or no key fields for any.
     """
     pictures = sorted(
         p for d in (root / "img", root / "images", root) if d.is_dir() for p in d.iterdir() if p.suffix.lower() in PICTURES
     )
+    if (root / "truth.json").is_file():
+        return _written(root, pictures)
     found = [_scanned(root, picture, month_first) for picture in pictures]
     samples = [s for s in found if s]
     if not samples:
@@ -142,6 +146,11 @@ def folder(root: Path, *, month_first: bool = False) -> list[Sample]:
             f"a JSON with company, date, address and total into {root / 'key'} (.json) or {root / 'entities'} (.txt)"
         )
     return samples
+
+
+def _written(root: Path, pictures: list[Path]) -> list[Sample]:
+    truths = json.loads((root / "truth.json").read_text(encoding="utf-8"))
+    return [Sample(p.name, truths[p.name]["class"], p, truth=from_json(truths[p.name])) for p in pictures if p.name in truths]
 
 
 def _scanned(root: Path, picture: Path, month_first: bool) -> Sample | None:

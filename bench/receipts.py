@@ -5,7 +5,8 @@
     python bench/receipts.py --set FOLDER --engines rapidocr,tesseract
     python bench/receipts.py --set FOLDER --text boxes            # the parser alone, on the set's own text
 
-FOLDER has the layout of the public sets of scanned receipts: images in `img/`, boxes in `box/`, key fields in `key/`.
+FOLDER has the layout of the public sets of scanned receipts: images in `img/`, boxes in `box/`, key fields in `key/`; or
+it is one that `tests.receipts.render` wrote.
 What counts as right: date, currency, total and tax are equal (a field that the paper does not print has to be
 null); a merchant is at least 0.8 similar, without regard to case and signs; an item has the same amount and a description
 that is at least 0.8 similar. Wrong and confident: a value is given, wrong, and not in `uncertain`. The text of an engine is

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.receipts import render
 from tests.receipts.fonts import load
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,18 @@ def test_an_engine_reads_the_pictures_once_and_one_that_cannot_is_named(scans: P
     assert len(list((tmp_path / "cache").glob("*.json"))) == 2
     assert [s["ocr_ms"] for s in scores(bench(*how, "--json"), "rapidocr")] == [None, None]
     assert all(s["ocr_ms"] > 0 for s in scores(bench(*how, "--json", "--no-cache", "--first", "1"), "rapidocr"))
+
+
+def test_a_folder_that_the_renderer_wrote_is_measured_with_its_items_and_class(tmp_path: Path) -> None:
+    render.write(tmp_path, seed=1, count=1, classes=("folded",))
+    result = bench("--set", tmp_path, "--json", "--no-cache")
+    (one,) = scores(result, "rapidocr")
+    assert one["kind"] == "folded"
+    assert set(one["right"]) == {"merchant", "date", "currency", "total", "tax"}
+    true, found, matched = one["items"]
+    truth = json.loads((tmp_path / "truth.json").read_text(encoding="utf-8"))
+    assert true == len(truth[one["name"]]["items"])
+    assert matched <= min(true, found)
 
 
 def test_a_folder_that_is_no_set_is_refused_with_what_it_should_hold(tmp_path: Path) -> None:
