@@ -74,7 +74,7 @@ def _weight(row: Row, place: int) -> float:
         return 0.0
     weight = 3.0 - min(place, 8) * 0.35
     weight += 1.6 if _FORM.search(plain) else 0.0
-    weight += 0.7 if _TRADE.search(plain) else 0.0
+    weight += 0.3 if _TRADE.search(plain) else 0.0
     weight += min(1.5, 2.0 * (row.tall - TALL)) if row.tall >= TALL else 0.0
     weight -= 2.0 if _OPERATOR.search(plain) else 0.0
     weight -= 2.5 if _CONTACT.search(plain) else 0.0

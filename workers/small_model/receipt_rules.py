@@ -14,12 +14,18 @@ from workers.receipt import CENT, CERTAIN, Evidence, OcrResult, ParsedReceipt, T
 from workers.small_model.countries import Place, place
 from workers.small_model.dates import FoundDate, read_date
 from workers.small_model.items import Line, named_nothing, read_items
+from workers.small_model.labels import plain_letters
 from workers.small_model.merchant import Merchant, find_merchant
 from workers.small_model.reckoning import Reckoning, read_reckoning
 from workers.small_model.repair import repaired, without_stray
 from workers.small_model.rows import Row, read_rows, uncertain
+from workers.small_model.total import UNLABELLED
 
 _BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "rounding", "tender", "change"})
+_PAPER = re.compile(
+    r"\b(?:receipt|invoice|cash\s?bill|resit|invois|quittung|rechnung|beleg|kassenbon|facture|ticket|recibo|factura|"
+    r"scontrino|fattura|kvittering|kvitto|paragon|fatura|fis|nota|struk|guest\s?check|bon)\b"
+)
 _REFERENCE = re.compile(r"(?i)^\W*(?:order|check|bill|inv\w*|ref|table|doc|trans\w*|tel|ph|kp|ic|no|chk)\b[\w\s]{0,6}[:#.]")
 _ZERO = Decimal(0)
 
@@ -145,9 +151,13 @@ def _with_name(rows: Sequence[Row], start: int, end: int) -> Sequence[Row]:
 
 
 def _is_receipt(reading: _Reading) -> bool:
-    paid = any(r.kind in ("tender", "change", "tax", "subtotal") for r in reading.rows)
+    """A total that is called so, items with a payment or tax, or an amount on a page that calls itself a receipt and is dated."""
     total = reading.reckoning.total
-    return (total is not None and total.confidence > 0.15) or bool(reading.items and paid)
+    if total is None:
+        return False
+    paid = any(r.kind in ("tender", "change", "tax", "subtotal") for r in reading.rows)
+    papers = any(_PAPER.search(plain_letters(r.text)) for r in reading.rows)
+    return total.confidence > UNLABELLED or (bool(reading.items) and paid) or (papers and reading.date is not None)
 
 
 def _receipt(reading: _Reading, ocr: OcrResult, more: tuple[str, ...]) -> ParsedReceipt:

@@ -20,6 +20,7 @@ from workers.small_model.rows import TALL, Row
 
 LOOSE = 2 * CENT  # sums of rounded amounts are off by so much
 COINS = Decimal("0.05")  # the largest rounding to coins that is not printed
+UNLABELLED = 0.3  # the confidence in an amount that nothing calls a total
 _ZERO = Decimal(0)
 _ALIKE = tuple(frozenset(g) for g in ("0689", "147", "27", "3589", "49", "568", "356"))  # digits that engines confuse
 _MIDDLE, _SLOPE, _MARGIN = 3.0, 1.1, 0.9  # of the confidence: where it is even, and how it grows
@@ -78,10 +79,19 @@ def find_total(facts: Facts) -> Total | None:
         candidate.clues += _paid(candidate.value, facts) + _added(candidate.value, facts) + _seen(candidate, facts)
     ranked = sorted(candidates, key=lambda c: (c.score, c.row.line if c.row else -1), reverse=True)
     if not ranked or ranked[0].score < 1.5:
-        return None
+        return _largest(facts)
     best = ranked[0]
     other = next((c.score for c in ranked[1:] if c.value != best.value), 0.0)
     return Total(best.value, best.row, best.how, _confidence(best, other), best.score, other)
+
+
+def _largest(facts: Facts) -> Total | None:
+    """Where nothing is called a total: the largest amount, which is uncertain however it is printed."""
+    printed = [(a.value, r) for r in facts.rows for a in r.amounts if a.value > 0 and r.kind not in ("change", "info")]
+    if not printed:
+        return None
+    value, row = max(printed, key=lambda p: p[0])
+    return Total(value, row, "printed", UNLABELLED, 0.0, 0.0)
 
 
 def _confidence(best: _Candidate, other: float) -> float:
