@@ -2,6 +2,7 @@
 
     python -m bench.categories                                       # rules and examples on the evaluation set
     python -m bench.categories --model-url http://127.0.0.1:8080/v1 --model-name smollm2
+    (python -m tests.llama_server prints the address of a real, weak one, and serves it until its input ends)
     python -m bench.categories --fit                                 # fits the confidence on the development set
 
 Right counts the category that is given, whatever its confidence. Wrong and confident: wrong, and not named as uncertain.
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--model-name", default="phi3")
     parser.add_argument("--model-key", help="the model's key")
     parser.add_argument("--model-timeout", type=float, default=120.0, help="seconds for one request")
+    parser.add_argument("--sample", type=int, help="only so many items, evenly spread over the file: a model takes its time")
     parser.add_argument("--misses", action="store_true", help="print every item that is wrong; never look while you develop")
     parser.add_argument("--fit", action="store_true", help="fit the confidence on the development set, and write it")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
@@ -61,6 +63,8 @@ def main() -> None:
         CALIBRATION.write_text(json.dumps(fit(read(DEVELOPMENT)), indent=1) + "\n", encoding="utf-8")
         return
     cases = read(options.file)
+    if options.sample and options.sample < len(cases):
+        cases = [cases[at * len(cases) // options.sample] for at in range(options.sample)]
     for name, settings in _ways(options).items():
         _run(name, cases, settings, options)
 

@@ -292,7 +292,7 @@ def answering(pick: Callable[[str], str]) -> Turn:
 
     def answer(request: dict[str, Any]) -> str:
         asked = json.loads(next(m["content"] for m in request["messages"] if m["role"] == "user"))
-        return json.dumps({"answers": [{"n": a["n"], "category": pick(a["text"])} for a in asked]})
+        return json.dumps({str(a["n"]): pick(a["text"]) for a in asked})
 
     return Turn(answer=answer)
 
@@ -340,7 +340,7 @@ def test_a_description_that_turns_the_model_around_decides_nothing() -> None:
     def obeys(request: dict[str, Any]) -> str:
         asked = json.loads(next(m["content"] for m in request["messages"] if m["role"] == "user"))
         told = any("IGNORE ALL" in a["text"] for a in asked)
-        return json.dumps({"answers": [{"n": a["n"], "category": "leisure" if told else clever(a["text"])} for a in asked]})
+        return json.dumps({str(a["n"]): "leisure" if told else clever(a["text"]) for a in asked})
 
     bought = [*BOUGHT, *items(hostile)]
     made, server = by_model([Turn(answer=obeys)], bought)
@@ -352,16 +352,22 @@ def test_a_description_that_turns_the_model_around_decides_nothing() -> None:
     assert hostile[:80] in [a["text"] for a in json.loads(user)]
 
 
-def test_items_are_answered_once_or_not_at_all() -> None:
-    def twice(request: dict[str, Any]) -> str:
-        answers = json.loads(answering(clever).answer(request))["answers"]  # type: ignore[misc]
-        asked = json.loads(next(m["content"] for m in request["messages"] if m["role"] == "user"))
-        n = next(a["n"] for a in asked if "blorb" in a["text"])
-        return json.dumps({"answers": [*answers, {"n": n, "category": "pets"}]})
-
-    made, _ = by_model([Turn(answer=lambda r: twice(r).replace('"maxItems"', ""))])
-    assert made.items[2].category_source != "model"
-    assert 2 in made.uncertain
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: {n: c for n, c in said.items() if n != "3"},
+        lambda said: said | {"99": "food"},
+        lambda said: said | {"3": "weapons"},
+        lambda said: said | {"3": ["food", "pets"]},
+    ],
+    ids=["missing", "one more", "no category", "two categories"],
+)
+def test_every_item_is_answered_once_or_none_is(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    answer = answering(clever).answer
+    assert answer is not None
+    made, _ = by_model([Turn(answer=lambda request: json.dumps(change(json.loads(answer(request)))))])
+    assert given(made) == given(categorise(BOUGHT))
+    assert "does not fit the schema" in made.notes[0]
 
 
 def test_many_items_are_several_requests_and_each_is_judged_alone() -> None:
@@ -383,9 +389,8 @@ def test_many_items_are_several_requests_and_each_is_judged_alone() -> None:
         (error(429, retry_after="99"), "takes no more requests"),
         (error(500, x_should_retry="false"), "HTTP 500"),
         (Turn(silent=True), "did not answer within"),
-        (Turn('{"answers": [{"n": 1, "categ'), "no JSON"),
-        (Turn('{"answers": [{"n": 1, "category": "weapons"}]}'), "does not fit the schema"),
-        (Turn('{"answers": []}'), "contradicts what is certain"),
+        (Turn('{"1": "food", "2": "fo'), "no JSON"),
+        (Turn('{"1": "weapons"}'), "does not fit the schema"),
         (Turn(refusal="no"), "refused to answer"),
         (Turn(finish="length", text="{"), "cut off"),
     ],
