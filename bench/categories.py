@@ -114,8 +114,10 @@ def fit(cases: Sequence[Case]) -> dict[str, float]:
         for like in (index.likenesses([text], [hint_of(text, prototypes)])[0], index.without_words_of(text)):
             rows.append([1.0, like.share, like.near, float(like.word)])
             right.append(like.category == case.category)
-    weights = _newton(np.array(rows), np.array(right, float))
-    return dict(zip(("bias", "share", "near", "word"), (round(float(w), 3) for w in weights), strict=True))
+    x, y = np.array(rows), np.array(right, float)
+    weights = [*_newton(x, y), *_newton(x[:, [0, 2]], y)]
+    names = ("bias", "share", "near", "word", "alone_bias", "alone_near")
+    return dict(zip(names, (round(float(w), 3) for w in weights), strict=True))
 
 
 def _newton(x: NDArray[np.float64], y: NDArray[np.float64], *, ridge: float = 0.1) -> NDArray[np.float64]:

@@ -235,6 +235,13 @@ def test_a_file_of_the_users(tmp_path: Path) -> None:
     assert given(categorise(items("green tea"), settings=settings(categories_file=mine, home=tmp_path))) == ["drinks"]
 
 
+def test_among_few_categories_what_is_far_from_all_is_uncertain(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(MINE, encoding="utf-8")
+    made = categorise(items("Parking 2h", "green tea"), settings=settings(categories_file=mine, home=tmp_path))
+    assert made.uncertain == (0,)
+
+
 def test_json_is_a_file_too(tmp_path: Path) -> None:
     mine = tmp_path / "mine.json"
     mine.write_text(json.dumps({"tea": {"examples": ["green tea"]}, "tools": {"words": ["hammer"]}}), encoding="utf-8")
