@@ -35,6 +35,8 @@ _NAMELESS = re.compile(
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"^\W{2,}|\W{3,}$")
+_FINE = re.compile(r"\D{0,4}?(\d+[.,]\d{3,4})\W*")  # a price of more than two decimals
+_PRICED = re.compile(r"\d\s?(?:kg|g|l)?\s?[x×@*]\s?\S?\d|/\s?(?:kg|lb|l)\b", re.IGNORECASE)
 _CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\w*\b")
 _GRADE = re.compile(r"\b(?:RON|ULP|SP|E|UNL\w*|SUPER)\s?\d{1,2}\b", re.IGNORECASE)  # of fuel
 _FUEL = re.compile(r"(?:fuel|petrol|gas)(?: sales?| total)?", re.IGNORECASE)
@@ -121,8 +123,9 @@ class _Reader:
 
     def _continues(self, above: Line, row: Row) -> bool:
         """Whether a name goes on below its price: it filled its column, or the line is set in and in small letters."""
-        full = len(above.description) >= max(14, 0.8 * self.width) and above.line == row.line - 1
-        return (full and not _HEADING.search(row.text)) or (row.left - self.left > 0.8 and row.text[:1].islower())
+        full = len(above.description) >= max(14, 0.9 * self.width) and above.line == row.line - 1
+        words = re.search(r"[^\W\d_]{3}", row.text) and not _HEADING.search(row.text) and not _PRICED.search(row.text)
+        return bool(full and words) or (row.left - self.left > 0.8 and row.text[:1].islower())
 
     def _take_reckoning(self, reckoning: Line) -> None:
         """A line that is nothing but `3 @ 4.50`: it belongs to the item above, or to the one below."""
@@ -248,6 +251,9 @@ def _reckoning(text: str) -> Line | None:
 
 
 def _times(match: re.Match[str]) -> Line | None:
+    if exact := _FINE.fullmatch(match["u"]):
+        price_ = Decimal(exact[1].replace(",", "."))
+        return Line("", quantity=Decimal(match["q"].replace(",", ".")), unit_price=price_)
     price = amounts(match["u"])
     if len(price) != 1 or price[0].start or match["u"][price[0].end :].strip(" *TAFXB"):
         return None

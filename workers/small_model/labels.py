@@ -188,10 +188,10 @@ def _parts(word: str) -> tuple[str, ...]:
         return (word,)
     if glued := _unglued(word):
         return glued
-    spelt = word.translate(_LETTERS)
-    if spelt != word and (glued := _unglued(spelt)):
-        return glued
-    return _near(spelt)
+    for spelt in (word.translate(_LETTERS), word.replace("l", "i"), word.replace("i", "l")):
+        if spelt != word and (found := (spelt,) if spelt in _SENSE_OF else _unglued(spelt)):
+            return found
+    return _near(word.translate(_LETTERS))
 
 
 def _near(word: str) -> tuple[str, ...]:

@@ -42,6 +42,10 @@ _TRADE = re.compile(
     r"market|mart|supermarket|supermercado|supermarche|markt|store|shop|stores|hardware|pharmacy|farmacia|apotheke|pharmacie|farmasi|clinic|hotel|"
     r"station|petrol|fuel|mini|deli|foods?|house|stationer|books?|electrical|motor|auto|parking|garage|boutique|fashion|garden|super)"
 )
+_KIND = re.compile(
+    r"(?:syarikat|perniagaan|kedai|restoran|restaurant|klinik|poliklinik|pasaraya|farmasi|pejabat|hotel|stesen|warung|toko|pt|cv)"
+)
+_HAN = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]{2}")
 _OPERATOR = re.compile(r"\b(?:operated|managed|franchise\w*|owned|licensed|formerly|member of|part of)\b")
 FAR = 14  # a name stands in the first lines
 
@@ -68,7 +72,8 @@ def find_merchant(head: Sequence[Row]) -> Merchant | None:
 
 def _weight(row: Row, place: int) -> float:
     """How much a row is like a name: high up, tall, with a company's form or a trade, and no address or number."""
-    plain = plain_letters(_business(row)) if not row.amounts else ""
+    text = _business(row) if not row.amounts else ""
+    plain = plain_letters(text)
     letters = len(re.findall(r"[^\W\d_]", plain))
     if letters < 3 or _NO_NAME.search(plain) or (row.confidence < 0.5 and place):
         return 0.0
@@ -76,7 +81,10 @@ def _weight(row: Row, place: int) -> float:
     weight += 1.6 if _FORM.search(plain) else 0.0
     weight += 0.3 if _TRADE.search(plain) else 0.0
     weight += min(1.5, 2.0 * (row.tall - TALL)) if row.tall >= TALL else 0.0
-    weight -= 2.0 if _OPERATOR.search(plain) else 0.0
+    weight += 1.2 if _KIND.match(plain) else 0.0
+    weight -= 0.9 if text == text.lower() else 0.0  # a hand's note above the head
+    weight -= 1.5 if re.search(r"\bbank\b", plain) or _HAN.search(text) else 0.0
+    weight -= 4.0 if _OPERATOR.search(plain) else 0.0
     weight -= 2.5 if _CONTACT.search(plain) else 0.0
     weight -= 2.0 if _ADDRESS.search(plain) else 0.0
     weight -= 1.2 if letters < 0.6 * len(plain.replace(" ", "")) else 0.0
@@ -96,7 +104,7 @@ def _name(head: Sequence[Row], row: Row) -> str:
     at = next(n for n, r in enumerate(head) if r is row)
     above = head[at - 1] if at else None
     form = _FORM.search(plain_letters(name))
-    if above and form and len(name[: form.start()].split()) <= 2 and _goes_on(above, row):
+    if above and form and len(name[: form.start()].split()) <= 2 and form.start() <= 16 and _goes_on(above, row):
         return f"{_tidy(_business(above))} {name}"
     return name
 

@@ -24,7 +24,7 @@ _UNIT = r"(?:(?i:kg|gr|mg|lbs?|oz|ml|cl|gal|cm|mm|km|pcs?|pk|ct|kwh)|[glmxXh%])(
 _MINUS = r"[-–−]"
 _AMOUNT = re.compile(
     rf"(?<![\w.,'/%#-])(?<!\d:)(?<!\d\s{_MINUS}\s)"  # no part of a word, a date, a time or a range
-    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|rm))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
+    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|rm)|[RK][MNHW](?=\s?\d))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
     rf"(?P<number>{_NUMBER})(?P<close>\))?(?P<minus>-(?!\s?\d))?(?:\s?(?P<post>{_SYMBOL}))?"
     rf"(?![\d'/:%])(?!\s?[.,]\s?\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
 )
@@ -36,7 +36,7 @@ _COUNT = re.compile(r"\s+\d{1,4}(?:\s?[A-Za-z]{1,3}\.?)?\s+")  # a quantity betw
 _LIKE_DIGITS = str.maketrans("OoQDIl|!SsBZ", "000011115582")
 _DIGIT = r"[\dOoQDIl|!SsBZ]"
 _MISREAD = re.compile(
-    rf"(?:(?<![A-Za-z\d])|(?<=RM)|(?<=EUR)|(?<=\b[RNPKES]))(?![SsBZ]\d)(?:(?=[^\s]*\d)|(?<=\s\s))"
+    rf"(?:(?<![A-Za-z\d])|(?<=RM)|(?<=RN)|(?<=EUR)|(?<=\b[RNPKES]))(?![SsBZ]\d)(?:(?=[^\s]*\d)|(?<=\s\s))"
     rf"(?:{_DIGIT}{{1,3}}[.,](?={_DIGIT}{{3}}[.,]))*{_DIGIT}{{1,6}}\s?[.,]\s?[\dOoQDIlSsBZ]\s?[\dOoQDIl|SsBZ](?![\w,]|\.\w)"
 )
 _BARE = re.compile(rf"(?:^|\s|{_SYMBOL})(?P<number>\d{{3,7}}|\d{{1,4}}\s{{1,2}}\d{{2}})$")

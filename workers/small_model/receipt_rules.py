@@ -257,7 +257,7 @@ def _evidence(reading: _Reading) -> dict[str, Evidence]:
     if reckoning.taxes.amount is not None:
         at = reckoning.taxes.lines[0].line if reckoning.taxes.lines else None
         printed = next((r for r in reading.rows if r.line == at), None)
-        found["tax"] = _of(printed, _part(reading, proved=reckoning.taxes.proved or (agrees and not reckoning.included)))
+        found["tax"] = _of(printed, _tax_confidence(reading, agrees=agrees))
     if reading.items:
         found["items"] = Evidence(
             confidence=_items(reading, agrees=agrees), how="printed" if reading.mended is None else "repaired"
@@ -286,6 +286,15 @@ def _currency(reading: _Reading) -> Evidence:
 def _part(reading: _Reading, *, proved: bool) -> float:
     total = reading.reckoning.total
     return round(0.95 if proved else 0.6 if total and total.confidence >= CERTAIN else 0.4, 3)
+
+
+def _tax_confidence(reading: _Reading, *, agrees: bool) -> float:
+    """Of the tax: low where it is more than its own rate can make of the whole total."""
+    taxes, total = reading.reckoning.taxes, reading.reckoning.total
+    rates = [line.rate for line in taxes.lines if line.rate]
+    if total and taxes.amount and rates and taxes.amount > total.value * max(rates) * Decimal("1.03"):
+        return 0.3
+    return _part(reading, proved=taxes.proved or (agrees and not reading.reckoning.included))
 
 
 def _items(reading: _Reading, *, agrees: bool) -> float:

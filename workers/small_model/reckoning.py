@@ -115,8 +115,9 @@ def _facts(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: S
         totals=[r for r in rows if _may_be_total(r)],
         tenders=[_positive(r) for r in _of(rows, "tender")],
         changes=_of(rows, "change") + _of(rows, "balance"),
-        roundings=_of(rows, "rounding") + [r for r in _of(rows, "total") if _is_coins(r)],
+        roundings=[r for r in _of(rows, "rounding") if _may_round(r, rows)] + [r for r in _of(rows, "total") if _is_coins(r)],
         charged=sum((_signed(r) for r in _of(rows, "charge")), _ZERO),
+        extra=_between(rows),
         discounted=sum((_signed(r) for r in rows if _is_discount(r)), _ZERO),
         taxes=sorted({a for a in (taxes.amount, *(line.amount for line in taxes.lines)) if a}),
         nets=[r.amount for r in _of(rows, "net")] + [line.net for line in taxes.lines if line.net is not None][:3],
@@ -136,6 +137,21 @@ def _change(facts: Facts, total: Total | None) -> Row | None:
         if (row.name and row.name.kind == "change") or (total and any(g - row.amount == total.value for g in given)):
             return row
     return None
+
+
+def _between(rows: Sequence[Row]) -> Decimal:
+    """What is added between the subtotal and the total under names that are not known, such as an `Environmental fee`."""
+    start = next((n for n, r in enumerate(rows) if r.kind == "subtotal"), None)
+    end = next((n for n, r in enumerate(rows) if r.kind == "total" and start is not None and n > start), None)
+    if start is None or end is None:
+        return _ZERO
+    return sum((r.amount for r in rows[start + 1 : end] if r.name is None and len(r.amounts) == 1 and r.amount > 0), _ZERO)
+
+
+def _may_round(row: Row, rows: Sequence[Row]) -> bool:
+    """Rounding is to coins: what is more than a hundredth of the largest amount is in the wrong row."""
+    largest = max((a.value for r in rows for a in r.amounts), default=_ZERO)
+    return abs(row.amount) <= max(largest / 100, 10 * COINS)
 
 
 def _may_be_total(row: Row) -> bool:

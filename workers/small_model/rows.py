@@ -13,8 +13,8 @@ from decimal import Decimal
 from itertools import takewhile
 
 from workers.receipt import OcrLine, OcrResult
-from workers.small_model.labels import Kind, Label, label_of
-from workers.small_model.money import Amount, Style, leading, style_of, tax_mark, trailing, without_point
+from workers.small_model.labels import Kind, Label, kind_of, label_of
+from workers.small_model.money import Amount, Style, amounts, leading, style_of, tax_mark, trailing, without_point
 
 _WHOLE = re.compile(r"(?:\s{2,}|\s[x×]\s.*\s|[:=]\s?)(?P<number>-?[1-9]\d{0,3})$")
 _NUMBERS_ONLY = re.compile(r"[\W\d_]*(?:[A-Za-z]{1,3}[\W\d_]*)?")
@@ -26,6 +26,7 @@ _SEN_HEAD = re.compile(r"(?i)\b(?:rm|\$|rs|price|amount)\b.*\b(?:sen|cts?|ps|pai
 _SEN = re.compile(r"(?P<whole>\b\d{1,5})\s{1,3}(?P<cents>\d{2})$")
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
 _LAST_NUMBER = re.compile(r"\s*(?:\S{1,4}\s{1,2}\d{2}|\S{3,7})[ .:*_|-]*$")
+_MARK = re.compile(r"(?:\s{1,2}[A-Z]{1,2}\b)?[ .*]*")
 _MAIN = frozenset({"total", "tender", "change"})
 TALL = 1.25  # print this much taller than most stands out
 
@@ -92,9 +93,9 @@ def read_rows(ocr: OcrResult) -> list[Row]:
     style = style_of(texts)
     usual = _usual_height(told)
     rows = [
-        _placed(row_of(text, style), n, line, usual=usual, style=style)
+        _placed(row_of(part, style), n, line, usual=usual, style=style)
         for n, (text, line) in enumerate(zip(texts, told, strict=True))
-        if text
+        for part in _parts(text, style)
     ]
     return _with_whole(_joined(rows, style), style)
 
@@ -109,6 +110,17 @@ def _placed(row: Row, n: int, line: OcrLine, *, usual: float, style: Style) -> R
     head = _LAST_NUMBER.sub("", row.text)
     again = row_of(f"{head}  {lost:.2f}", Style("."))
     return replace(row, restored=replace(again, line=n, confidence=row.confidence, tall=row.tall, left=row.left))
+
+
+def _parts(text: str, style: Style) -> list[str]:
+    """The line, or the two that were read as one: each with a name and an amount of its own."""
+    found = amounts(text, style)
+    if len(found) == 2 and re.search(r"[^\W\d_]{3}", text[: found[0].start]):
+        end = found[0].end + len(_MARK.match(text[found[0].end :])[0])  # type: ignore[index]  # it matches nothing too
+        between = text[end : found[1].start].strip(" :.")
+        if re.match(r"[^\W\d_]{3}", between) and (kind_of(between) or len(re.findall(r"[^\W\d_]", between)) > 7):
+            return [text[:end].strip(), text[end:].strip()]
+    return [text] if text else []
 
 
 def _usual_height(lines: Sequence[OcrLine]) -> float:

@@ -19,6 +19,7 @@ _TABLE_HEAD = re.compile(
 )
 HIGHEST = Decimal("0.35")  # no country's tax on a purchase is more of its net amount
 LOOSE = 2 * CENT
+_USUAL = ("3", "4", "5", "5.5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", *map(str, range(16, 26)), "27")  # percent
 _ZERO = Decimal(0)
 
 
@@ -140,7 +141,10 @@ def rate_of(row: Row) -> Decimal | None:
 def _is_content(row: Row, total: Decimal | None) -> bool:
     """`Total includes GST  1.56`: called a total, but the tax that is in it."""
     named = row.name is not None and row.name.included and row.name.taxed
-    return named and total is not None and len(row.amounts) == 1 and _ZERO < row.amount <= total * HIGHEST / (1 + HIGHEST)
+    if not named or total is None or len(row.amounts) != 1 or not _ZERO < row.amount <= total * HIGHEST / (1 + HIGHEST):
+        return False
+    rates = [rate] if (rate := rate_of(row)) else [Decimal(percent) / 100 for percent in _USUAL]
+    return any(abs(total * r / (1 + r) - row.amount) <= max(LOOSE, row.amount / 100) for r in rates)
 
 
 def _is_sum(row: Row, total: Decimal | None) -> bool:

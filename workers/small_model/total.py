@@ -6,7 +6,8 @@ often the best amount was right there (`bench/receipts.py` prints how it does).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import product
@@ -20,6 +21,7 @@ from workers.small_model.rows import TALL, Row
 
 LOOSE = 2 * CENT  # sums of rounded amounts are off by so much
 COINS = Decimal("0.05")  # the largest rounding to coins that is not printed
+_PAID = re.compile(r"(?i)pa[il]d|zahlt|betaa?l[dt]|pag(?:ado|ato)|payment|purchase|sale")
 UNLABELLED = 0.3  # the confidence in an amount that nothing calls a total
 _ZERO = Decimal(0)
 _ALIKE = tuple(frozenset(g) for g in ("0689", "147", "27", "3589", "49", "568", "356"))  # digits that engines confuse
@@ -39,6 +41,7 @@ class Facts:
     changes: list[Row] = field(default_factory=list)
     roundings: list[Row] = field(default_factory=list)
     charged: Decimal = _ZERO
+    extra: Decimal = _ZERO  # between subtotal and total, under names that are not known
     discounted: Decimal = _ZERO
     taxes: list[Decimal] = field(default_factory=list)
     nets: list[Decimal] = field(default_factory=list)
@@ -108,6 +111,9 @@ def _candidates(facts: Facts) -> dict[Decimal, _Candidate]:
         _from_label(found, row, row.name.strength * row.name.certainty if row.name else 0.0)
     for row in facts.subtotals:
         _from_label(found, row, 0.9 if facts.totals else 1.5)
+    for row in facts.tenders if not facts.changes else ():
+        if row.label and _PAID.search(row.label):
+            _from_label(found, row, 1.2)
     for value in _sums(facts):
         _from_sum(found, value, facts)
     return found
@@ -116,7 +122,7 @@ def _candidates(facts: Facts) -> dict[Decimal, _Candidate]:
 def _from_label(found: dict[Decimal, _Candidate], row: Row, weight: float) -> None:
     """The last amount of a labelled row counts in full, another one less; one whose point was lost must be proved."""
     for place, amount in enumerate(reversed(row.amounts)):
-        if amount.value > 0:
+        if amount.value > 0 or (amount.value < 0 and row.kind == "total"):  # a refund
             _better(found, amount.value, row, "printed", weight if place == 0 else 0.4 * weight)
     if not row.amounts and row.lost_point:
         _better(found, row.lost_point, row, "repaired", 0.7 * weight)
@@ -170,7 +176,11 @@ def _additions(facts: Facts) -> dict[Decimal, int]:
         bases.append((facts.items, min(facts.item_count, 3)))
     sums: dict[Decimal, int] = {}
     for (base, weight), charge, discount, tax, rounding in product(
-        bases, {_ZERO, facts.charged}, {_ZERO, facts.discounted}, {_ZERO, *facts.taxes}, {_ZERO, *_steps(facts)}
+        bases,
+        {_ZERO, facts.charged, facts.charged + facts.extra},
+        {_ZERO, facts.discounted},
+        {_ZERO, *facts.taxes},
+        {_ZERO, *_steps(facts)},
     ):
         value = base + charge + discount + tax + rounding
         parts = weight + sum(1 for part in (charge, discount, tax, rounding) if part)
@@ -185,9 +195,17 @@ def _paid(value: Decimal, facts: Facts) -> float:
         return 2.5
     if any(c.amount and abs(a.value - abs(c.amount) - value) < CENT for c in facts.changes for r in facts.rows for a in r.amounts):
         return 2.0  # what was given is printed, under a name that is not known
+    if _deposited(value, facts):
+        return 1.5
     if any(abs(t.amount - value) < CENT for t in facts.tenders):
         return 0.4 if any(c.amount for c in facts.changes) else 1.4
     return -0.6 if facts.tenders and all(t.amount < value for t in facts.tenders) and len(facts.tenders) == 1 else 0.0
+
+
+def _deposited(value: Decimal, facts: Facts) -> bool:
+    """Whether a part was paid and the rest, which is called a total too, is still due."""
+    rests = {r.amount for r in facts.totals if r.amounts and _ZERO < r.amount < value}
+    return any(value - t.amount in rests for t in facts.tenders if _ZERO < t.amount < value)
 
 
 def _added(value: Decimal, facts: Facts) -> float:
@@ -216,8 +234,3 @@ def _seen(candidate: _Candidate, facts: Facts) -> float:
     elif sum(p > candidate.value for p in parts) > 2:
         told -= 0.4
     return told
-
-
-def known(values: Iterable[Decimal | None]) -> list[Decimal]:
-    """The values that are known."""
-    return [v for v in values if v is not None]
