@@ -70,7 +70,8 @@ def label_of(text: str) -> Label | None:
     if "tax" in present and "%" in text:  # `Meals tax 8.5%`: a rate makes it one, whatever is taxed
         certainty = max(certainty, RATED)
     first = senses[0] or frozenset()
-    if certainty < _LOOSEST and not (first & {"tender", "change"} and len(words) - len(known) <= 1):
+    ends = first | (senses[-1] or frozenset())
+    if certainty < _LOOSEST and not (first & {"tender", "change"} and len(words) - len(known) <= 1) and "total" not in ends:
         return None
     return _named(present, frozenset(w for word in words for w in _parts(word)), certainty)
 
@@ -166,7 +167,7 @@ def plain_letters(text: str) -> str:
 
 def _words(label: str) -> list[str]:
     plain = re.sub(
-        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjumlah\s+kecil",
+        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjum(?:lah)?\s+kecil",
         "subtotal",
         plain_letters(label),
     )

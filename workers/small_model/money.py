@@ -24,7 +24,7 @@ _UNIT = r"(?:(?i:kg|gr|mg|lbs?|oz|ml|cl|gal|cm|mm|km|pcs?|pk|ct|kwh)|[glmxXh%])(
 _MINUS = r"[-–−]"
 _AMOUNT = re.compile(
     rf"(?<![\w.,'/%#-])(?<!\d:)(?<!\d\s{_MINUS}\s)"  # no part of a word, a date, a time or a range
-    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|rm)|[RK][MNHW](?=\s?\d))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
+    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|r\s?m)|[RK][MNHW](?=\s?\d))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
     rf"(?P<number>{_NUMBER})(?P<close>\))?(?P<minus>-(?!\s?\d))?(?:\s?(?P<post>{_SYMBOL}))?"
     rf"(?![\d'/:%])(?!\s?[.,]\s?\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
 )
@@ -32,6 +32,7 @@ _CENTS = re.compile(r"\s?([.,])\s?(\d{2})$")
 _FLAGS = re.compile(  # tax marks, and dirt, behind an amount
     r"[\s*]*(?:\(?[A-Z0#*^%]{1,3}\)?[\s*]*){0,2}(?:\s\d)?(?:[|\])}_.:~'\"-]\s*){0,2}$"
 )
+_TENTHS = re.compile(r"(?<![\d.,])\d{1,6}\.\d$")
 _COUNT = re.compile(r"\s+\d{1,4}(?:\s?[A-Za-z]{1,3}\.?)?\s+")  # a quantity between price and amount
 _LIKE_DIGITS = str.maketrans("OoQDIl|!SsBZ", "000011115582")
 _DIGIT = r"[\dOoQDIl|!SsBZ]"
@@ -63,13 +64,12 @@ class Style:
 
 def style_of(lines: Iterable[str]) -> Style:
     """The style that most numbers of the lines follow: two decimals behind a point or a comma, or else whole amounts."""
-    marks = Counter(
-        cents[1]
-        for line in lines
-        for match in _AMOUNT.finditer(mended(line))
-        if (cents := _CENTS.search(match["number"])) and not re.search(r"\d{2}[.,]\d{2}[.,]\d", line)
-    )
-    if not marks:
+    marks: Counter[str] = Counter()
+    for line in lines:
+        for match in _AMOUNT.finditer(mended(line)) if not re.search(r"\d{1,2}[.,]\d{1,2}[.,]\d", line) else ():
+            cents = _CENTS.search(match["number"])
+            marks[cents[1] if cents else "whole" if re.fullmatch(_GROUPED, match["number"]) else ""] += 1
+    if marks["whole"] > marks["."] + marks[","] or not marks["."] + marks[","]:
         return Style(None)
     return Style("," if marks[","] > marks["."] else ".")
 
@@ -77,6 +77,13 @@ def style_of(lines: Iterable[str]) -> Style:
 def mended(line: str) -> str:
     """The line with letters that engines take for digits put right where they stand in an amount; as long as before."""
     return _MISREAD.sub(lambda m: m[0].translate(_LIKE_DIGITS), line)
+
+
+def with_cents(lines: Sequence[str]) -> list[str]:
+    """The lines with `48.0` as 48.00, where most amounts are printed with one decimal."""
+    ends = [match[0] for line in lines if (match := _TENTHS.search(line))]
+    two = sum(bool(re.search(r"\d[.,]\d{2}$", line)) for line in lines)
+    return [_TENTHS.sub(r"\g<0>0", line) for line in lines] if len(ends) > max(2, two) else list(lines)
 
 
 def amounts(line: str, style: Style | None = None) -> list[Amount]:

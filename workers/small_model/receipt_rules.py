@@ -23,7 +23,7 @@ from workers.small_model.total import UNLABELLED
 
 _BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "rounding", "tender", "change"})
 _PAPER = re.compile(
-    r"\b(?:receipt|invoice|cash\s?bill|resit|invois|quittung|rechnung|beleg|kassenbon|facture|ticket|recibo|factura|"
+    r"\b(?:receipt|invoice|cash\s?(?:bill|sales?)|resit|invois|quittung|rechnung|beleg|kassenbon|facture|ticket|recibo|factura|"
     r"scontrino|fattura|kvittering|kvitto|paragon|fatura|fis|nota|struk|guest\s?check|bon)\b"
 )
 _REFERENCE = re.compile(r"(?i)^\W*(?:order|check|bill|inv\w*|ref|table|doc|trans\w*|tel|ph|kp|ic|no|chk)\b[\w\s]{0,6}[:#.]")

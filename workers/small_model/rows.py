@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from workers.receipt import OcrLine, OcrResult
 from workers.small_model.labels import Kind, Label, kind_of, label_of
-from workers.small_model.money import Amount, Style, amounts, leading, style_of, tax_mark, trailing, without_point
+from workers.small_model.money import Amount, Style, amounts, leading, style_of, tax_mark, trailing, with_cents, without_point
 
 _WHOLE = re.compile(r"(?:\s{2,}|\s[x×]\s.*\s|[:=]\s?)(?P<number>-?[1-9]\d{0,3})$")
 _NUMBERS_ONLY = re.compile(r"[\W\d_]*(?:[A-Za-z]{1,3}[\W\d_]*)?")
@@ -87,7 +87,7 @@ class Row:
 def read_rows(ocr: OcrResult) -> list[Row]:
     """The rows from top to bottom, labels and amounts that belong together joined."""
     told = list(ocr.lines) or [OcrLine(text=t, confidence=1.0, box=(0, 0, 0, 0)) for t in ocr.text.splitlines()]
-    texts = [_plain(line.text) for line in told]
+    texts = with_cents([_plain(line.text) for line in told])
     if any(_SEN_HEAD.search(text) for text in texts):
         texts = [_SEN.sub(r"\g<whole>.\g<cents>", text) for text in texts]
     style = style_of(texts)

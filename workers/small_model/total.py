@@ -91,6 +91,7 @@ def find_total(facts: Facts) -> Total | None:
 def _largest(facts: Facts) -> Total | None:
     """Where nothing is called a total: the largest amount, which is uncertain however it is printed."""
     printed = [(a.value, r) for r in facts.rows for a in r.amounts if a.value > 0 and r.kind not in ("change", "info")]
+    printed += [(r.lost_point, r) for r in facts.rows if r.lost_point and not re.search(r"[^\W\d_]{3}", r.text)]
     if not printed:
         return None
     value, row = max(printed, key=lambda p: p[0])
