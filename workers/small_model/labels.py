@@ -33,6 +33,7 @@ _LETTERS = str.maketrans("01358", "olesb")  # digits that engines take for lette
 _UNACCENTED = str.maketrans({"ß": "ss", "ł": "l", "ø": "o", "æ": "ae", "ı": "i", "đ": "d"})
 _LOOSEST = 0.6  # of a label's letters so many must be in known words
 RATED = 0.8
+_LONGEST = 48  # letters of words that are taken apart
 _PAPERS = frozenset({"invoice", "invois", "receipt", "order", "ticket", "bon"})
 _COUNTED = re.compile(r"\(?\b\d+\s*(?:items?|articles?|art\w{0,6}|pcs|pos\w*|stk?|st|pezzi|szt|ks|adet|units?)\b\.?\)?")
 
@@ -205,7 +206,7 @@ def _near(word: str) -> tuple[str, ...]:
 def _unglued(word: str) -> tuple[str, ...]:
     if word in _GLUED_SET:
         return (word,)
-    for known in _GLUED:
+    for known in _GLUED if len(word) <= _LONGEST else ():
         if word.startswith(known) and (rest := _unglued(word[len(known) :])):
             return (known, *rest)
     return ()

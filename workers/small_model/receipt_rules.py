@@ -18,7 +18,7 @@ from workers.small_model.labels import plain_letters
 from workers.small_model.merchant import Merchant, find_merchant
 from workers.small_model.reckoning import Reckoning, read_reckoning
 from workers.small_model.repair import repaired, without_stray
-from workers.small_model.rows import Row, read_rows, uncertain
+from workers.small_model.rows import Row, plain, read_rows, uncertain
 from workers.small_model.total import UNLABELLED
 
 _BELOW_ITEMS = frozenset({"subtotal", "tax", "total", "net", "charge", "rounding", "tender", "change"})
@@ -27,6 +27,7 @@ _PAPER = re.compile(
     r"scontrino|fattura|kvittering|kvitto|paragon|fatura|fis|nota|struk|guest\s?check|bon)\b"
 )
 _REFERENCE = re.compile(r"(?i)^\W*(?:order|check|bill|inv\w*|ref|table|doc|trans\w*|tel|ph|kp|ic|no|chk)\b[\w\s]{0,6}[:#.]")
+DATED_LINES = 400  # among which a date and a place are looked for
 _ZERO = Decimal(0)
 
 
@@ -96,7 +97,7 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
     if mended is not None or len(items) != found:
         reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
     last = rows[-1].line + 1
-    texts = [line.text for line in ocr.lines[:last]] or ocr.text.splitlines()[:last]
+    texts = [plain(t) for t in [line.text for line in ocr.lines[:last]] or ocr.text.splitlines()[:last]][:DATED_LINES]
     where = place(texts)
     return _Reading(
         rows=rows,
@@ -106,7 +107,7 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
         mended=mended,
         merchant=find_merchant(rows[:start] or rows[:6]),
         place=where,
-        date=read_date(texts, place=where, confidences=[line.confidence for line in ocr.lines[:last]] or None),
+        date=read_date(texts, place=where, confidences=[line.confidence for line in ocr.lines[: len(texts)]] or None),
     )
 
 

@@ -24,6 +24,7 @@ _CLOCK = re.compile(
 )
 _SEN_HEAD = re.compile(r"(?i)\b(?:rm|\$|rs|price|amount)\b.*\b(?:sen|cts?|ps|paise)\b")  # a cash bill with a column for the cents
 _SEN = re.compile(r"(?P<whole>\b\d{1,5})\s{1,3}(?P<cents>\d{2})$")
+MOST_LINES, LONGEST_LINE = 2_000, 240  # what is read of a page that somebody made up
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
 _LAST_NUMBER = re.compile(r"\s*(?:\S{1,4}\s{1,2}\d{2}|\S{3,7})[ .:*_|-]*$")
 _MARK = re.compile(r"(?:\s{1,2}[A-Z]{1,2}\b)?[ .*]*")
@@ -86,8 +87,8 @@ class Row:
 
 def read_rows(ocr: OcrResult) -> list[Row]:
     """The rows from top to bottom, labels and amounts that belong together joined."""
-    told = list(ocr.lines) or [OcrLine(text=t, confidence=1.0, box=(0, 0, 0, 0)) for t in ocr.text.splitlines()]
-    texts = with_cents([_plain(line.text) for line in told])
+    told = (list(ocr.lines) or [OcrLine(text=t, confidence=1.0, box=(0, 0, 0, 0)) for t in ocr.text.splitlines()])[:MOST_LINES]
+    texts = with_cents([plain(line.text) for line in told])
     if any(_SEN_HEAD.search(text) for text in texts):
         texts = [_SEN.sub(r"\g<whole>.\g<cents>", text) for text in texts]
     style = style_of(texts)
@@ -128,8 +129,10 @@ def _usual_height(lines: Sequence[OcrLine]) -> float:
     return float(heights[len(heights) // 2]) if heights else 0.0
 
 
-def _plain(text: str) -> str:
-    """Full-width signs as plain ones, and two spaces where cells stand apart."""
+def plain(text: str) -> str:
+    """Full-width signs as plain ones, and two spaces where cells stand apart; of a line that no paper holds, both ends."""
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]}  {text[-LONGEST_LINE // 2 :]}"
     return re.sub(r"\s{2,}|\t", "  ", unicodedata.normalize("NFKC", text).strip())
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from itertools import product
 from math import exp
 from typing import Literal
@@ -22,6 +23,7 @@ from workers.small_model.rows import TALL, Row
 LOOSE = 2 * CENT  # sums of rounded amounts are off by so much
 COINS = Decimal("0.05")  # the largest rounding to coins that is not printed
 _PAID = re.compile(r"(?i)pa[il]d|zahlt|betaa?l[dt]|pag(?:ado|ato)|payment|purchase|sale")
+MOST = 8  # parts of a kind that are added up with the others; no receipt prints more
 UNLABELLED = 0.3  # the confidence in an amount that nothing calls a total
 _ZERO = Decimal(0)
 _ALIKE = tuple(frozenset(g) for g in ("0689", "147", "27", "3589", "49", "568", "356"))  # digits that engines confuse
@@ -45,6 +47,26 @@ class Facts:
     discounted: Decimal = _ZERO
     taxes: list[Decimal] = field(default_factory=list)
     nets: list[Decimal] = field(default_factory=list)
+
+    @cached_property
+    def additions(self) -> dict[Decimal, int]:
+        """What the printed parts come to, each with how many parts it took: more parts that agree prove more."""
+        return _additions(self)
+
+    @cached_property
+    def paid(self) -> set[Decimal]:
+        """What every payment comes to less every change."""
+        return {t.amount - abs(c.amount) for t in self.tenders for c in self.changes if c.amount}
+
+    @cached_property
+    def printed(self) -> set[Decimal]:
+        """Every amount on the page."""
+        return {a.value for r in self.rows for a in r.amounts}
+
+    @cached_property
+    def parts(self) -> list[Decimal]:
+        """All amounts that are no payment."""
+        return [a.value for r in self.rows if r.kind not in ("tender", "change", "info", "balance") for a in r.amounts]
 
 
 @dataclass(frozen=True)
@@ -162,17 +184,16 @@ def misread(read: Decimal, true: Decimal) -> bool:
 def _sums(facts: Facts) -> set[Decimal]:
     paid = {t.amount - abs(c.amount) for t in facts.tenders for c in facts.changes if t.amount > abs(c.amount) >= 0}
     rounded = {r.amount + step for r in facts.totals if r.amounts for step in _steps(facts)}
-    return paid | {t.amount for t in facts.tenders} | set(_additions(facts)) | {v for v in rounded if v % COINS == 0}
+    return paid | {t.amount for t in facts.tenders} | set(facts.additions) | {v for v in rounded if v % COINS == 0}
 
 
 def _steps(facts: Facts) -> set[Decimal]:
     """What rounding may have added: many receipts print no sign."""
-    return {s for r in facts.roundings if r.amount for s in (r.amount, -r.amount)}
+    return {s for r in facts.roundings[:MOST] if r.amount for s in (r.amount, -r.amount)}
 
 
 def _additions(facts: Facts) -> dict[Decimal, int]:
-    """What the printed parts come to, each with how many parts it took: more parts that agree prove more."""
-    bases = [(r.amount, 1) for r in facts.subtotals] + [(n, 1) for n in facts.nets]
+    bases = [(value, 1) for value in {r.amount for r in facts.subtotals[:MOST]} | set(facts.nets[:MOST])]
     if facts.item_count:
         bases.append((facts.items, min(facts.item_count, 3)))
     sums: dict[Decimal, int] = {}
@@ -180,7 +201,7 @@ def _additions(facts: Facts) -> dict[Decimal, int]:
         bases,
         {_ZERO, facts.charged, facts.charged + facts.extra},
         {_ZERO, facts.discounted},
-        {_ZERO, *facts.taxes},
+        {_ZERO, *facts.taxes[:MOST]},
         {_ZERO, *_steps(facts)},
     ):
         value = base + charge + discount + tax + rounding
@@ -191,10 +212,9 @@ def _additions(facts: Facts) -> dict[Decimal, int]:
 
 def _paid(value: Decimal, facts: Facts) -> float:
     """What the payment says: cash less change, or a card's amount."""
-    exact = any(c.amount and abs(t.amount - abs(c.amount) - value) < CENT for t in facts.tenders for c in facts.changes)
-    if exact:
+    if value in facts.paid:
         return 2.5
-    if any(c.amount and abs(a.value - abs(c.amount) - value) < CENT for c in facts.changes for r in facts.rows for a in r.amounts):
+    if any(c.amount and value + abs(c.amount) in facts.printed for c in facts.changes):
         return 2.0  # what was given is printed, under a name that is not known
     if _deposited(value, facts):
         return 1.5
@@ -211,7 +231,7 @@ def _deposited(value: Decimal, facts: Facts) -> bool:
 
 def _added(value: Decimal, facts: Facts) -> float:
     """What the parts say: nothing for a subtotal that is the total, much for several parts that come to it."""
-    parts = max((n for total, n in _additions(facts).items() if abs(total - value) <= LOOSE), default=0)
+    parts = max((n for total, n in facts.additions.items() if abs(total - value) <= LOOSE), default=0)
     rounded = 0.0
     if any(r.amount for r in facts.roundings):
         olds = [a.value for r in (*facts.totals, *facts.subtotals) for a in r.amounts[-1:]]
@@ -229,9 +249,8 @@ def _seen(candidate: _Candidate, facts: Facts) -> float:
     last = [r for r in facts.totals if r.amounts and (paid_at is None or r.line < paid_at)]
     if last and last[-1].amount == candidate.value:
         told += 0.5
-    parts = [a.value for r in facts.rows if r.kind not in ("tender", "change", "info", "balance") for a in r.amounts]
-    if parts and candidate.value >= max(parts):
+    if facts.parts and candidate.value >= max(facts.parts):
         told += 0.6
-    elif sum(p > candidate.value for p in parts) > 2:
+    elif sum(p > candidate.value for p in facts.parts) > 2:
         told -= 0.4
     return told
