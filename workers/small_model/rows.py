@@ -196,11 +196,15 @@ def _join(label: Row, amount: Row, style: Style) -> Row:
 
 
 def _with_whole(rows: list[Row], style: Style) -> list[Row]:
-    """Where no amount has decimals, a bare whole number in the last cell is an amount too, from the first amount on."""
-    first = next((n for n, r in enumerate(rows) if r.amounts), None)
-    if style.mark is not None or first is None or sum(len(r.amounts) for r in rows) < 2:
+    """Where no amount has decimals, a bare whole number in the last cell is an amount too: from the first amount on, or, where
+    none has a sign or thousands apart, where a total is such a number."""
+    if style.mark is not None:
         return rows
-    return rows[:first] + [_whole(r) for r in rows[first:]]
+    first = next((n for n, r in enumerate(rows) if r.amounts), None)
+    if first is None or sum(len(r.amounts) for r in rows) < 2:
+        totals = [n for n, r in enumerate(rows) if r.name and r.name.kind in ("total", "subtotal") and _WHOLE.search(r.text)]
+        first = next((n for n, r in enumerate(rows) if _WHOLE.search(r.text) and r.name is None), None) if totals else None
+    return rows if first is None else rows[:first] + [_whole(r) for r in rows[first:]]
 
 
 def _whole(row: Row) -> Row:
