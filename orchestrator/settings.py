@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     fetch_max_bytes: int = Field(default=20 * MIB, description="largest file that a tool fetches or reads")
     ocr_engines: Annotated[tuple[Literal["rapidocr", "tesseract", "azure"], ...], NoDecode] = Field(
         default=("rapidocr", "tesseract"),
-        description="what reads pictures, comma-separated: the first; the next when it cannot; `azure` sends them to Microsoft's service",
+        description="what reads pictures, comma-separated: the next when one cannot; `azure` sends them to Microsoft",
     )
     ocr_deadline_s: float = Field(default=90.0, gt=0, description="seconds that the text of a picture or document may take")
     ocr_pages: int = Field(default=20, ge=1, description="pages of a document that are read; the others are named in a note")

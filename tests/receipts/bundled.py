@@ -240,7 +240,7 @@ def pharmacy() -> Image.Image:
     p.middle("WELLSPRING PHARMACY", font=SANS_BOLD, size=26)
     p.middle("Store 114 - 60 King St W, Toronto", font=SANS, size=18)
     p.space()
-    p.row(("DATE 11/23/2026", 0, "l"), ("TIME 13:20", 1, "r"), font=SANS, size=18)
+    p.row(("DATE 11/23/2025", 0, "l"), ("TIME 13:20", 1, "r"), font=SANS, size=18)
     p.rule()
     for left, right in [
         ("Ibuprofen 200mg", "12.49"),
