@@ -9,6 +9,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -54,22 +55,50 @@ def test_every_bundled_image_has_its_truth() -> None:
     assert sum(t.get("balanced") is False for t in TRUTH.values()) >= 1
 
 
-@pytest.mark.parametrize("name", sorted(TRUTH))
+def like(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a.casefold(), b.casefold()).ratio()
+
+
+@pytest.mark.parametrize("name", sorted(n for n, t in TRUTH.items() if t["is_receipt"]))
 def test_a_bundled_image_is_read_and_parsed_as_printed(name: str, read: Callable[[str], OcrResult]) -> None:
     truth, receipt = TRUTH[name], line_item_parser(read(name), context())
-    assert receipt.is_receipt == truth["is_receipt"]
-    assert receipt.source == f"bundled:{name}"
-    if not truth["is_receipt"]:
-        assert (receipt.items, receipt.total, len(receipt.problems)) == ((), None, 1)
-        return
-    for key in ("merchant", "date", "currency", "subtotal", "tax", "total", "balanced"):
-        assert getattr(receipt, key) == truth[key], key
-    assert [c.amount for c in receipt.charges] == truth["charges"]
-    assert (receipt.tax_base and [receipt.tax_base.amount, receipt.tax_base.rate]) == truth["tax_base"]
-    assert [(i.quantity, i.unit_price, i.amount) for i in receipt.items] == [tuple(i[1:]) for i in truth["items"]]
-    for item, expected in zip(receipt.items, truth["items"], strict=True):
-        assert difflib.SequenceMatcher(None, item.description, expected[0]).ratio() >= 0.9, (item.description, expected[0])
+    told = receipt.model_dump(mode="json")
+    assert (receipt.is_receipt, receipt.source) == (True, f"bundled:{name}")
+    assert {k: told[k] for k in ("date", "currency", "subtotal", "tax", "total", "balanced")} == {
+        k: truth[k] for k in ("date", "currency", "subtotal", "tax", "total", "balanced")
+    }
+    assert any(like(receipt.merchant or "", m) >= 0.9 for m in (truth["merchant"], *truth.get("merchant_also", ())))
+    assert [c["amount"] for c in told["charges"]] == truth["charges"]
+    assert (told["tax_base"] and [told["tax_base"]["amount"], told["tax_base"]["rate"]]) == truth["tax_base"]
+    assert receipt.uncertain == ()
     assert bool(receipt.problems) == (not truth["balanced"])
+
+
+@pytest.mark.parametrize("name", sorted(n for n, t in TRUTH.items() if t["is_receipt"]))
+def test_the_items_of_a_bundled_image(name: str, read: Callable[[str], OcrResult]) -> None:
+    items, truth = line_item_parser(read(name), context()).model_dump(mode="json")["items"], TRUTH[name]["items"]
+    assert [i["amount"] for i in items] == [t[3] for t in truth]
+    for item, (description, quantity, unit_price, _) in zip(items, truth, strict=True):
+        assert like(item["description"], description) >= 0.8
+        assert quantity is None or item["quantity"] in (quantity, None)
+        assert unit_price is None or item["unit_price"] in (unit_price, None)
+    assert sum(i["quantity"] is not None for i in items) >= sum(t[1] is not None for t in truth) * 0.8
+
+
+@pytest.mark.parametrize("name", sorted(n for n, t in TRUTH.items() if not t["is_receipt"]))
+def test_what_is_no_receipt_says_so(name: str, read: Callable[[str], OcrResult]) -> None:
+    receipt = line_item_parser(read(name), context())
+    assert (receipt.is_receipt, receipt.items, receipt.total, len(receipt.problems)) == (False, (), None, 1)
+
+
+def test_every_value_has_its_evidence_in_a_line_of_the_text(read: Callable[[str], OcrResult]) -> None:
+    ocr = read("tapas")
+    receipt = line_item_parser(ocr, context())
+    for name in ("merchant", "date", "total"):
+        evidence = receipt.evidence[name]
+        assert evidence.line is not None
+        assert evidence.text in ocr.lines[evidence.line].text or ocr.lines[evidence.line].text in evidence.text
+        assert 0.5 <= evidence.confidence <= 1
 
 
 def test_the_receipt_that_does_not_add_up_says_so(read: Callable[[str], OcrResult]) -> None:
@@ -89,7 +118,9 @@ def test_results_pass_their_own_contract_from_pool_to_pool(read: Callable[[str],
     assert parser is not None
     wire = json.loads(json.dumps(ocr.validate_output(read("cafe"))))
     given = parser.validate_input({"ocr": wire})
-    assert ParsedReceipt.model_validate(parser.validate_output(parser.function(**given, context=context()))).total == 23.7
+    assert ParsedReceipt.model_validate(parser.validate_output(parser.function(**given, context=context()))).total == Decimal(
+        "23.7"
+    )
 
 
 # -- bad pictures

@@ -27,7 +27,7 @@ _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
 _COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4}(?:[.,]\d{1,3})?)(?:\s?(?i:ea|pcs?|pc|nos?|unit|kg|stk|st|un))?$")
 _FRONT = re.compile(r"^(?P<q>\d{1,4})\s+(?=\D)")
 _ARTICLE_NUMBER = re.compile(
-    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|(?<=\w{4})\s+\d{8,}$|"
+    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|[A-Z]{1,4}\d{3,}|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|(?<=\w{4})\s+\d{8,}$|"
     r"\s+%?\d{1,2}\s?%?$(?<=%)|\s%\d{1,2}$|\s+<\w>?$|^[>*^#%]+\s*(?=\w)|\s+\^$"
 )
 _NAMELESS = re.compile(
@@ -308,7 +308,7 @@ def _in_columns(row: Row) -> Line | None:
 
 def _clean(text: str) -> str:
     """The name without article numbers, stray signs and doubled spaces."""
-    name = " ".join(text.split())
+    name = " ".join(text.split()).strip(" .:-_*|=")
     while (shorter := _ARTICLE_NUMBER.sub("", _PUMP.sub("", name))) != name:
         name = shorter
     return name.strip(" .:-_*|=#>'\"")

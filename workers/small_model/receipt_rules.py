@@ -304,4 +304,7 @@ def _items(reading: _Reading, *, agrees: bool) -> float:
     tax = reckoning.taxes.amount or _ZERO
     if any(abs(reading.items_sum - w - t) <= 2 * CENT for w in wanted for t in (_ZERO, tax)):
         return 0.95
-    return 0.7 if agrees and reckoning.subtotal is None else 0.4
+    if agrees and reckoning.subtotal is None:
+        return 0.7
+    read = [line.confidence for line in reading.items]
+    return 0.5 if read and min(read) >= 0.9 else 0.4  # well read: then the receipt itself may not add up
