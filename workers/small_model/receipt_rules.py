@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 
 from workers.receipt import CENT, CERTAIN, Evidence, OcrResult, ParsedReceipt, TaxBase, cents
 from workers.small_model.countries import Place, place
@@ -93,7 +94,8 @@ def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
     below = rows[end:] if end < len(rows) else rows[start:]
     reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
     found = len(items)
-    items, mended = repaired(without_stray(items, _wanted(reckoning)), _wanted(reckoning))
+    whole = any(r.kind in ("subtotal", "total") and r.amount == _sum(items) for r in below)
+    items, mended = (items, None) if whole else repaired(without_stray(items, _wanted(reckoning)), _wanted(reckoning))
     if mended is not None or len(items) != found:
         reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
     last = rows[-1].line + 1
@@ -128,13 +130,22 @@ def _wanted(reckoning: Reckoning) -> list[Decimal]:
 
 def _bounds(rows: Sequence[Row]) -> tuple[int, int]:
     """Where the items start, and where the reckoning below them starts; a total printed above all items counts for neither."""
-    below = [n for n, r in enumerate(rows) if r.kind in _BELOW_ITEMS or _lost_total(r)]
+    below = [n for n, r in enumerate(rows) if (r.kind in _BELOW_ITEMS and not _among_items(rows, n)) or _lost_total(r)]
     for end in below or [len(rows)]:
         start = next((n for n, r in enumerate(rows[:end]) if _may_be_item(r)), end)
         if start < end:
             return start, end
     end = below[0] if below else len(rows)
     return end, end
+
+
+def _among_items(rows: Sequence[Row], at: int) -> bool:
+    """Whether a row called a payment is an item, such as a bottle's deposit: items go on below it, and then a subtotal or total."""
+    if rows[at].kind not in ("tender", "change"):
+        return False
+    ahead = [r for r in rows[at + 1 :] if r.amounts]
+    items = len(list(takewhile(_may_be_item, ahead)))
+    return 0 < items < len(ahead) and ahead[items].kind in ("subtotal", "total") and not any(r.kind == "total" for r in rows[:at])
 
 
 def _lost_total(row: Row) -> bool:
