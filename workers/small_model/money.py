@@ -15,7 +15,7 @@ from price_parser.parser import parse_number
 
 _CURRENCIES: dict[str, list[str]] = json.loads(files("workers.small_model").joinpath("currencies.json").read_text(encoding="utf-8"))
 CODES = frozenset(_CURRENCIES)
-_SYMBOLS = {symbol: code for code, symbols in _CURRENCIES.items() for symbol in symbols}
+_SYMBOLS = {symbol for symbols in _CURRENCIES.values() for symbol in symbols}
 _SYMBOL = "|".join(re.escape(s) for s in sorted([*_SYMBOLS, *CODES], key=len, reverse=True))
 _GROUPED = r"\d{1,3}(?:[.,'’]\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"  # the second as in India: 1,00,000
 _SPACED = r"(?<!\d\s)\d{1,3}(?:\s\d{3})+"
@@ -41,8 +41,7 @@ _MISREAD = re.compile(
     rf"(?:{_DIGIT}{{1,3}}[.,](?={_DIGIT}{{3}}[.,]))*{_DIGIT}{{1,6}}\s?[.,]\s?[\dOoQDIlSsBZ]\s?[\dOoQDIl|SsBZ](?![\w,]|\.\w)"
 )
 _BARE = re.compile(rf"(?:^|\s|{_SYMBOL})(?P<number>\d{{3,7}}|\d{{1,4}}\s{{1,2}}\d{{2}})$")
-_US_HINT = re.compile(r"\b[A-Z]{2}\s+\d{5}(?:-\d{4})?\b|\bsales\s?tax\b", re.IGNORECASE)
-_DOLLAR_ELSEWHERE = re.compile(r"\b(?:ABN|HST|PST|QST|GST/HST|UEN)\b")
+_LONGEST = 12  # digits before the point; what has more is an article's or a card's number, in every currency
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,8 @@ def _value(match: re.Match[str], style: Style) -> Decimal | None:
     if not (cents or symbol or (grouped and style.mark is None)):
         return None
     compact = re.sub(r"\s", "", number).replace("’", "'").replace("'", "")
+    if sum(c.isdigit() for c in compact) > _LONGEST + (2 if cents else 0):
+        return None
     return parse_number(compact, cents[1] if cents else ("." if "," in compact else ","))
 
 
@@ -148,29 +149,3 @@ def without_point(line: str) -> Decimal | None:
     """What the number that ends the line comes to if its decimal point was lost: `1250` and `12 50` as 12.50."""
     match = _BARE.search(line.rstrip(" .:-_*|")[-12:].translate(_LIKE_DIGITS))
     return Decimal(re.sub(r"\s", "", match["number"])) / 100 if match else None
-
-
-def find_currency(lines: Sequence[str]) -> str | None:
-    """The currency that the lines print, or None. Codes count before symbols; a bare `$` is read as USD."""
-    codes = Counter(c for line in lines for c in re.findall(r"(?<![A-Za-z])([A-Z]{3})(?![A-Za-z])", line) if c in CODES)
-    glued = Counter(m[1] for line in lines if (m := re.search(r"\b(?:TOTAL|SUMME|AMOUNT)([A-Z]{3})\b", line)) and m[1] in CODES)
-    if found := (codes + glued).most_common(1):
-        return found[0][0]
-    symbols: Counter[str] = Counter()
-    for line in lines:
-        for match in re.finditer(rf"(?<![A-Za-z])({_SYMBOL})\s?-?\d|\d\s?({_SYMBOL})(?![A-Za-z])", line):
-            symbols[_SYMBOLS.get(match[1] or match[2], "")] += 1
-    symbols.pop("", None)
-    if not symbols:
-        return None
-    code = symbols.most_common(1)[0][0]
-    if code == "USD" and any(_DOLLAR_ELSEWHERE.search(line) for line in lines):
-        return None  # dollars, but of Canada, Australia or Singapore
-    return code
-
-
-def prints_us(lines: Sequence[str]) -> bool:
-    """Whether something beside a bare `$` says United States: the code USD, a state with its ZIP code, a sales tax."""
-    return any(
-        re.search(r"(?<![A-Za-z])USD(?![A-Za-z])|(?:TOTAL|AMOUNT)USD\b|US\$", line) or _US_HINT.search(line) for line in lines
-    )

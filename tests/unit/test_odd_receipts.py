@@ -1,0 +1,28 @@
+"""Receipts as they should not be: nothing that a page says breaks the reading, and no answer contradicts itself."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from workers.receipt import OcrResult, ParsedReceipt
+from workers.small_model.money import amounts
+from workers.small_model.receipt_rules import parse_receipt
+
+HEAD = ("BLUE CAFE LTD", "12 High Street", "Date 12/03/2019 14:22")
+
+
+def parsed(*lines: str) -> ParsedReceipt:
+    return parse_receipt(OcrResult(text="\n".join((*HEAD, *lines))))
+
+
+@pytest.mark.parametrize("digits", [13, 29, 60, 230])
+def test_a_number_that_no_amount_is_as_long_as_is_no_amount(digits: int) -> None:
+    receipt = parsed("Tea 2.00", f"Cake {'9' * digits}.99", "TOTAL 2.00", "CASH " + "9" * digits + ".99", "CHANGE 0.00")
+    assert receipt.total == Decimal("2.00")
+    assert [i.amount for i in receipt.items] == [Decimal("2.00")]
+
+
+def test_large_amounts_are_amounts() -> None:
+    assert [a.value for a in amounts("Villa  999,999,999,999.99")] == [Decimal("999999999999.99")]
