@@ -18,7 +18,8 @@ _PAPER = (
 _NO_NAME = re.compile(
     rf"^\W*(?:(?:{_PAPER}|welcome(?: to)?|bienvenue|willkommen|thank you|merci|danke|gracias|grazie|terima kasih|page|table|"
     r"tisch|mesa|server|cashier|counter|pos|kasse|reg|store|branch|the|no|of|a|de|in)\b\W*)+\w{0,4}\W*$|"
-    r"^\W*(?:welcome|thank|bienvenue|willkommen|merci|vielen dank|served by|your |customer|cashier|table|date|order|guests?)\b"
+    r"^\W*(?:tgl|tarikh|tanggal|datum|fecha|welcome|thank|bienvenue|willkommen|merci|vielen dank|served by|your |"
+    r"customer|cashier|table|date|order|guests?)\b"
 )
 _CONTACT = re.compile(
     r"\b(?:tel|telp?|phone|ph|fax|date|datum|fecha|gst|vat|abn|sst|nif|cif|nip|p\.?\s?iva|ust|tva|siret|"
@@ -47,6 +48,7 @@ _KIND = re.compile(
 )
 _HAN = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]{2}")
 _OPERATOR = re.compile(r"\b(?:operated|managed|franchise\w*|owned|licensed|formerly|member of|part of)\b")
+SECOND = 1.15  # lines of a name on two lines are taller than the usual by this
 FAR = 14  # a name stands in the first lines
 
 
@@ -75,7 +77,7 @@ def _weight(row: Row, place: int) -> float:
     text = _business(row) if not row.amounts else ""
     plain = plain_letters(text)
     letters = len(re.findall(r"[^\W\d_]", plain))
-    if letters < 3 or _NO_NAME.search(plain) or (row.confidence < 0.5 and place):
+    if letters < 3 or (row.name and row.name.certainty >= 0.9) or _NO_NAME.search(plain) or (row.confidence < 0.5 and place):
         return 0.0
     weight = 3.0 - min(place, 8) * 0.35
     weight += 1.6 if _FORM.search(plain) else 0.0
@@ -95,7 +97,7 @@ def _weight(row: Row, place: int) -> float:
 def _business(row: Row) -> str:
     """The cells of a row that can be a name: wide letters are read as many cells, and a document's kind stands beside it."""
     cells = [c for c in row.text.split("  ") if not _NO_NAME.search(plain_letters(c))]
-    return " ".join(cells) if all(not any(ch.isdigit() for ch in c) for c in cells) else (cells or [""])[0]
+    return " ".join(cells) if not any(re.search(r"\d{2}|(?<![A-Za-z])\d", c) for c in cells) else (cells or [""])[0]
 
 
 def _name(head: Sequence[Row], row: Row) -> str:
@@ -106,14 +108,29 @@ def _name(head: Sequence[Row], row: Row) -> str:
     form = _FORM.search(plain_letters(name))
     if above and form and len(name[: form.start()].split()) <= 2 and form.start() <= 16 and _goes_on(above, row):
         return f"{_tidy(_business(above))} {name}"
-    return name
+    below = head[at + 1] if at + 1 < len(head) else None
+    return f"{name} {_tidy(_business(below))}" if below and _is_second_half(row, below) else name
+
+
+def _is_second_half(row: Row, below: Row) -> bool:
+    """Whether a tall name goes on in one or two more tall words."""
+    text = plain_letters(_business(below))
+    tall = min(row.tall, below.tall) >= SECOND and 0.8 <= below.tall / row.tall <= 1.25
+    words = re.fullmatch(r"[^\W\d_&.]{3,}(?:[\s&.]+[^\W\d_]+)?", text)
+    return tall and words is not None and not (_NO_NAME.search(text) or _ADDRESS.search(text) or _CONTACT.search(text))
 
 
 def _goes_on(above: Row, row: Row) -> bool:
     """Whether a name may begin in the row above: set alike, letters only, and no kind of document."""
     text = plain_letters(_business(above))
     alike = 0.7 <= above.tall / max(row.tall, 0.1) <= 1.4 and not plain_letters(row.text).startswith(text)
-    return alike and len(text) >= 3 and not re.search(r"\d", text) and not (_NO_NAME.search(text) or _FORM.search(text))
+    return (
+        alike
+        and not re.fullmatch(r"\s*[(（].*[)）]\W*", row.text)
+        and len(text) >= 3
+        and not re.search(r"\d", text)
+        and not (_NO_NAME.search(text) or _FORM.search(text))
+    )
 
 
 def _tidy(name: str) -> str:
