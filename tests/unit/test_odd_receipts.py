@@ -26,3 +26,9 @@ def test_a_number_that_no_amount_is_as_long_as_is_no_amount(digits: int) -> None
 
 def test_large_amounts_are_amounts() -> None:
     assert [a.value for a in amounts("Villa  999,999,999,999.99")] == [Decimal("999999999999.99")]
+
+
+def test_a_time_without_its_colon_among_the_items_is_no_price() -> None:
+    receipt = parsed("Tea  2.00", "12/03/2019 1422", "Cake  3.00", "TOTAL  5.00")
+    assert [i.amount for i in receipt.items] == [Decimal("2.00"), Decimal("3.00")]
+    assert receipt.balanced

@@ -82,7 +82,7 @@ class Row:
     @property
     def lost_point(self) -> Decimal | None:
         """What a line without an amount says if the decimal point of its number was lost."""
-        return self.restored.amount if self.restored and self.restored.amounts else None
+        return self.restored.amount if self.restored else None
 
 
 def read_rows(ocr: OcrResult) -> list[Row]:
@@ -110,6 +110,8 @@ def _placed(row: Row, n: int, line: OcrLine, *, usual: float, style: Style) -> R
         return row
     head = _LAST_NUMBER.sub("", row.text)
     again = row_of(f"{head}  {lost:.2f}", Style("."))
+    if not again.amounts:
+        return row  # `12/03/2019 1422`: a time
     return replace(row, restored=replace(again, line=n, confidence=row.confidence, tall=row.tall, left=row.left))
 
 
