@@ -32,3 +32,24 @@ def test_a_time_without_its_colon_among_the_items_is_no_price() -> None:
     receipt = parsed("Tea  2.00", "12/03/2019 1422", "Cake  3.00", "TOTAL  5.00")
     assert [i.amount for i in receipt.items] == [Decimal("2.00"), Decimal("3.00")]
     assert receipt.balanced
+
+
+@pytest.mark.parametrize(
+    "below", [("TOTAL 10.00",), ("SUBTOTAL 10.00", "TAX 10% 1.00", "TOTAL 11.00"), ("TAX 10% 1.00", "TOTAL 11.00")]
+)
+def test_an_item_that_costs_as_much_as_those_above_it_is_an_item(below: tuple[str, ...]) -> None:
+    receipt = parsed("Tea 2.00", "Cake 3.00", "Soup 5.00", *below)
+    assert [i.amount for i in receipt.items] == [Decimal("2.00"), Decimal("3.00"), Decimal("5.00")]
+    assert receipt.balanced
+
+
+def test_sums_of_groups_below_the_items_are_no_items() -> None:
+    receipt = parsed("Soup 5.00", "Fish 12.00", "Wine 6.50", "Food 17.00", "Drinks 6.50", "SUBTOTAL 23.50", "TOTAL 23.50")
+    assert [i.description for i in receipt.items] == ["Soup", "Fish", "Wine"]
+    assert receipt.balanced
+
+
+def test_a_discount_counts_once_where_nothing_is_printed_below_the_items() -> None:
+    receipt = parse_receipt(OcrResult(text="\n".join(("RECEIPT", *HEAD, "Tea 2.00", "Cake 3.00", "Discount -1.00"))))
+    assert (receipt.items_sum, receipt.discounts) == (Decimal("4.00"), ())
+    assert receipt.total is None or "total" in receipt.uncertain

@@ -192,7 +192,7 @@ def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[
         reader.take(row)
     if reader.ahead:
         reader.problems.append(f"`{reader.ahead.quantity} x {reader.ahead.unit_price}` belongs to no item")
-    return _without_groups(_without_voids(reader.lines)), reader.problems
+    return _without_voids(reader.lines), reader.problems
 
 
 def _named(rows: Sequence[Row]) -> frozenset[int]:
@@ -206,15 +206,6 @@ def _names_below(rows: Sequence[Row], priced: Sequence[Row]) -> bool:
         return False
     after = [r for r in rows if r.line > priced[-1].line and re.search(r"[^\W\d_]{3}", r.text) and not r.amounts]
     return bool(after) and not _HEADING.search(after[0].text)
-
-
-def _without_groups(lines: list[Line]) -> list[Line]:
-    """The lines without sums of groups that end them: `Food 39.70` and `Drinks 9.60` after the dishes and the drinks."""
-    amounts_ = [line.amount or Decimal(0) for line in lines]
-    for last in (1, 2, 3, 4):
-        if len(lines) >= last + 2 and sum(amounts_[:-last]) == sum(amounts_[-last:]) and all(a > 0 for a in amounts_[-last:]):
-            return lines[:-last]
-    return lines
 
 
 def _without_voids(lines: Sequence[Line]) -> list[Line]:

@@ -17,8 +17,8 @@ from workers.small_model.dates import FoundDate, read_date
 from workers.small_model.items import Line, named_nothing, read_items
 from workers.small_model.labels import plain_letters
 from workers.small_model.merchant import Merchant, find_merchant
-from workers.small_model.reckoning import Reckoning, read_reckoning
-from workers.small_model.repair import repaired, without_stray
+from workers.small_model.reckoning import Reckoning, is_discount, read_reckoning
+from workers.small_model.repair import repaired, without_groups, without_stray
 from workers.small_model.rows import Row, plain, read_rows, uncertain
 from workers.small_model.total import UNLABELLED
 
@@ -90,8 +90,9 @@ def _is_whole(rows: Sequence[Row]) -> bool:
 
 def _read(rows: Sequence[Row], ocr: OcrResult) -> _Reading:
     start, end = _bounds(rows)
-    items, troubles = read_items(_with_name(rows, start, end), heads=rows[:start])
-    below = rows[end:] if end < len(rows) else rows[start:]
+    lines, troubles = read_items(_with_name(rows, start, end), heads=rows[:start])
+    below = rows[end:] if end < len(rows) else [r for r in rows[start:] if not is_discount(r)]  # the items hold those
+    items = without_groups(lines, {a.value for r in below for a in r.amounts})
     reckoning = read_reckoning(below, items_sum=_sum(items), item_count=len(items), every=rows)
     found = len(items)
     whole = any(r.kind in ("subtotal", "total") and r.amount == _sum(items) for r in below)

@@ -89,7 +89,7 @@ def read_reckoning(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, 
     stop = len(rows) if at_total is None else at_total
     taxes = read_taxes(rows, total=total.value if total else None, at_total=at_total)
     subtotal = _subtotal(facts, rows, stop, total=total, taxes=taxes)
-    above = [(n, r) for n, r in enumerate(rows[:stop]) if r.kind == "charge" or _is_discount(r)]
+    above = [(n, r) for n, r in enumerate(rows[:stop]) if r.kind == "charge" or is_discount(r)]
     at_subtotal = next((n for n, r in enumerate(rows) if subtotal and r.line == subtotal.line), None)
     early = sum((_signed(r) for n, r in above if at_subtotal is not None and n < at_subtotal), _ZERO)
     return Reckoning(
@@ -118,7 +118,7 @@ def _facts(rows: Sequence[Row], *, items_sum: Decimal, item_count: int, every: S
         roundings=[r for r in _of(rows, "rounding") if _may_round(r, rows)] + [r for r in _of(rows, "total") if _is_coins(r)],
         charged=sum((_signed(r) for r in _of(rows, "charge")), _ZERO),
         extra=_between(rows),
-        discounted=sum((_signed(r) for r in rows if _is_discount(r)), _ZERO),
+        discounted=sum((_signed(r) for r in rows if is_discount(r)), _ZERO),
         taxes=sorted({a for a in (taxes.amount, *(line.amount for line in taxes.lines)) if a}),
         nets=[r.amount for r in _of(rows, "net")] + [line.net for line in taxes.lines if line.net is not None][:3],
     )
@@ -178,10 +178,10 @@ def _of(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def _signed(row: Row) -> Decimal:
-    return -abs(row.amount) if _is_discount(row) else row.amount
+    return -abs(row.amount) if is_discount(row) else row.amount
 
 
-def _is_discount(row: Row) -> bool:
+def is_discount(row: Row) -> bool:
     """A line called discount, or below the items one that takes something off and is called nothing known."""
     return bool(row.amounts) and (row.kind == "discount" or (row.name is None and row.amount < 0))
 

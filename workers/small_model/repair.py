@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -18,6 +18,17 @@ def without_stray(lines: Sequence[Line], sums: Sequence[Decimal]) -> list[Line]:
     for at in (0, -1):
         if len(lines) > 1 and lines[at].amount and any(have - lines[at].amount == s for s in sums) and have not in sums:  # type: ignore[operator]
             return list(lines[1:] if at == 0 else lines[:-1])
+    return list(lines)
+
+
+def without_groups(lines: Sequence[Line], printed: Collection[Decimal]) -> list[Line]:
+    """The lines without sums of groups that end them, `Food 39.70` and `Drinks 9.60` after the dishes and the drinks: only
+    where what the others come to is printed, and what all come to is not."""
+    amounts = [line.amount or Decimal(0) for line in lines]
+    for last in (1, 2, 3, 4):
+        dishes, groups = sum(amounts[:-last], Decimal(0)), amounts[-last:]
+        if len(lines) >= last + 2 and dishes == sum(groups) and all(a > 0 for a in groups):
+            return list(lines[:-last] if dishes in printed and 2 * dishes not in printed else lines)
     return list(lines)
 
 
