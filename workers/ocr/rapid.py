@@ -72,10 +72,12 @@ class Rapid:
         given = 0 if orientation == "auto" else int(orientation)
         picture = turn(picture, given)
         try:
-            boxes = find(picture, deadline)
-            turned = _stands(picture, boxes, deadline) if orientation == "auto" else 0
-            if turned:
-                picture = turn(picture, turned)
+            boxes, turned = find(picture, deadline), 0
+            if orientation == "auto" and _lies(boxes):
+                picture, turned = turn(picture, 90), 90
+                boxes = find(picture, deadline)
+            if orientation == "auto" and _upside_down(picture, boxes, deadline):
+                picture, turned = turn(picture, 180), turned + 180
                 boxes = find(picture, deadline)
             return Reading(recognise(picture, rows_of(boxes), deadline), picture, (given + turned) % 360)
         except _library_errors() as error:
@@ -151,21 +153,28 @@ def _covers(one: Boxes, other: Boxes) -> bool:
     return bool(right - left > 0.6 * min(np.ptp(one[:, 0]), np.ptp(other[:, 0])))
 
 
-def _stands(picture: Picture, boxes: Boxes, deadline: Deadline) -> int:
-    """Degrees clockwise that turn the page upright: the boxes tell whether it lies, the line classifier which way up."""
+def _lies(boxes: Boxes) -> bool:
+    """Whether the page lies on its side: its lines run up and down. Of a line that leans, any corner may come first."""
     if not len(boxes):
-        return 0
-    widths = np.linalg.norm(boxes[:, 0] - boxes[:, 1], axis=1)
-    heights = np.linalg.norm(boxes[:, 0] - boxes[:, 3], axis=1)
-    long = np.maximum(widths, heights) > 1.5 * np.minimum(widths, heights)
-    lies = heights[long & (heights > widths)].sum() > widths[long & (widths > heights)].sum()
-    longest = np.argsort(-np.where((heights > widths) == lies, np.maximum(widths, heights), 0), kind="stable")[:SAMPLE]
+        return False
+    along, down = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 0]
+    widths, heights = np.linalg.norm(along, axis=1), np.linalg.norm(down, axis=1)
+    longer = np.where((widths > heights)[:, None], along, down)
+    telling = np.maximum(widths, heights) > 1.5 * np.minimum(widths, heights)
+    steep = np.abs(longer[:, 1]) > np.abs(longer[:, 0])
+    lengths = np.maximum(widths, heights)
+    return bool(lengths[telling & steep].sum() > lengths[telling & ~steep].sum())
+
+
+def _upside_down(picture: Picture, boxes: Boxes, deadline: Deadline) -> bool:
+    """Whether most of the longest lines stand on their heads, by the line classifier."""
+    if not len(boxes):
+        return False
+    widths = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
+    longest = np.argsort(-widths, kind="stable")[:SAMPLE]
     deadline.check()
     told = engine().text_cls(crops(picture, boxes[longest])).cls_res or ()
-    flipped = sum(label == "180" for label, _ in told) > len(told) / 2
-    if lies:  # a lying line was turned to the left before it was judged
-        return 90 if flipped else 270
-    return 180 if flipped else 0
+    return bool(sum(label == "180" for label, _ in told) > len(told) / 2)
 
 
 def crops(picture: Picture, boxes: Boxes) -> list[NDArray[Any]]:
