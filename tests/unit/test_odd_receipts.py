@@ -53,3 +53,9 @@ def test_a_discount_counts_once_where_nothing_is_printed_below_the_items() -> No
     receipt = parse_receipt(OcrResult(text="\n".join(("RECEIPT", *HEAD, "Tea 2.00", "Cake 3.00", "Discount -1.00"))))
     assert (receipt.items_sum, receipt.discounts) == (Decimal("4.00"), ())
     assert receipt.total is None or "total" in receipt.uncertain
+
+
+def test_a_total_beside_an_unknown_word_is_no_item() -> None:
+    receipt = parsed("Pan 45.49", "Tinta 134.70", "TOTAL FACTURA 180.19", "IVA 16% 24.85")
+    assert [i.description for i in receipt.items] == ["Pan", "Tinta"]
+    assert receipt.total == Decimal("180.19")

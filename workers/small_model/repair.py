@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from workers.receipt import CENT
 from workers.small_model.items import Line
+from workers.small_model.labels import label_of
 from workers.small_model.total import misread
 
 
@@ -22,14 +23,19 @@ def without_stray(lines: Sequence[Line], sums: Sequence[Decimal]) -> list[Line]:
 
 
 def without_groups(lines: Sequence[Line], printed: Collection[Decimal]) -> list[Line]:
-    """The lines without sums of groups that end them, `Food 39.70` and `Drinks 9.60` after the dishes and the drinks: only
-    where what the others come to is printed, and what all come to is not."""
+    """The lines without sums of those above that end them, `Food 39.70` and `Drinks 9.60` after the dishes and the drinks:
+    only where what the others come to is printed again, or the sum is called a total, and what all come to is not printed."""
     amounts = [line.amount or Decimal(0) for line in lines]
     for last in (1, 2, 3, 4):
         dishes, groups = sum(amounts[:-last], Decimal(0)), amounts[-last:]
-        if len(lines) >= last + 2 and dishes == sum(groups) and all(a > 0 for a in groups):
-            return list(lines[:-last] if dishes in printed and 2 * dishes not in printed else lines)
+        if len(lines) >= last + 2 and dishes == sum(groups) and all(a > 0 for a in groups) and 2 * dishes not in printed:
+            return list(lines[:-last] if dishes in printed or _called_total(lines[-1]) else lines)
     return list(lines)
+
+
+def _called_total(line: Line) -> bool:
+    label = label_of(line.description)
+    return label is not None and label.kind in ("total", "subtotal")
 
 
 def repaired(lines: Sequence[Line], sums: Sequence[Decimal]) -> tuple[list[Line], int | None]:
