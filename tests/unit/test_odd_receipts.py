@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from importlib.resources import files
 
 import pytest
 
 from workers.receipt import OcrResult, ParsedReceipt
+from workers.small_model.labels import kind_of, label_words
 from workers.small_model.money import amounts
 from workers.small_model.receipt_rules import parse_receipt
 
@@ -59,3 +62,15 @@ def test_a_total_beside_an_unknown_word_is_no_item() -> None:
     receipt = parsed("Pan 45.49", "Tinta 134.70", "TOTAL FACTURA 180.19", "IVA 16% 24.85")
     assert [i.description for i in receipt.items] == ["Pan", "Tinta"]
     assert receipt.total == Decimal("180.19")
+
+
+def test_every_word_of_the_vocabulary_can_be_met() -> None:
+    vocabulary = json.loads(files("workers.small_model").joinpath("labels.json").read_text(encoding="utf-8"))
+    assert [w for words in vocabulary.values() for w in words if label_words(w) != [w]] == []
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"), [("TOTAL W/O GST", "subtotal"), ("Total w / o tax", "subtotal"), ("Total entregue", "tender")]
+)
+def test_short_words_of_labels(label: str, kind: str) -> None:
+    assert kind_of(label) == kind

@@ -61,7 +61,7 @@ class Label:
 
 def label_of(text: str) -> Label | None:
     """What the label names, or None when it is no line of the reckoning."""
-    words = _words(text)
+    words = label_words(text)
     senses = [_senses(w) for w in words]
     known = [s for s in senses if s]
     if not known:
@@ -85,7 +85,7 @@ def kind_of(text: str) -> Kind | None:
 
 def tax_included(text: str) -> bool:
     """Whether a label says that tax is part of the amounts above it."""
-    return any("inclusive" in _senses(w) for w in _words(text))
+    return any("inclusive" in _senses(w) for w in label_words(text))
 
 
 def _named(present: frozenset[str], words: frozenset[str], certainty: float) -> Label | None:
@@ -123,7 +123,7 @@ def _plain(kind: str, present: frozenset[str], certainty: float) -> Label:
 
 def _rounding(present: frozenset[str], words: frozenset[str], certainty: float) -> Label:
     """`Rounding adj` is what rounding adds; `total rounded` and `total after rounding` are the rounded total."""
-    adds = words & {"adj", "adjustment", "mechanism", "diff", "off", "amt"} or not present & {"total"}
+    adds = words & {"adj", "adjustment", "mechanism", "off", "amt"} or not present & {"total"}
     if adds and not words & {"after", "rounded"}:
         return Label("rounding", 1.0, certainty)
     if "before" in words:
@@ -166,13 +166,14 @@ def plain_letters(text: str) -> str:
     return "".join(c for c in folded if not unicodedata.combining(c))
 
 
-def _words(label: str) -> list[str]:
+def label_words(label: str) -> list[str]:
+    """The words of a label in small letters without accents, rates and amounts left out."""
     plain = re.sub(
         r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjum(?:lah)?\s+kecil",
         "subtotal",
         plain_letters(label),
     )
-    plain = _COUNTED.sub(" ", plain)
+    plain = _COUNTED.sub(" ", re.sub(r"\bw\s?/\s?o\b", "without", plain))
     plain = re.sub(r"[@(]?\s?\d+(?:[.,]\d+)?\s?%\)?|\b(?:[a-z]\s?=\s?)?\d+[.,]\d+\b", " ", plain)  # rates and amounts
     plain = re.sub(r"(?<=[a-z])0|0(?=[a-z])", "o", plain)
     return re.findall(r"[^\W\d_]+\d?(?:[135][^\W\d_]+)*", plain)
