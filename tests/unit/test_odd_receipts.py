@@ -74,3 +74,32 @@ def test_every_word_of_the_vocabulary_can_be_met() -> None:
 )
 def test_short_words_of_labels(label: str, kind: str) -> None:
     assert kind_of(label) == kind
+
+
+def test_two_taxes_on_the_same_goods_are_as_sure_as_one() -> None:
+    receipt = parsed("Tea 100.00", "CGST 2.5% 2.50", "SGST 2.5% 2.50", "TOTAL 105.00")
+    assert (receipt.tax, receipt.balanced) == (Decimal("5.00"), True)
+    assert "tax" not in receipt.uncertain
+
+
+@pytest.mark.parametrize(
+    ("lines", "included"),
+    [
+        (("Tea 10.00", "Cake 13.80", "TOTAL 23.80", "VAT 19% 20.00 3.80 23.80"), True),
+        (("Tea 10.00", "Cake 13.80", "SUBTOTAL 23.80", "TOTAL 23.80", "VAT 19% 3.80"), True),
+        (("Tea 10.00", "Cake 13.80", "TOTAL EXCL VAT 20.00", "VAT 19% 3.80", "TOTAL 23.80"), True),
+        (("Tea 10.00", "Cake 10.00", "VAT 19% 3.80", "TOTAL 23.80"), False),
+        (("Tea 10.00", "Cake 10.00", "SUBTOTAL 20.00", "VAT 19% 3.80", "ROUNDING 0.02", "TOTAL 23.78"), False),
+    ],
+)
+def test_whether_the_prices_hold_the_tax_is_told_by_the_sums(lines: tuple[str, ...], included: bool) -> None:
+    receipt = parsed(*lines)
+    assert [line.included for line in receipt.tax_lines] == [included]
+    assert receipt.tax_base is not None
+    assert receipt.tax_base.amount == Decimal("20.00")
+    assert receipt.balanced
+
+
+def test_rounding_has_the_sign_by_which_the_items_come_to_the_total() -> None:
+    assert parsed("Tea 10.02", "Cake 5.00", "ROUNDING 0.02", "TOTAL 15.00").rounding == Decimal("-0.02")
+    assert parsed("Tea 10.03", "Cake 5.00", "ROUNDING 0.02", "TOTAL 15.05").rounding == Decimal("0.02")

@@ -189,7 +189,7 @@ def _receipt(reading: _Reading, ocr: OcrResult, more: tuple[str, ...]) -> Parsed
         discounts=reckoning.discounts,
         subtotal=_cents(reckoning.subtotal),
         tax=None if reckoning.taxes.amount is None else cents(reckoning.taxes.amount),
-        tax_lines=reckoning.taxes.lines,
+        tax_lines=tuple(line.model_copy(update={"included": reckoning.holds_tax(items_sum)}) for line in reckoning.taxes.lines),
         rounding=_rounding(reading) if rounding else None,
         total=None if total is None else cents(total.value),
         tax_base=_tax_base(reckoning, items_sum),
@@ -210,10 +210,11 @@ def _cents(row: Row | None) -> Decimal | None:
 
 def _rounding(reading: _Reading) -> Decimal:
     """What rounding added, with the sign by which the total comes out; many receipts print none."""
-    rounding, total = reading.reckoning.rounded, reading.reckoning.total
+    reckoning, rounding, total = reading.reckoning, reading.reckoning.rounded, reading.reckoning.total
     if total is None or not rounding:
         return cents(rounding)
-    before = {r.amount for r in reading.rows if r.kind in ("total", "subtotal") and r.amounts}
+    before = {r.amount for r in reading.rows if r.kind in ("total", "subtotal")}
+    before |= {base + tax for base in reckoning.bases(reading.items_sum) for tax in (_ZERO, reckoning.taxes.amount or _ZERO)}
     return cents(-rounding if total.value + rounding in before and total.value - rounding not in before else rounding)
 
 
@@ -225,8 +226,7 @@ def _tax_base(reckoning: Reckoning, items_sum: Decimal) -> TaxBase | None:
     if line.net is not None:
         return TaxBase(amount=cents(line.net), rate=line.rate)
     total = reckoning.total.value if reckoning.total else None
-    untaxed = reckoning.subtotal is None and total is not None and abs(total - items_sum - reckoning.charged) <= 2 * CENT
-    if total is not None and (reckoning.included or untaxed):
+    if total is not None and reckoning.holds_tax(items_sum):
         return TaxBase(amount=cents(total - line.amount), rate=line.rate)
     base = reckoning.subtotal.amount if reckoning.subtotal is not None else items_sum
     return TaxBase(amount=cents(base), rate=line.rate)
@@ -302,10 +302,11 @@ def _part(reading: _Reading, *, proved: bool) -> float:
 
 
 def _tax_confidence(reading: _Reading, *, agrees: bool) -> float:
-    """Of the tax: low where it is more than its own rate can make of the whole total."""
+    """Of the tax: low where it is more than its own rates can make of the whole total."""
     taxes, total = reading.reckoning.taxes, reading.reckoning.total
     rates = [line.rate for line in taxes.lines if line.rate]
-    if total and taxes.amount and rates and taxes.amount > total.value * max(rates) * Decimal("1.03"):
+    rated = bool(rates) and len(rates) == len(taxes.lines)
+    if total and taxes.amount and rated and taxes.amount > total.value * sum(rates) * Decimal("1.03"):
         return 0.3
     return _part(reading, proved=taxes.proved or (agrees and not reading.reckoning.included))
 

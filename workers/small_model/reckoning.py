@@ -53,12 +53,21 @@ class Reckoning:
 
     def explains(self, items_sum: Decimal) -> bool:
         """Whether the parts come to the total."""
-        taxes = (_ZERO, self.taxes.amount or _ZERO)
-        rounded = (_ZERO, self.rounded, -self.rounded)
-        total = self.total.value if self.total else None
-        return total is not None and any(
-            abs(total - (base + tax + r)) <= LOOSE for base in self.bases(items_sum) for tax in taxes for r in rounded
-        )
+        tax = self.taxes.amount or _ZERO
+        return any(self._reaches(base + added) for base in self.bases(items_sum) for added in (_ZERO, tax))
+
+    def holds_tax(self, items_sum: Decimal) -> bool:
+        """Whether the prices hold the tax: a line says so, or they come to the total without it, and not with it."""
+        tax = self.taxes.amount or _ZERO
+        for bases in ([items_sum + self.charged], self.bases(items_sum)) if tax and not self.included else ():
+            without, with_tax = (any(self._reaches(base + added) for base in bases) for added in (_ZERO, tax))
+            if without or with_tax:
+                return without and not with_tax
+        return self.included
+
+    def _reaches(self, amount: Decimal) -> bool:
+        steps = (_ZERO, self.rounded, -self.rounded)
+        return self.total is not None and any(_near(self.total.value, amount + step) for step in steps)
 
     def disagreements(self, items_sum: Decimal) -> list[str]:
         """What does not add up."""
