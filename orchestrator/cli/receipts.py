@@ -71,7 +71,7 @@ def _pictures(rows: Sequence[Row], merged: Sequence[Any]) -> Table:
     table.add_column("adds up")
     for row in rows:
         whole = merged[row["index"]] if row["index"] < len(merged) else None
-        table.add_row(*_cells(row), _by_category(whole or {}), _verdict(row))
+        table.add_row(*map(Text, (*_cells(row), _by_category(whole or {}))), _verdict(row))  # print may look like markup
     return table
 
 
@@ -100,7 +100,8 @@ def _categories(totals: Sequence[Row]) -> Table:
         table.add_column(name, justify="right" if right else "left")
     for total in totals:
         for category in total.get("categories") or ():
-            table.add_row(total["currency"], category["category"], str(category["count"]), _money(category["total"]))
+            cells = (total["currency"], category["category"], str(category["count"]), _money(category["total"]))
+            table.add_row(*map(Text, cells))
         count = total["receipts"]
         table.add_row(
             total["currency"],

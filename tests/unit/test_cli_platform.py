@@ -141,6 +141,16 @@ def test_the_answer_shows_what_adds_up_what_does_not_and_what_is_missing() -> No
     assert "2 receipts in 4 pictures · 1 add up · 1 do not · 1 no receipt · 1 failed" in text
 
 
+def test_what_a_receipt_prints_is_no_markup() -> None:
+    rows = [row(0, merchant="CAFE [/b] [HALAL]", source="file:/a/[/red].png")]
+    result = JobResult(job_id="job_1", status="succeeded", output={"rows": rows, "totals": []}, steps={})
+
+    console = Console(file=sys.stderr, width=160, record=True)
+    console.print(answer(result))
+
+    assert "CAFE [/b] [HALAL]" in console.export_text()
+
+
 def test_every_problem_names_its_picture() -> None:
     rows = [row(0, source="file:/a/b/till roll.png", problems=["no total", "no date"])]
 
