@@ -32,13 +32,21 @@ def test_what_is_absent_is_filled_in_from_a_printed_line_and_stays_uncertain() -
     with chat_server([Turn(text=json.dumps({"total": "5.60"}))]) as server:
         made = second_opinion(open_receipt(problems=("no total could be read",)), text(*OPEN), asked(server.url))
     assert (made.total, made.uncertain, made.evidence["total"].line) == (Decimal("5.60"), ("total",), 3)
-    assert made.problems == ()
+    assert made.problems == ("not to be relied on: total",)
+    assert made.evidence["total"].text == "XQTAL  5.60"
 
 
-@pytest.mark.parametrize("said", ["999.99", "five", "", "5.60 or so"])
+@pytest.mark.parametrize("said", ["999.99", "five", "", "5.60 or so", "NaN", "sNaN", "Infinity", "1e999999999"])
 def test_a_total_that_no_line_prints_does_not_stand(said: str) -> None:
     with chat_server([Turn(text=json.dumps({"total": said}))]) as server:
         assert second_opinion(open_receipt(), text(*OPEN), asked(server.url)).total is None
+
+
+@pytest.mark.parametrize("said", ["2019-03-04", "20190304", "2019-W10-1"])
+def test_a_date_is_given_in_one_way_whatever_way_the_model_writes_it(said: str) -> None:
+    receipt = ParsedReceipt(is_receipt=True, merchant="SHOP", total=Decimal("5.60"))
+    with chat_server([Turn(text=json.dumps({"date": said}))]) as server:
+        assert second_opinion(receipt, text("SHOP", "04/03/2019 12:10"), asked(server.url)).date == "2019-03-04"
 
 
 def test_a_value_that_the_rules_doubt_gets_surer_when_the_model_reads_the_same_and_is_kept_when_not() -> None:
@@ -49,6 +57,7 @@ def test_a_value_that_the_rules_doubt_gets_surer_when_the_model_reads_the_same_a
         agreed = second_opinion(receipt.model_copy(update={"uncertain": ("total",)}), text("SUBTOTAL  6.00"), asked(server.url))
         other = second_opinion(receipt.model_copy(update={"uncertain": ("total",)}), text("Cake  3.10"), asked(server.url))
     assert agreed.evidence["total"].confidence > before
+    assert ("total" in agreed.uncertain) == any(p.startswith("not to be relied on") and "total" in p for p in agreed.problems)
     assert (other.total, other.evidence["total"].confidence) == (receipt.total, before)
 
 

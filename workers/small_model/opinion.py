@@ -16,9 +16,10 @@ from orchestrator.errors import ModelError
 from orchestrator.providers import warm
 from orchestrator.providers.chat import ChatModel, ChatRequest, Message
 from orchestrator.settings import Settings
-from workers.receipt import CERTAIN, Evidence, OcrResult, ParsedReceipt
+from workers.receipt import CERTAIN, Evidence, OcrResult, ParsedReceipt, cents
 from workers.small_model.date_shapes import shapes
 from workers.small_model.money import amounts, style_of
+from workers.small_model.receipt_rules import DOUBTED, doubted
 
 FIELDS = ("merchant", "date", "total")
 AGREED = 0.25  # what a second witness adds
@@ -41,7 +42,8 @@ def second_opinion(receipt: ParsedReceipt, ocr: OcrResult, settings: Settings) -
     except ModelError as error:
         return receipt.model_copy(update={"problems": (*receipt.problems, f"the small model failed; rules alone decide: {error}")})
     for name in asked:
-        receipt = _weighed(receipt, name, _printed(name, answer.get(name), lines))
+        if found := _printed(name, answer.get(name), lines):
+            receipt = _weighed(receipt, name, found[0], Evidence(confidence=ALONE, line=found[1], text=lines[found[1]]))
     return receipt
 
 
@@ -77,7 +79,7 @@ def _date(said: str, line: str, _: Sequence[str]) -> str | None:
     except ValueError:
         return None
     found = shapes(line, country=None, languages=(), today=date.today())
-    return said if any(wanted in shape.readings.values() for shape in found) else None
+    return wanted.isoformat() if any(wanted in shape.readings.values() for shape in found) else None
 
 
 def _total(said: str, line: str, lines: Sequence[str]) -> Decimal | None:
@@ -85,24 +87,23 @@ def _total(said: str, line: str, lines: Sequence[str]) -> Decimal | None:
         wanted = Decimal(said)
     except InvalidOperation:
         return None
-    return wanted if any(a.value == wanted for a in amounts(line, style_of(lines))) else None
+    return cents(wanted) if wanted.is_finite() and any(a.value == wanted for a in amounts(line, style_of(lines))) else None
 
 
-def _weighed(receipt: ParsedReceipt, name: str, answer: tuple[Any, int] | None) -> ParsedReceipt:
+def _weighed(receipt: ParsedReceipt, name: str, value: Any, alone: Evidence) -> ParsedReceipt:
     """The receipt after one answer: agreement makes an uncertain value surer, and an absent one is filled in, uncertain."""
     ours, before = getattr(receipt, name), receipt.evidence.get(name)
-    if answer is None or (ours is not None and ours != answer[0]):
+    if ours is not None and ours != value:
         return receipt
-    if ours is None or before is None:
-        evidence = Evidence(confidence=ALONE, line=answer[1], text="")
-    else:
-        evidence = before.model_copy(update={"confidence": min(MOST, before.confidence + AGREED)})
+    evidence = before.model_copy(update={"confidence": min(MOST, before.confidence + AGREED)}) if before else alone
     others = tuple(u for u in receipt.uncertain if u != name)
+    uncertain = others if evidence.confidence >= CERTAIN else (*others, name)
+    kept = [p for p in receipt.problems if p != f"no {name} could be read" and not p.startswith(DOUBTED)]
     return receipt.model_copy(
         update={
-            name: answer[0],
+            name: value,
             "evidence": {**receipt.evidence, name: evidence},
-            "uncertain": others if evidence.confidence >= CERTAIN else (*others, name),
-            "problems": tuple(p for p in receipt.problems if p != f"no {name} could be read"),
+            "uncertain": uncertain,
+            "problems": (*kept, *doubted(uncertain)),
         }
     )

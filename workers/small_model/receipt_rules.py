@@ -29,6 +29,7 @@ _PAPER = re.compile(
 )
 _REFERENCE = re.compile(r"(?i)^\W*(?:order|check|bill|inv\w*|ref|table|doc|trans\w*|tel|ph|kp|ic|no|chk)\b[\w\s]{0,6}[:#.]")
 DATED_LINES = 400  # among which a date and a place are looked for
+DOUBTED = "not to be relied on: "  # how the problem begins that names uncertain fields
 _ZERO = Decimal(0)
 
 
@@ -247,9 +248,12 @@ def _doubts(reading: _Reading, doubtful: Sequence[str]) -> list[str]:
     told = uncertain(reading.rows)
     if reading.date and reading.date.problem:
         told.append(reading.date.problem)
-    if doubtful:
-        told.append(f"not to be relied on: {', '.join(doubtful)}")
-    return told
+    return [*told, *doubted(doubtful)]
+
+
+def doubted(names: Sequence[str]) -> list[str]:
+    """The problem that names the fields which are not to be relied on; none where there are none."""
+    return [f"{DOUBTED}{', '.join(names)}"] if names else []
 
 
 def _evidence(reading: _Reading) -> dict[str, Evidence]:
