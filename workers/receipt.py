@@ -51,7 +51,7 @@ class OcrLine(_Shape):
     """One printed line; cells that stand apart are joined by two spaces."""
 
     text: str
-    confidence: float = Field(description="0 to 1")
+    confidence: Share
     box: Box = Field(description="left, top, right, bottom in pixels of the upright page")
     page: int = Field(default=1, description="from 1")
     cells: tuple[OcrCell, ...] = ()
@@ -62,7 +62,7 @@ class OcrResult(_Shape):
 
     text: str = Field(description="the lines, joined by newlines")
     lines: tuple[OcrLine, ...] = ()
-    confidence: float = Field(default=0.0, description="mean over the characters, 0 to 1; 0 without text")
+    confidence: Share = Field(default=0.0, description="mean over the characters, 0 to 1; 0 without text")
     width: int = Field(default=0, description="pixels of the upright first page")
     height: int = Field(default=0, description="pixels of the upright first page")
     pages: int = Field(default=1, description="pages read")

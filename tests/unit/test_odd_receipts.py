@@ -7,8 +7,9 @@ from decimal import Decimal
 from importlib.resources import files
 
 import pytest
+from pydantic import ValidationError
 
-from workers.receipt import OcrResult, ParsedReceipt
+from workers.receipt import OcrLine, OcrResult, ParsedReceipt
 from workers.small_model.labels import kind_of, label_words
 from workers.small_model.money import amounts
 from workers.small_model.receipt_rules import parse_receipt
@@ -103,3 +104,28 @@ def test_whether_the_prices_hold_the_tax_is_told_by_the_sums(lines: tuple[str, .
 def test_rounding_has_the_sign_by_which_the_items_come_to_the_total() -> None:
     assert parsed("Tea 10.02", "Cake 5.00", "ROUNDING 0.02", "TOTAL 15.00").rounding == Decimal("-0.02")
     assert parsed("Tea 10.03", "Cake 5.00", "ROUNDING 0.02", "TOTAL 15.05").rounding == Decimal("0.02")
+
+
+@pytest.mark.parametrize(
+    ("lines", "base"),
+    [
+        (("Tea 100.00", "SUBTOTAL 100.00", "SERVICE CHARGE 10% 10.00", "GST 6% 6.60", "TOTAL 116.60"), "110.00"),
+        (("Tea 100.00", "SUBTOTAL 100.00", "GST 6% 6.00", "SERVICE CHARGE 10% 10.00", "TOTAL 116.00"), "100.00"),
+        (("Tea 10.00", "SUBTOTAL 10.00", "COUPON -2.00", "TAX 8% 0.64", "TOTAL 8.64"), "8.00"),
+    ],
+)
+def test_the_tax_base_is_what_the_rate_makes_the_tax_of(lines: tuple[str, ...], base: str) -> None:
+    receipt = parsed(*lines)
+    assert receipt.tax_base is not None
+    assert receipt.tax_base.amount == Decimal(base)
+
+
+def test_marks_of_direction_hide_no_amount() -> None:
+    receipt = parsed("\u200fTea 2.00\u200e", "\u202aTOTAL\u202c \u200f2.\u00ad00\u200e")
+    assert (receipt.total, [i.description for i in receipt.items]) == (Decimal("2.00"), ["Tea"])
+
+
+@pytest.mark.parametrize("confidence", [float("nan"), -0.1, 1.5])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    with pytest.raises(ValidationError):
+        OcrLine(text="Tea", confidence=confidence, box=(0, 0, 1, 1))

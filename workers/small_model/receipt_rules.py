@@ -229,8 +229,9 @@ def _tax_base(reckoning: Reckoning, items_sum: Decimal) -> TaxBase | None:
     total = reckoning.total.value if reckoning.total else None
     if total is not None and reckoning.holds_tax(items_sum):
         return TaxBase(amount=cents(total - line.amount), rate=line.rate)
-    base = reckoning.subtotal.amount if reckoning.subtotal is not None else items_sum
-    return TaxBase(amount=cents(base), rate=line.rate)
+    bases = [reckoning.subtotal.amount if reckoning.subtotal is not None else items_sum, *reckoning.bases(items_sum)]
+    taxed = (base for base in bases if abs(base * line.rate - line.amount) <= CENT)  # service and discounts are taxed, or not
+    return TaxBase(amount=cents(next(taxed, bases[0])), rate=line.rate)
 
 
 def _missing(reading: _Reading) -> list[str]:

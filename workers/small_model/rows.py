@@ -24,6 +24,7 @@ _CLOCK = re.compile(
 )
 _SEN_HEAD = re.compile(r"(?i)\b(?:rm|\$|rs|price|amount)\b.*\b(?:sen|cts?|ps|paise)\b")  # a cash bill with a column for the cents
 _SEN = re.compile(r"(?P<whole>\b\d{1,5})\s{1,3}(?P<cents>\d{2})$")
+_UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")  # marks of direction, soft hyphens
 MOST_LINES, LONGEST_LINE = 2_000, 240  # what is read of a page that somebody made up
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
 _LAST_NUMBER = re.compile(r"\s*(?:\S{1,4}\s{1,2}\d{2}|\S{3,7})[ .:*_|-]*$")
@@ -135,7 +136,7 @@ def plain(text: str) -> str:
     """Full-width signs as plain ones, and two spaces where cells stand apart; of a line that no paper holds, both ends."""
     if len(text) > LONGEST_LINE:
         text = f"{text[: LONGEST_LINE // 2]}  {text[-LONGEST_LINE // 2 :]}"
-    return re.sub(r"\s{2,}|\t", "  ", unicodedata.normalize("NFKC", text).strip())
+    return re.sub(r"\s{2,}|\t", "  ", _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).strip())
 
 
 def row_of(text: str, style: Style) -> Row:
