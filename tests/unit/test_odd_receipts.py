@@ -129,3 +129,8 @@ def test_marks_of_direction_hide_no_amount() -> None:
 def test_a_confidence_is_a_share(confidence: float) -> None:
     with pytest.raises(ValidationError):
         OcrLine(text="Tea", confidence=confidence, box=(0, 0, 1, 1))
+
+
+def test_a_tax_base_that_nothing_tells_is_absent() -> None:
+    assert parsed("TOTAL 6.50", "MwSt 19% 1.04").tax_base is not None  # 5.46 and its 19 % are the total
+    assert parsed("Tea 3.20", "TOTAL 24.65", "VAT 9% 1.87").tax_base is None

@@ -220,18 +220,24 @@ def _rounding(reading: _Reading) -> Decimal:
 
 
 def _tax_base(reckoning: Reckoning, items_sum: Decimal) -> TaxBase | None:
-    """The net amount that the rate applies to, or None when there is no single rate."""
+    """The net amount that the rate applies to; None without a single rate, and where neither rate nor sums tell the amount."""
     line = reckoning.taxes.lines[0] if len(reckoning.taxes.lines) == 1 else None
     if line is None or line.rate is None:
         return None
-    if line.net is not None:
-        return TaxBase(amount=cents(line.net), rate=line.rate)
-    total = reckoning.total.value if reckoning.total else None
-    if total is not None and reckoning.holds_tax(items_sum):
-        return TaxBase(amount=cents(total - line.amount), rate=line.rate)
-    bases = [reckoning.subtotal.amount if reckoning.subtotal is not None else items_sum, *reckoning.bases(items_sum)]
-    taxed = (base for base in bases if abs(base * line.rate - line.amount) <= CENT)  # service and discounts are taxed, or not
-    return TaxBase(amount=cents(next(taxed, bases[0])), rate=line.rate)
+    bases = [line.net] if line.net is not None else _net_amounts(reckoning, items_sum, line.amount)
+    rate = line.rate
+    taxed = (base for base in bases if abs(base * rate - line.amount) <= CENT)
+    base = next(taxed, bases[0] if line.net is not None or reckoning.explains(items_sum) else None)
+    return None if base is None else TaxBase(amount=cents(base), rate=rate)
+
+
+def _net_amounts(reckoning: Reckoning, items_sum: Decimal, tax: Decimal) -> list[Decimal]:
+    """What a tax can be of, the likeliest first; service and discounts are taxed, or not."""
+    gross = [] if reckoning.total is None else [reckoning.total.value - tax]
+    if reckoning.holds_tax(items_sum):
+        return gross or [items_sum - tax]
+    subtotal = items_sum if reckoning.subtotal is None else reckoning.subtotal.amount
+    return [subtotal, *reckoning.bases(items_sum), *gross]
 
 
 def _missing(reading: _Reading) -> list[str]:
