@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from workers.ocr.pieces import Picture
 
 LOOK = 640  # pixels of the longer side in which sheets are looked for
+SLIM = 64  # and of the shorter one below which there are none
 SMALLEST, LARGEST = 0.08, 0.92  # of the picture, that a sheet may fill
 FILLED = 0.93  # of its four-sided hull, that a sheet must fill: no shadow, no bite
 TABLE = 0.97  # of the picture's edge that must show the table
 DARKER = 45  # levels of grey between paper and table
+SHADED = 0.45  # of the way from the table's grey to the paper's: what is brighter may be paper in the shade
+CROOKED = 20.0  # degrees from which it is no sheet: a fold's shade or a shadow took a corner
 SLANTED = 3.0  # degrees off a right angle from which a sheet is straightened
 OUTSIDE = 0.01  # of the dark marks of the picture that may lie beside the sheets: what is cut away holds no text
+RIM = 0.04  # of its longer side is kept around a sheet: a folded one bulges beyond its corners
 MARK = 25  # levels of grey by which a mark is darker than what is around it
 
 Quad = NDArray[Any]
@@ -50,7 +54,7 @@ def papers(picture: Picture) -> tuple[list[Picture], tuple[str, ...]]:
     if len(sheets) == 2 and sheets[0].right < sheets[1].left:
         note = "two papers lie side by side: the lines of the left one come first; boxes are those of both put beside each other"
         return [_straight(picture, s) for s in sheets], (note,)
-    if len(sheets) == 1 and sheets[0].slant > SLANTED:
+    if len(sheets) == 1 and SLANTED < sheets[0].slant < CROOKED:
         return [_straight(picture, sheets[0])], (
             "the paper was seen aslant and straightened: boxes are those of the straight page",
         )
@@ -59,21 +63,27 @@ def papers(picture: Picture) -> tuple[list[Picture], tuple[str, ...]]:
 
 def _sheets(picture: Picture) -> list[Sheet]:
     scale = min(1.0, LOOK / max(picture.shape[:2]))
+    if min(picture.shape[:2]) * scale < SLIM:
+        return []
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     small = cv2.GaussianBlur(cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), (5, 5), 0)
     level, mask = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    if min(small.shape) < 64 or not _on_table(small, mask, level):
+    if not _on_table(small, mask, level):
         return []
+    paper, table = float(np.median(small[mask > 0])), float(np.median(small[mask == 0]))
+    shaded = np.where(small > table + SHADED * (paper - table), 255, 0).astype(np.uint8)  # a fold's dark side is paper too
+    masks = [shaded, mask] if _on_table(small, shaded, level) else [mask]
+    found = next((q for m in masks if (q := _quads(small, m))), [])
+    return sorted((Sheet(q / np.float32(scale)) for q in found), key=lambda s: s.left)
+
+
+def _quads(small: NDArray[Any], mask: NDArray[Any]) -> list[Quad]:
+    """The corners of the sheets that a mask shows; none if one of them is no clear sheet: then nothing is cut away."""
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     large = [o for o in outlines if cv2.contourArea(o) > SMALLEST * small.size]
-    quads = [_quad(o, small.size) for o in large]
-    if any(q is None for q in quads):
-        return []  # one that is no clear sheet: nothing is cut away
-    found = [q for q in quads if q is not None]
-    if not found or _beside(small, found) > OUTSIDE:
-        return []
-    return sorted((Sheet(q / np.float32(scale)) for q in found), key=lambda s: s.left)
+    quads = [q for o in large if (q := _quad(o, small.size)) is not None]
+    return quads if len(quads) == len(large) and quads and _beside(small, quads) <= OUTSIDE else []
 
 
 def _beside(grey: NDArray[Any], quads: Sequence[Quad]) -> float:
@@ -122,7 +132,7 @@ def _straight(picture: Picture, sheet: Sheet) -> Picture:
     a, b, c, d = sheet.corners
     width = max(float(np.linalg.norm(b - a)), float(np.linalg.norm(c - d)))
     height = max(float(np.linalg.norm(d - a)), float(np.linalg.norm(c - b)))
-    rim = 0.01 * max(width, height)  # so that nothing at the paper's edge is lost
+    rim = RIM * max(width, height)
     target = np.array([[rim, rim], [rim + width, rim], [rim + width, rim + height], [rim, rim + height]], np.float32)
     matrix = cv2.getPerspectiveTransform(sheet.corners, target)
     size = (round(width + 2 * rim), round(height + 2 * rim))

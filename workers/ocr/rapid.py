@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rapidocr import RapidOCR
+from rapidocr.inference_engine.onnxruntime.main import ONNXRuntimeError
 
 from orchestrator.settings import Settings
 from workers.ocr.languages import OTHER_SCRIPTS, PACKS, plain
@@ -25,8 +26,12 @@ from workers.ocr.tilt import tilt_of
 THREADS = 1  # a process's share: the pool has one process per core or so
 SHORT, WIDEST, STRIP, OVERLAP = 736, 1_250, 2_000, 160  # pixels of the picture in which text is searched
 SMALLEST, ENLARGED = 32, 3.0  # pixels: the detector cannot take less; nothing is enlarged further
+SLIM = 8  # times as long as wide: what is slimmer is searched with white beside it, as the detector enlarges the short side
+LARGEST = 40_000_000  # pixels to which nothing is enlarged
 SAMPLE = 24  # lines that tell whether a page is upside down
+NO, YES, DOUBTED = 0.25, 0.9, 6  # shares of them that settle it; else so many are read both ways
 LOW = 18.0  # pixels: lines less high than this are enlarged by half the way to the network's 48
+DOUBLED = 20_000_000  # pixels of a page that is enlarged for that, at most: it takes 24 bytes for each
 TOGETHER = 8  # lines between two looks at the deadline
 WEAK = 0.96  # lines of less confidence are read a second time
 LEAST = 0.3  # lines of less confidence are dirt, not text
@@ -81,11 +86,16 @@ class Rapid:
                 boxes = find(picture, deadline)
             return Reading(recognise(picture, rows_of(boxes), deadline), picture, (given + turned) % 360)
         except _library_errors() as error:
-            raise Unable(f"failed: {type(error).__name__}: {str(error).strip().splitlines()[-1]}", retryable=True) from error
+            raise Unable(f"failed: {type(error).__name__}{_last_line(error)}", retryable=True) from error
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    return (RuntimeError, ValueError, TypeError, IndexError, cv2.error, MemoryError)
+    return (ONNXRuntimeError, RuntimeError, ValueError, TypeError, IndexError, cv2.error, MemoryError)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()  # of a MemoryError there are none, of the network's own a whole traceback
+    return f": {lines[-1][:200]}" if lines else ""
 
 
 def find(picture: Picture, deadline: Deadline) -> Boxes:
@@ -109,31 +119,37 @@ def strips(picture: Picture) -> list[tuple[int, int]]:
 def _to_search(picture: Picture) -> tuple[Picture, float]:
     """The picture at the scale in which text is searched, and that scale."""
     height, width = picture.shape[:2]
-    short, long = sorted((height, width))
+    short, long = max(min(height, width), width // SLIM), max(height, width)
     if short < SHORT:
-        scale = min(SHORT / short, ENLARGED)
+        scale = min(SHORT / short, ENLARGED, max(1.0, (LARGEST / (height * width)) ** 0.5))
     elif height > STRIP / WIDEST * width:
         scale = min(1.0, WIDEST / short)
     else:
         scale = min(1.0, max(STRIP / long, SHORT / short))
     size = (max(SMALLEST, round(width * scale)), max(SMALLEST, round(height * scale)))
-    if scale == 1.0 and min(size) == short:
-        return picture, 1.0
+    if size == (width, height):
+        return picture, scale
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), scale
 
 
 def _in_strip(picture: Picture, top: int, bottom: int, deadline: Deadline) -> Boxes:
     """The boxes of one strip; those that its cut edges halve are left to its neighbours, which see them whole."""
     deadline.check()
-    found = engine().text_det(np.ascontiguousarray(picture[top:bottom, :, ::-1]))
+    found = engine().text_det(_not_slim(np.ascontiguousarray(picture[top:bottom, :, ::-1])))
     if found.boxes is None or not len(found.boxes):
         return np.empty((0, 4, 2), np.float32)
-    boxes: Boxes = np.asarray(found.boxes, np.float32)
+    boxes: Boxes = np.clip(found.boxes, 0, (picture.shape[1], bottom - top)).astype(np.float32)
     boxes[:, :, 1] += top
     low, high = boxes[:, :, 1].min(axis=1), boxes[:, :, 1].max(axis=1)
     whole: NDArray[Any] = ((low > top + 3) | (top == 0)) & ((high < bottom - 4) | (bottom == len(picture)))
     kept: Boxes = boxes[whole]
     return kept
+
+
+def _not_slim(strip: Picture) -> Picture:
+    height, width = strip.shape[:2]
+    low, narrow = max(0, width // SLIM - height), max(0, height // SLIM - width)
+    return cv2.copyMakeBorder(strip, 0, low, 0, narrow, cv2.BORDER_CONSTANT, value=(255, 255, 255)) if low or narrow else strip
 
 
 def _without_twins(boxes: Boxes) -> Boxes:
@@ -173,8 +189,17 @@ def _upside_down(picture: Picture, boxes: Boxes, deadline: Deadline) -> bool:
     widths = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
     longest = np.argsort(-widths, kind="stable")[:SAMPLE]
     deadline.check()
-    told = engine().text_cls(crops(picture, boxes[longest])).cls_res or ()
-    return bool(sum(label == "180" for label, _ in told) > len(told) / 2)
+    lines = crops(picture, boxes[longest])
+    told = engine().text_cls(lines).cls_res or ()
+    share = sum(label == "180" for label, _ in told) / max(1, len(told))
+    if NO < share < YES:  # print of dots deceives the classifier: the better reading decides
+        few = lines[:DOUBTED]
+        return bool(_sureness([cv2.rotate(c, cv2.ROTATE_180) for c in few], deadline) > _sureness(few, deadline))
+    return bool(share >= YES)
+
+
+def _sureness(cut: Sequence[NDArray[Any]], deadline: Deadline) -> float:
+    return sum(line.score * len(line.text) for line in _recognise(cut, deadline))
 
 
 def crops(picture: Picture, boxes: Boxes) -> list[NDArray[Any]]:
@@ -187,7 +212,7 @@ def crops(picture: Picture, boxes: Boxes) -> list[NDArray[Any]]:
 def _with_larger_letters(picture: Picture, boxes: Boxes) -> tuple[Picture, float]:
     """The picture, enlarged by a finer rule than the network's own when its lines are low; and by how much."""
     heights = np.minimum(np.linalg.norm(boxes[:, 3] - boxes[:, 0], axis=1), np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1))
-    if not len(boxes) or float(np.median(heights)) >= LOW:
+    if not len(boxes) or float(np.median(heights)) >= LOW or picture.size > 3 * DOUBLED:
         return picture, 1.0
     return cv2.resize(picture, None, fx=2.0, fy=2.0, interpolation=cv2.INTER_CUBIC), 2.0
 
