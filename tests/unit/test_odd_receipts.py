@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from decimal import Decimal
 from importlib.resources import files
 
@@ -10,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from workers.receipt import OcrLine, OcrResult, ParsedReceipt
+from workers.small_model.date_shapes import flat
+from workers.small_model.dates import read_date
 from workers.small_model.labels import kind_of, label_words
 from workers.small_model.money import amounts
 from workers.small_model.receipt_rules import parse_receipt
@@ -134,3 +137,13 @@ def test_a_confidence_is_a_share(confidence: float) -> None:
 def test_a_tax_base_that_nothing_tells_is_absent() -> None:
     assert parsed("TOTAL 6.50", "MwSt 19% 1.04").tax_base is not None  # 5.46 and its 19 % are the total
     assert parsed("Tea 3.20", "TOTAL 24.65", "VAT 9% 1.87").tax_base is None
+
+
+def test_flat_text_is_as_long_as_the_line() -> None:
+    assert [c for c in map(chr, range(sys.maxunicode + 1)) if len(flat(c)) != 1] == []
+
+
+def test_a_turkish_label_does_not_move_the_date() -> None:
+    found = read_date(["MİGROS TİC.", "İŞLEM TARİHİ 12/03/2019"])
+    assert found is not None
+    assert (found.value.isoformat(), found.text) == ("2019-03-12", "12/03/2019")

@@ -103,7 +103,8 @@ def shapes(line: str, *, country: str | None, languages: Collection[str], today:
 
 def flat(line: str) -> str:
     """The line in small letters without accents, of the same length."""
-    return "".join(unicodedata.normalize("NFD", c)[0] for c in line.lower().translate(_SINGLE)) if line else line
+    small = line.replace("İ", "i").lower()  # else it is two letters in small
+    return "".join(unicodedata.normalize("NFD", c)[0] for c in small.translate(_SINGLE))
 
 
 @cache
