@@ -59,6 +59,11 @@ class Facts:
         return {t.amount - abs(c.amount) for t in self.tenders for c in self.changes if c.amount}
 
     @cached_property
+    def steps(self) -> set[Decimal]:
+        """What rounding may have added: many receipts print no sign."""
+        return {step for r in self.roundings[:MOST] if r.amount for step in (r.amount, -r.amount)}
+
+    @cached_property
     def printed(self) -> set[Decimal]:
         """Every amount on the page."""
         return {a.value for r in self.rows for a in r.amounts}
@@ -183,13 +188,8 @@ def misread(read: Decimal, true: Decimal) -> bool:
 
 def _sums(facts: Facts) -> set[Decimal]:
     paid = {t.amount - abs(c.amount) for t in facts.tenders for c in facts.changes if t.amount > abs(c.amount) >= 0}
-    rounded = {r.amount + step for r in facts.totals if r.amounts for step in _steps(facts)}
+    rounded = {r.amount + step for r in facts.totals if r.amounts for step in facts.steps}
     return paid | {t.amount for t in facts.tenders} | set(facts.additions) | {v for v in rounded if v % COINS == 0}
-
-
-def _steps(facts: Facts) -> set[Decimal]:
-    """What rounding may have added: many receipts print no sign."""
-    return {s for r in facts.roundings[:MOST] if r.amount for s in (r.amount, -r.amount)}
 
 
 def _additions(facts: Facts) -> dict[Decimal, int]:
@@ -202,7 +202,7 @@ def _additions(facts: Facts) -> dict[Decimal, int]:
         {_ZERO, facts.charged, facts.charged + facts.extra},
         {_ZERO, facts.discounted},
         {_ZERO, *facts.taxes[:MOST]},
-        {_ZERO, *_steps(facts)},
+        {_ZERO, *facts.steps},
     ):
         value = base + charge + discount + tax + rounding
         parts = weight + sum(1 for part in (charge, discount, tax, rounding) if part)
@@ -235,7 +235,7 @@ def _added(value: Decimal, facts: Facts) -> float:
     rounded = 0.0
     if any(r.amount for r in facts.roundings):
         olds = [a.value for r in (*facts.totals, *facts.subtotals) for a in r.amounts[-1:]]
-        if any(value == old + step for old in olds for step in _steps(facts)) and value % COINS == 0:
+        if any(value == old + step for old in olds for step in facts.steps) and value % COINS == 0:
             rounded = 1.2
     return {0: 0.0, 1: 0.4, 2: 1.2, 3: 1.8}.get(parts, 2.1) + rounded
 
