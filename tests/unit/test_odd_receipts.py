@@ -147,3 +147,25 @@ def test_a_turkish_label_does_not_move_the_date() -> None:
     found = read_date(["MİGROS TİC.", "İŞLEM TARİHİ 12/03/2019"])
     assert found is not None
     assert (found.value.isoformat(), found.text) == ("2019-03-12", "12/03/2019")
+
+
+def test_a_refund_takes_its_tax_back() -> None:
+    receipt = parsed("Tea -10.00", "SUBTOTAL -10.00", "TAX 10% -1.00", "TOTAL -11.00", "VISA -11.00")
+    assert (receipt.subtotal, receipt.tax, receipt.total) == (Decimal("-10.00"), Decimal("-1.00"), Decimal("-11.00"))
+    assert receipt.balanced
+    assert receipt.uncertain == ()
+
+
+def test_nothing_to_pay_is_a_total() -> None:
+    receipt = parsed("Tea 10.00", "Discount -10.00", "TOTAL 0.00")
+    assert (receipt.is_receipt, receipt.total) == (True, Decimal("0.00"))
+
+
+def test_a_total_in_doubt_among_items_is_a_receipt_still() -> None:
+    receipt = parsed("Tea 10.00", "TOTAL GBP 10.00", "Converted: TOTAL EUR 11.80")
+    assert (receipt.is_receipt, receipt.total) == (True, Decimal("10.00"))
+
+
+def test_a_name_that_ends_like_a_unit_is_no_unit() -> None:
+    receipt = parsed("3 x 1.00 Tea 3.00", "TOTAL 3.00")
+    assert "Tea" in receipt.items[0].description

@@ -17,7 +17,7 @@ _COUNT = r"(?P<q>\d{1,4}(?:[.,]\d{1,3})?)"
 _UNITS = "kg|g|lbs?|oz|l|ml|gal|ea|each|pcs?|pc|st|stk|stck|un|units?|unit|nos?|szt|ks|adet|ad|kpl|x"
 _MEASURE = rf"(?:\s?(?:[a-z]{{2,8}}(?=\.?\s*(?:@|[x×*]\s))|{_UNITS})\b\.?)?"
 _TIMES = re.compile(
-    rf"(?:^|(?<=\s))(?:qty\W*)?{_COUNT}{_MEASURE}(?:\s*net)?\s*(?:[x×X@*]|à|a(?=\s))\s*(?P<u>\S.*?)\s*(?:/\s?\w+|each|ea)?\s*=?\s*$",
+    rf"(?:^|(?<=\s))(?:qty\W*)?{_COUNT}{_MEASURE}(?:\s*net)?\s*(?:[x×X@*]|à|a(?=\s))\s*(?P<u>\S.*?)\s*(?:/\s?\w+|(?<![a-z])(?:each|ea))?\s*=?\s*$",
     re.IGNORECASE,
 )
 _TIMES_BACK = re.compile(rf"(?:^|(?<=\s))(?P<u>\S*\d[.,]\d{{2}}\S*)\s*[x×X@*]\s*{_COUNT}{_MEASURE}\s*=?\s*$", re.IGNORECASE)

@@ -165,11 +165,13 @@ def _with_name(rows: Sequence[Row], start: int, end: int) -> Sequence[Row]:
 
 
 def _is_receipt(reading: _Reading) -> bool:
-    """A total that is called so, items with a payment or tax, or an amount on a page that calls itself a receipt and is dated."""
+    """A total that is surely one, items with what is called a total, payment or tax, or an amount on a page that calls itself a
+    receipt and is dated."""
     total = reading.reckoning.total
     if total is None:
         return False
-    paid = any(r.kind in ("tender", "change", "tax", "subtotal") for r in reading.rows)
+    called = any(r.kind == "total" and r.name is not None and r.name.strength >= 2 for r in reading.rows)
+    paid = called or any(r.kind in ("tender", "change", "tax", "subtotal") for r in reading.rows)
     papers = any(_PAPER.search(plain_letters(r.text)) for r in reading.rows)
     return total.confidence > UNLABELLED or (bool(reading.items) and paid) or (papers and reading.date is not None)
 
@@ -317,7 +319,7 @@ def _tax_confidence(reading: _Reading, *, agrees: bool) -> float:
     taxes, total = reading.reckoning.taxes, reading.reckoning.total
     rates = [line.rate for line in taxes.lines if line.rate]
     rated = bool(rates) and len(rates) == len(taxes.lines)
-    if total and taxes.amount and rated and taxes.amount > total.value * sum(rates) * Decimal("1.03"):
+    if total and taxes.amount and rated and abs(taxes.amount) > abs(total.value) * sum(rates) * Decimal("1.03"):
         return 0.3
     return _part(reading, proved=taxes.proved or (agrees and not reading.reckoning.included))
 

@@ -161,7 +161,7 @@ def _tax_line(row: Row, total: Decimal | None) -> TaxLine | None:
         return TaxLine(label=label, amount=low, net=high, included=True, line=row.line)
     if len(row.amounts) == 1:
         amount = row.amount
-        told = total is None or abs(amount) <= total * HIGHEST
+        told = total is None or abs(amount) <= abs(total) * HIGHEST
         return TaxLine(label=label, amount=amount, rate=rate, included=included, line=row.line) if told else None
     found = _split(row, rate) or _smallest(row)
     if found is None:

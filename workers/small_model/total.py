@@ -137,6 +137,8 @@ def _candidates(facts: Facts) -> dict[Decimal, _Candidate]:
     found: dict[Decimal, _Candidate] = {}
     for row in facts.totals:
         _from_label(found, row, row.name.strength * row.name.certainty if row.name else 0.0)
+        if row.kind == "total" and row.amount == facts.items == 0 and facts.item_count:
+            _better(found, _ZERO, row, "printed", 2.0)  # nothing was to be paid
     for row in facts.subtotals:
         _from_label(found, row, 0.9 if facts.totals else 1.5)
     for row in facts.tenders if not facts.changes else ():
