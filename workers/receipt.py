@@ -79,7 +79,7 @@ class Evidence(_Shape):
 
     confidence: Share = Field(description="the chance that the value is right, 0 to 1")
     line: int | None = Field(default=None, description="index of its line in the OCR result")
-    text: str = Field(default="", description="that line as it was read")
+    text: str = Field(default="", description="that line as it was read, or of it the date")
     how: Literal["printed", "repaired", "reckoned"] = Field(
         default="printed", description="as read; with digits put right because the sums prove it; or computed from other values"
     )

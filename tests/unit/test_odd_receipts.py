@@ -167,5 +167,5 @@ def test_a_total_in_doubt_among_items_is_a_receipt_still() -> None:
 
 
 def test_a_name_that_ends_like_a_unit_is_no_unit() -> None:
-    receipt = parsed("3 x 1.00 Tea 3.00", "TOTAL 3.00")
-    assert "Tea" in receipt.items[0].description
+    item = parsed("3 x 1.00 Tea 3.00", "TOTAL 3.00").items[0]
+    assert (item.description, item.quantity, item.unit_price, item.amount) == ("Tea", 3, Decimal("1.00"), Decimal("3.00"))

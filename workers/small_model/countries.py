@@ -197,7 +197,7 @@ def _words(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
         tokens = _WORD.findall(line)
         found |= {key for key in _grams(tokens) if key in clues}
         found |= {key for word in map(like, tokens) if len(word) > _GLUED for key in _glued_clues() if key in word}
-    for key in found:
+    for key in sorted(found):  # sums of fractions depend on their order
         yield from clues[key]
 
 
@@ -266,7 +266,7 @@ def _calls_and_addresses(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
 def _languages(lines: Sequence[str]) -> dict[str, float]:
     """How many different words of each language the lines hold, the most first; a word of many languages is shared out."""
     words, heard = _language_words(), dict.fromkeys(_LANGUAGES, 0.0)
-    for key in {key for line in lines for key in _grams(_WORD.findall(line)) if key in words}:
+    for key in sorted({key for line in lines for key in _grams(_WORD.findall(line)) if key in words}):
         for language in words[key]:
             heard[language] += 1 / len(words[key])
     return dict(sorted(((lang, n) for lang, n in heard.items() if n >= 0.5), key=lambda pair: -pair[1]))

@@ -21,6 +21,7 @@ _TIMES = re.compile(
     re.IGNORECASE,
 )
 _TIMES_BACK = re.compile(rf"(?:^|(?<=\s))(?P<u>\S*\d[.,]\d{{2}}\S*)\s*[x×X@*]\s*{_COUNT}{_MEASURE}\s*=?\s*$", re.IGNORECASE)
+_TIMES_AHEAD = re.compile(rf"^{_COUNT}\s*[x×X@*]\s*(?P<u>\S*\d[.,]\d{{2}})\s+(?=.*[^\W\d_]{{3}})")
 _LEADING = re.compile(r"^(?P<q>\d{1,3})(?:\s?[x×X]\s+|\s{2,})(?=\D)")
 _WEIGHT = re.compile(r"^(?P<q>\d{1,3}[.,]\d{3})\s?(?:kg|l|lb)\s+(?=\D)", re.IGNORECASE)
 _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
@@ -268,6 +269,9 @@ def _line(row: Row, *, heads: bool) -> Line:
 def _amounts(row: Row, *, heads: bool) -> Line:
     amount = row.amount
     before = row.text[: row.amounts[-1].start].rstrip()
+    ahead = _TIMES_AHEAD.match(mended(before))
+    if ahead and (times := _times(ahead)) and _fits(times, amount):
+        return replace(times, description=_clean(before[ahead.end() :]), amount=amount)
     for pattern in (_TIMES, _TIMES_BACK):
         if (match := pattern.search(mended(before))) and (times := _times(match)):
             return replace(times, description=_clean(before[: match.start()]), amount=amount)
