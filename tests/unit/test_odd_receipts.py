@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from decimal import Decimal
 from importlib.resources import files
@@ -10,7 +11,7 @@ from importlib.resources import files
 import pytest
 from pydantic import ValidationError
 
-from workers.receipt import OcrLine, OcrResult, ParsedReceipt
+from workers.receipt import CERTAIN, OcrLine, OcrResult, ParsedReceipt, items_total
 from workers.small_model.date_shapes import flat
 from workers.small_model.dates import read_date
 from workers.small_model.labels import kind_of, label_words
@@ -169,3 +170,66 @@ def test_a_total_in_doubt_among_items_is_a_receipt_still() -> None:
 def test_a_name_that_ends_like_a_unit_is_no_unit() -> None:
     item = parsed("3 x 1.00 Tea 3.00", "TOTAL 3.00").items[0]
     assert (item.description, item.quantity, item.unit_price, item.amount) == ("Tea", 3, Decimal("1.00"), Decimal("3.00"))
+
+
+def spoilt(rng: random.Random) -> list[str]:
+    """Lines that no till prints: mixed up, turned round, doubled, and with signs of other scripts."""
+    lines = [
+        *HEAD,
+        "Tea 2 x 2.50 5.00",
+        "Discount -1.00",
+        "SUBTOTAL 4.00",
+        "TAX 10% 0.40",
+        "ROUNDING 0.02",
+        "TOTAL 4.40",
+        "CASH 5.00",
+        "CHANGE 0.60",
+    ]
+    odd = [
+        "",
+        " ",
+        "TOTAL NaN",
+        "TOTAL -4.40",
+        "TOTAL (4.40)",
+        f"TAX {'7' * 50}.00",
+        "\u200f٤.٤٠",
+        "0 x 0.00 0.00",
+        "GST 99.9% 1.00 1.00",
+        "12/03/2019 1422",
+        "½ 3.00",
+        "1 " * 150,
+    ]
+    for _ in range(rng.randint(1, 8)):
+        at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+        lines[at], lines[other] = (
+            lines[other],
+            rng.choice((lines[at], lines[at][::-1], lines[at].replace(".", rng.choice(",- ")), rng.choice(odd))),
+        )
+        lines.insert(at, rng.choice((*odd, lines[other])))
+    return lines[rng.randrange(3) :]
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_no_answer_contradicts_itself(seed: int) -> None:
+    lines = spoilt(random.Random(seed))
+    receipt = parse_receipt(OcrResult(text="\n".join(lines)))
+    given = {
+        name
+        for name in ("merchant", "date", "currency", "subtotal", "tax", "rounding", "total", "change")
+        if getattr(receipt, name) is not None
+    }
+    assert set(receipt.evidence) == given | ({"items"} if receipt.items else set())
+    assert set(receipt.uncertain) == {name for name, found in receipt.evidence.items() if found.confidence < CERTAIN}
+    parts = (
+        *receipt.items,
+        *receipt.charges,
+        *receipt.discounts,
+        *receipt.tax_lines,
+        *receipt.payments,
+        *receipt.evidence.values(),
+    )
+    assert all(part.line is None or part.line < len(lines) for part in parts)
+    assert not {i.line for i in receipt.items} & {c.line for c in (*receipt.charges, *receipt.discounts)}
+    assert receipt.items_sum == (items_total(receipt.items) if receipt.items else None)
+    assert not (receipt.balanced and any(" come to " in p or " sum to " in p for p in receipt.problems))
+    assert ParsedReceipt.model_validate_json(receipt.model_dump_json()).model_dump(mode="json") == receipt.model_dump(mode="json")
