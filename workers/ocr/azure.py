@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,18 +48,25 @@ class AzureVision:
         return Reading(pieces, turn(upright, more), (given + more) % 360)
 
     def _client(self, deadline: Deadline) -> ImageAnalysisClient:
-        key = self.settings.azure_vision_key
-        if self.settings.azure_vision_endpoint is None or key is None:
+        key = self._key()
+        if self.settings.azure_vision_endpoint is None or not key:
             raise Unable(
                 "it is not set up", next="Set TOOLWEAVER_AZURE_VISION_ENDPOINT and TOOLWEAVER_AZURE_VISION_KEY."
             )  # fmt: skip
         return ImageAnalysisClient(
             self.settings.azure_vision_endpoint.rstrip("/"),
-            AzureKeyCredential(key.get_secret_value()),
+            AzureKeyCredential(key),
             retry_total=0,  # the SDK would sleep for as long as the service asks, past any deadline
             connection_timeout=min(CONNECT_S, deadline.left), read_timeout=min(ANSWER_S, deadline.left),
             permit_redirects=False, logging_enable=False,
         )  # fmt: skip
+
+    def _key(self) -> str:
+        """The key without the line break that files of secrets end with; the SDK quotes one that no header can hold."""
+        key = self.settings.azure_vision_key.get_secret_value().strip() if self.settings.azure_vision_key else ""
+        if not (key.isascii() and key.isprintable()):
+            raise Unable("its key holds characters that no key has", next="Check TOOLWEAVER_AZURE_VISION_KEY.")
+        return key
 
     def _ask(self, body: bytes, language: str, deadline: Deadline) -> ImageAnalysisResult:
         try:
@@ -119,9 +127,10 @@ def _encoded(picture: Picture) -> tuple[bytes, float]:
     """The picture as a JPEG that the service takes, and the scale at which it shows the page."""
     height, width = picture.shape[:2]
     scale = min(1.0, LONGEST / max(height, width))
-    if min(height, width) * scale < SHORTEST:
+    least = math.ceil(SHORTEST / scale)
+    if min(height, width) < least:
         picture = cv2.copyMakeBorder(
-            picture, 0, max(0, SHORTEST - height), 0, max(0, SHORTEST - width), cv2.BORDER_CONSTANT, value=(255, 255, 255)
+            picture, 0, max(0, least - height), 0, max(0, least - width), cv2.BORDER_CONSTANT, value=(255, 255, 255)
         )
     if scale < 1.0:
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -15,17 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pypdfium2 as pdfium
-import pypdfium2.raw as pdfium_c
 from PIL import Image, ImageOps, features
 
 from orchestrator.errors import ToolError
+from workers.ocr.pdf import PdfFailure, open_pdf
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 MAX_PIXELS = 40_000_000
 MAX_JPEG = 200_000_000  # pixels, of a JPEG that its decoder can reduce
-DPI = 200  # at which a page of a PDF is drawn: print of 8 points is some 22 pixels high
-PDF_PIXELS = 12_000_000  # a larger page is drawn coarser
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError, TypeError, OverflowError)
 _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -133,7 +130,7 @@ def _check_size(image: Image.Image, name: str) -> None:
     if pixels <= MAX_PIXELS:
         return
     # A progressive one is kept whole by its decoder before it is reduced.
-    if image.format != "JPEG" or pixels > MAX_JPEG or image.info.get("progressive"):
+    if image.format not in ("JPEG", "MPO") or pixels > MAX_JPEG or image.info.get("progressive"):
         raise _too_many_pixels(name)
     share = (MAX_PIXELS / pixels) ** 0.5
     image.draft("RGB", (int(image.width * share / 2), int(image.height * share / 2)))
@@ -165,45 +162,41 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _pdf(data: bytes, name: str, most: int) -> Document:
     try:
-        document = pdfium.PdfDocument(data)
-        count = len(document)
-    except pdfium.PdfiumError as error:
-        if "password" in str(error).lower():
-            raise ToolError(
+        count, pages = open_pdf(data, most=most, most_pixels=MAX_PIXELS)
+    except PdfFailure as failure:
+        raise _of_pdf(failure, name) from None
+    if not count:
+        raise _damaged(f"`{name}` is a PDF without pages")
+    notes = (f"only the first {most} of {count} pages were read (TOOLWEAVER_OCR_PAGES)",) if count > most else ()
+    return Document(_drawn(pages, name), notes)
+
+
+def _drawn(pages: Iterator[Image.Image], name: str) -> Iterator[Image.Image]:
+    try:
+        yield from pages
+    except PdfFailure as failure:
+        raise _of_pdf(failure, name) from None
+
+
+def _of_pdf(failure: PdfFailure, name: str) -> ToolError:
+    match failure.kind:
+        case "password":
+            return ToolError(
                 f"`{name}` is a PDF with a password",
                 code="needs_password",
                 path="image_uri",
                 next="Send it without the password, or a picture of its pages.",
-            ) from None
-        raise _damaged(f"`{name}` is a damaged PDF: {error}") from None
-    if not count:
-        raise _damaged(f"`{name}` is a PDF without pages")
-    notes = (f"only the first {most} of {count} pages were read (TOOLWEAVER_OCR_PAGES)",) if count > most else ()
-    return Document(_drawn(document, name, min(count, most)), notes)
-
-
-def _drawn(document: pdfium.PdfDocument, name: str, count: int) -> Iterator[Image.Image]:
-    try:
-        for n in range(count):
-            yield _page(document, n, name)
-    except pdfium.PdfiumError as error:
-        raise _damaged(f"`{name}` is a damaged PDF: {error}") from None
-    finally:
-        document.close()
-
-
-def _page(document: pdfium.PdfDocument, n: int, name: str) -> Image.Image:
-    page = document[n]
-    for drawn in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=4):
-        width, height = drawn.get_px_size()
-        if width * height > MAX_PIXELS:
-            raise _too_many_pixels(name)
-    width, height = page.get_size()
-    scale = min(DPI / 72, (PDF_PIXELS / max(width * height, 1e-6)) ** 0.5)
-    if max(width, height) * scale < 1:
-        raise _damaged(f"page {n + 1} of `{name}` has no size")
-    image: Image.Image = page.render(scale=scale).to_pil()
-    return image.convert("RGB")
+            )
+        case "pixels":
+            return _too_many_pixels(name)
+        case "heavy":
+            return ToolError(
+                f"`{name}` is a PDF that cannot be drawn: {failure.text}",
+                code="too_large",
+                path="image_uri",
+                next="Send a picture of its pages.",
+            )
+    return _damaged(f"`{name}` is a damaged PDF: {failure.text}")
 
 
 def _damaged(what: str) -> ToolError:

@@ -84,17 +84,13 @@ def read_pages(pages: Iterable[Image.Image], ask: Ask, *, source: str, notes: It
     late: tuple[str, ...] = ()
     try:
         for image in pages:
-            told.append(_page(image, ask, number=len(told) + 1))
             ask.deadline.check()
+            told.append(_page(image, ask, number=len(told) + 1))
     except (TooLate, ToolError) as error:
         if not told:
             raise _too_slow(source, ask) if isinstance(error, TooLate) else error from None
-        late = (_cut_short(error, len(told), ask),) if not _was_last(pages, error) else ()
+        late = (_cut_short(error, len(told), ask),)
     return _result(told, ask, source=source, notes=(*notes, *late))
-
-
-def _was_last(pages: Iterable[Image.Image], error: Exception) -> bool:
-    return isinstance(error, TooLate) and isinstance(pages, Sequence) and len(pages) == 1
 
 
 def _cut_short(error: Exception, read: int, ask: Ask) -> str:

@@ -148,12 +148,11 @@ def _rows(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _near(cells: Sequence[Cell]) -> list[tuple[int, int]]:
     """The pairs whose heights on the page overlap, so that they may be of one line."""
     order = sorted(range(len(cells)), key=lambda n: cells[n].middle)
-    tallest = max(c.height for c in cells)
     near: list[tuple[int, int]] = []
     for at, one in enumerate(order):
         for other in order[at + 1 :]:
-            if cells[other].middle - cells[one].middle > OFF * tallest:
-                break
+            if cells[other].middle - cells[one].middle > OFF * cells[one].height:
+                break  # however high the other is: the lower one of both counts
             near.append((one, other))
     return near
 

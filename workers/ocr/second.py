@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from workers.ocr.pieces import Piece, Reading
 
@@ -16,15 +18,19 @@ SHARED = 0.5  # of the smaller box: two pieces show the same print
 
 def better(first: Reading, again: Reading) -> tuple[Reading, tuple[str, ...]]:
     """The first reading with what a second one of the same page read better; and a note."""
-    kept: list[Piece] = list(first.pieces)
+    pieces = [*first.pieces, *again.pieces]
+    hulls = _hulls(pieces)
+    stays = np.arange(len(pieces)) < len(first.pieces)
     changed = 0
-    for piece in again.pieces:
-        same = [p for p in kept if _shared(p, piece) > SHARED]
+    for n, piece in enumerate(again.pieces, len(first.pieces)):
+        over = np.flatnonzero(stays & (_shared(hulls, hulls[n]) > SHARED))
+        same = [pieces[k] for k in over]
         if (not same and piece.confidence >= SURE) or (same and _evidence([piece]) > _evidence(same) and _surer(piece, same)):
-            kept = [p for p in kept if p not in same] + [piece]
+            stays[over], stays[n] = False, True
             changed += 1
     if not changed:
         return first, ()
+    kept = [pieces[k] for k in np.flatnonzero(stays)]
     note = f"the print is poor: read a second time from a cleaned picture, which gave {changed} of {len(kept)} pieces"
     return replace(first, pieces=kept), (note,)
 
@@ -37,9 +43,15 @@ def _surer(piece: Piece, same: Sequence[Piece]) -> bool:
     return piece.confidence > min(p.confidence for p in same)
 
 
-def _shared(one: Piece, other: Piece) -> float:
-    """What two pieces share, as a part of the smaller one; by their upright hulls, which is enough for one page's tilt."""
-    a, b = np.asarray(one.corners), np.asarray(other.corners)
-    low, high = np.maximum(a.min(axis=0), b.min(axis=0)), np.minimum(a.max(axis=0), b.max(axis=0))
-    area = float(np.prod(np.maximum(high - low, 0.0)))
-    return area / max(1.0, float(min(np.prod(np.ptp(a, axis=0)), np.prod(np.ptp(b, axis=0)))))
+def _hulls(pieces: Sequence[Piece]) -> NDArray[Any]:
+    """Left, top, right and bottom of each: their upright hulls, which are enough for one page's tilt."""
+    corners = np.array([p.corners for p in pieces], np.float64).reshape(-1, 4, 2)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def _shared(hulls: NDArray[Any], one: NDArray[Any]) -> NDArray[Any]:
+    """What each shares with one of them, as a part of the smaller of both."""
+    low, high = np.maximum(hulls[:, :2], one[:2]), np.minimum(hulls[:, 2:], one[2:])
+    smaller = np.minimum(np.prod(hulls[:, 2:] - hulls[:, :2], axis=1), np.prod(one[2:] - one[:2]))
+    share: NDArray[Any] = np.prod(np.maximum(high - low, 0.0), axis=1) / np.maximum(1.0, smaller)
+    return share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from workers.ocr.tilt import lean_of, level
 
 LEGIBLE = 1_000  # pixels of width below which a page is enlarged: Tesseract wants letters some 20 pixels high
 ENLARGED, LONGEST = 3.0, 30_000  # nothing is enlarged further; Tesseract takes sides to 32,767 pixels
+ANSWER_S = 5.0  # seconds in which the program says its version
 TILTED = 0.7  # degrees from which the picture is levelled before it is read
 POOR, FEW = 0.6, 12  # confidence and characters below which a page may stand otherwise
 BLOCK = "--psm 6"  # one block of text: a receipt's columns stay on their lines
@@ -34,7 +36,12 @@ class Tesseract:
 
     def read(self, picture: Picture, *, language: str, orientation: Orientation, deadline: Deadline) -> Reading:
         """See `Engine.read`."""
-        pack = _pack(language)
+        try:
+            return self._read(picture, _pack(language), orientation, deadline)
+        except (cv2.error, MemoryError, OSError) as error:  # such as a full disk: the program reads and writes files
+            raise Unable(f"failed: {type(error).__name__}: {str(error)[:200]}", retryable=True) from error
+
+    def _read(self, picture: Picture, pack: str, orientation: Orientation, deadline: Deadline) -> Reading:
         given = 0 if orientation == "auto" else int(orientation)
         reading = _read(picture, given, pack, deadline)
         if orientation != "auto" or (reading.confidence >= POOR and reading.characters >= FEW):
@@ -49,11 +56,16 @@ def packs() -> tuple[str, ...]:
     """The packs that are installed.
 
     Raises:
-        Unable: the program is not installed.
+        Unable: the program is not installed, or does not work.
     """
     try:
+        # pytesseract waits for ever for an answer to these; it asks for the version before each reading, and remembers it.
+        subprocess.run([pytesseract.pytesseract.tesseract_cmd, "--version"], capture_output=True, timeout=ANSWER_S, check=True)
+        pytesseract.get_tesseract_version()
         return tuple(pytesseract.get_languages())
-    except (pytesseract.TesseractNotFoundError, OSError):
+    except (subprocess.SubprocessError, SystemExit) as error:  # SystemExit: a version that it does not know
+        raise Unable(f"the program `tesseract` does not work: {' '.join(str(error).split())[:200]}") from None
+    except OSError:  # TesseractNotFoundError is one
         raise Unable("the program `tesseract` is not installed", next="Install it: Debian's package is `tesseract-ocr`.") from None
 
 

@@ -14,6 +14,7 @@ from workers.ocr.pieces import Corners, Picture
 
 WIDE = 2.0  # boxes wider than this many heights tell the tilt
 LOOK, SHARPER = 700, 1.15  # pixels of the longer side that show a lean; how much better than none it must be
+SLIM = 9  # and of the shorter one that shows none
 MOST = 30.0  # degrees: what leans further is no line of the page
 
 
@@ -59,6 +60,8 @@ def lean_of(picture: Picture) -> float:
     """Degrees by which a page leans clockwise, to 15 either way, from its rows alone: levelled, they are dark or light."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, LOOK / max(grey.shape))
+    if min(grey.shape) * scale < SLIM:
+        return 0.0
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     ink = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, np.ones((9, 9), np.uint8))
     rough = max(np.arange(-15.0, 15.1, 1.0), key=lambda a: _contrast(ink, float(a)))

@@ -65,10 +65,9 @@ def receipt_ocr(
     """
     name, uri = _one_of(image_url, image_uri)
     try:
-        document = load_document(uri, context.settings, files=context.files)
-        context.check()
         settings = context.settings
-        deadline = Deadline(_seconds(settings), context.check)
+        deadline = Deadline(_seconds(settings), context.check)  # fetching counts, or a slow server's picture is lost
+        document = load_document(uri, settings, files=context.files)
         ask = Ask(settings, settings.ocr_engines, language=language, orientation=orientation, deadline=deadline)
         return read_pages(document.pages, ask, source=short(uri), notes=document.notes)
     except ToolError as error:
