@@ -42,6 +42,7 @@ _CODE = re.compile(r"\b[A-Z]{1,4}-?\d{2,}\w*\b")
 _GRADE = re.compile(r"\b(?:RON|ULP|SP|E|UNL\w*|SUPER)\s?\d{1,2}\b", re.IGNORECASE)  # of fuel
 _FUEL = re.compile(r"(?:fuel|petrol|gas)(?: sales?| total)?", re.IGNORECASE)
 _PUMP = re.compile(r"^(?:pump|pompe|s[aä]ule|zapfs[aä]ule|product|grade|nozzle)\W*(?:no\.?\s*)?\d{0,2}\W+(?=\w{2})", re.IGNORECASE)
+_DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|\d{1,2}:\d{2}")
 _DEAL = re.compile(r"^\W*\d+\s+for\b", re.IGNORECASE)
 _ONLY_NUMBERS = re.compile(r"[\W\d_]*(?:[A-Z]{0,3}\d{3,}\w*[\W\d_]*)*(?:[A-Za-z]{1,2}[\W\d_]*)?")
 _HEAD_WORDS = re.compile(
@@ -119,7 +120,7 @@ class _Reader:
             self.lines[-1] = replace(above, description=_clean(row.text))
         elif above and row.line not in self.named and not self.names_first and self._continues(above, row):
             self.lines[-1] = replace(above, description=_clean(f"{above.description} {row.text}"))
-        elif re.search(r"[^\W\d_]{2}", row.text) and not _HEADING.search(row.text):
+        elif re.search(r"[^\W\d_]{2}", row.text) and not (_HEADING.search(row.text) or _DATED.search(row.text)):
             self.names.append(row)
 
     def _continues(self, above: Line, row: Row) -> bool:
