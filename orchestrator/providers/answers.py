@@ -13,7 +13,7 @@ from orchestrator.errors import ModelError
 
 _LONGEST = 200_000  # characters; what is longer is no answer of a small schema
 _TRIES = 20  # places where an object may begin
-_THOUGHTS = re.compile(r"(?s)<think>.*?</think>")
+_THINKS, _THOUGHT = "<think>", "</think>"
 
 
 def read_answer(text: str, schema: Mapping[str, Any]) -> Any:
@@ -24,7 +24,7 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> Any:
     """
     checker = Draft202012Validator(schema)
     found = False
-    for value in _values(_THOUGHTS.sub("", text[:_LONGEST])):
+    for value in _values(_without_thoughts(text[:_LONGEST])):
         found = True
         if checker.is_valid(value):
             return value
@@ -32,10 +32,23 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> Any:
     raise ModelError(f"the model answered with {what}", code="model_bad_answer")
 
 
+def _without_thoughts(text: str) -> str:
+    """The text without what stands between the two tags; found by hand, as a pattern would look to the end from every first tag."""
+    kept, at = [], 0
+    while (begin := text.find(_THINKS, at)) >= 0 and (end := text.find(_THOUGHT, begin)) >= 0:
+        kept.append(text[at:begin])
+        at = end + len(_THOUGHT)
+    return "".join([*kept, text[at:]])
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(name)
+
+
 def _values(text: str) -> Iterator[Any]:
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_constant=_no_number)  # NaN and Infinity are no JSON
     for at, _ in zip(re.finditer(r"[{\[]", text), range(_TRIES), strict=False):
         try:
             yield decoder.raw_decode(text, at.start())[0]
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a JSONDecodeError is one; a number of 5,000 digits raises the plain one
             continue

@@ -12,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from pydantic import SecretStr
 from orchestrator.errors import ModelError
 from orchestrator.providers.answers import read_answer
 from orchestrator.providers.chat import ChatRequest, Message, Reply, Usage
+from orchestrator.providers.in_time import within
 
 Form = Literal["json_schema", "json_object", "text"]
 FORMS: tuple[Form, ...] = ("json_schema", "json_object", "text")
@@ -50,9 +52,13 @@ class OpenAICompatible:
     """One model at one address."""
 
     def __init__(self, *, url: str, model: str, key: SecretStr | None = None, timeout_s: float = 30.0, retries: int = 2) -> None:
-        """`timeout_s` bounds a whole request with its retries; redirects are refused: prompts go nowhere else."""
+        """`timeout_s` bounds a whole request with its retries; redirects are refused: prompts go nowhere else.
+
+        Raises:
+            ModelError: `model_not_set`: the address or the key can be none.
+        """
         self._model, self._url, self._timeout_s, self._retries = model, _shown(url), timeout_s, retries
-        self._key = key.get_secret_value() if key else "none"  # never the SDK's default, which is OpenAI's key
+        self._key = _sendable(key) or "none"  # never the SDK's default, which is OpenAI's key
         self._client = openai.OpenAI(
             base_url=url,
             api_key=self._key,
@@ -121,17 +127,13 @@ class OpenAICompatible:
         return True
 
     def _once(self, request: ChatRequest, form: Form, patience: _Patience) -> ChatCompletion:
-        timeout = httpx2.Timeout(max(patience.left_s, 0.001), connect=min(CONNECT_S, max(patience.left_s, 0.001)))
         try:
-            with self._client.chat.completions.with_streaming_response.create(
-                **self._body(request, form), timeout=timeout
-            ) as response:
-                return self._read(response.iter_bytes(), patience)
+            return within(max(patience.left_s, 0.001), partial(self._sent, self._body(request, form), patience))
         except openai.BadRequestError:
             raise
         except openai.APIStatusError as error:
             raise self._status_error(error) from None
-        except (openai.APITimeoutError, httpx2.TimeoutException):
+        except (openai.APITimeoutError, httpx2.TimeoutException, TimeoutError):
             raise self._too_slow() from None
         except (openai.APIConnectionError, httpx2.HTTPError):
             raise ModelError(
@@ -140,6 +142,12 @@ class OpenAICompatible:
                 retryable=True,
                 next="Is it running, and is the address right?",
             ) from None
+
+    def _sent(self, body: dict[str, Any], patience: _Patience) -> ChatCompletion:
+        left_s = max(patience.left_s, 0.001)
+        timeout = httpx2.Timeout(left_s, connect=min(CONNECT_S, left_s))
+        with self._client.chat.completions.with_streaming_response.create(**body, timeout=timeout) as response:
+            return self._read(response.iter_bytes(), patience)
 
     def _body(self, request: ChatRequest, form: Form) -> dict[str, Any]:
         messages = request.messages if form == "json_schema" else (*request.messages, _asked_for(request.schema))
@@ -251,7 +259,23 @@ def _hint(headers: httpx2.Headers) -> float | None:
         return None
 
 
+def _sendable(key: SecretStr | None) -> str:
+    """The key without the line break that files of secrets end with."""
+    text = key.get_secret_value().strip() if key else ""
+    if not (text.isascii() and text.isprintable()):
+        raise ModelError("the model's key holds characters that no key has", code="model_not_set", next="Set the right key.")
+    return text
+
+
 def _shown(url: str) -> str:
     """The address without a user's name and password, and without a query, which may hold a key."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ModelError(
+            "the model's address is no http(s) URL", code="model_not_set", next="Write it such as http://host:8000/v1."
+        )
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"

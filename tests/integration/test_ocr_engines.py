@@ -346,6 +346,25 @@ def test_azure_that_answers_too_slowly_is_left(azure: tuple[Settings, type[Azure
     assert "azure could not read it" in result.notes[0]
 
 
+def test_azure_that_drips_is_left_at_the_deadline(azure: tuple[Settings, type[Azure]]) -> None:
+    made, server = azure
+    gate = threading.Event()
+
+    def drip(handler: Azure) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "10000")
+        handler.end_headers()
+        while not gate.wait(0.1):
+            handler.wfile.write(b" ")
+
+    server.plan[:] = [drip]
+    began = time.monotonic()
+    error = fails(made, deadline_s=2)
+    gate.set()
+    assert error.code == "too_slow"
+    assert time.monotonic() - began < 4
+
+
 def test_azure_that_answers_nonsense(azure: tuple[Settings, type[Azure]]) -> None:
     made, server = azure
     server.plan[:] = [lambda s: s.answer(200, b"<html>a proxy</html>")]

@@ -19,7 +19,7 @@ from workers.receipt import Categorized, Item
 from workers.small_model import vectors
 from workers.small_model.asking import Asked
 from workers.small_model.categories import Verdict, by_rules, categorise, stands, warm_nearest
-from workers.small_model.nearest import Likeness, Spelling, confidence
+from workers.small_model.nearest import Likeness, Spelling, confidence, nearest
 from workers.small_model.prototypes import bundled, bundled_text, load, parse
 from workers.small_model.tools import expense_categorizer
 from workers.small_model.wording import words_of
@@ -455,3 +455,45 @@ def test_what_stands(before: Verdict, answer: Asked | None, category: str, sure:
 def test_a_rule_needs_no_model() -> None:
     verdict = by_rules(Item(description="Mineralwasser"), bundled(), bundled().names)
     assert verdict == Verdict("beverage", 0.95, "rules")
+
+
+# -- inputs made to break it
+
+
+def test_blanks_without_end_take_no_time() -> None:
+    began = time.monotonic()
+    categorise([Item(description="1" + " " * 100_000)])
+    assert time.monotonic() - began < 1
+
+
+def test_so_many_items_take_no_memory_for_each_with_each_example() -> None:
+    texts = ["tea", "wood screws", "taxi"] * 400
+    near = nearest(bundled())
+    assert near.likenesses(texts, [None] * len(texts)) == near.likenesses(texts[:3], [None] * 3) * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("other: {description: what is left}\n", 1, "no examples"),
+        ("food:\n  examples: [a]\n  examples: [b]\n", 2, "twice"),
+        ("food:\n  examples: [tea]\nb\x01: 1\n", 3, "special characters"),
+        ("[" * 20_000, 1, "nested too deeply"),
+    ],
+)
+def test_a_file_made_to_break_its_reader(text: str, line: int, says: str) -> None:
+    with pytest.raises(ToolError) as caught:
+        parse(text, "x.yaml")
+    assert (caught.value.code, caught.value.path) == ("bad_categories_file", f"x.yaml:{line}")
+    assert says in caught.value.message
+
+
+def test_kept_vectors_that_are_damaged_are_made_anew(tmp_path: Path) -> None:
+    texts = ["tea", "milk"]
+    right = vectors.example_vectors(texts, warm.embedder(), cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    for at in range(0, len(whole), 7):
+        kept.write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
+        found = vectors._read(kept, vectors.key_of(texts, warm.embedder()))
+        assert found is None or found.shape == right.shape

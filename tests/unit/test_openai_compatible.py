@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from email.utils import formatdate
@@ -13,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator.errors import ModelError
+from orchestrator.providers.answers import read_answer
 from orchestrator.providers.chat import ChatRequest, Message, Reply
 from orchestrator.providers.openai_compatible import OpenAICompatible
 from tests.chat_server import ChatServer, Turn, chat_server, error
@@ -253,3 +256,71 @@ def test_keys_and_prompts_are_in_no_error_and_no_log(turn: Turn, caplog: pytest.
     logged = "\n".join(logging.Formatter().format(r) for r in caplog.records)
     assert KEY not in logged
     assert PROMPT not in logged
+
+
+# -- servers and settings that are worse than slow
+
+
+def served(*chunks: bytes, every_s: float) -> str:
+    """The address of a server that answers one request by these bytes, then says nothing more."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with listening, connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            for chunk in chunks:
+                connection.sendall(chunk)
+                time.sleep(every_s)
+            while connection.recv(65_536):
+                pass  # what is left of the request, until the other side goes
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+ANY = ChatRequest((Message("user", "x"),), {"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]})
+OK, FAILED = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n", b"HTTP/1.1 500 Oops\r\nContent-Length: 999\r\n"
+
+
+@pytest.mark.parametrize(
+    "chunks", [(OK, *[b"X: y\r\n"] * 100), (FAILED + b"\r\n", *[b" "] * 100), (b"HTTP/1.1", b" 200 OK\r\n\r\n{")],
+    ids=["heads without end", "an error that drips", "silent in the middle"],
+)  # fmt: skip
+def test_the_deadline_holds_whatever_drips(chunks: tuple[bytes, ...]) -> None:
+    url, began = served(*chunks, every_s=0.1), time.monotonic()
+    with pytest.raises(ModelError) as caught:
+        OpenAICompatible(url=url, model="m", timeout_s=0.6, retries=0).ask(ANY)
+    assert caught.value.code == "model_timeout"
+    assert time.monotonic() - began < 1.2
+
+
+@pytest.mark.parametrize("url", ["", "host:8000", "ftp://host/v1", "http://host:99999/v1", "http://[::1/v1"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        OpenAICompatible(url=url, model="m")
+    assert caught.value.code == "model_not_set"
+
+
+def test_a_key_that_no_header_can_hold_is_not_quoted() -> None:
+    with pytest.raises(ModelError) as caught:
+        OpenAICompatible(url="http://host/v1", model="m", key=SecretStr("sk-sécret"))
+    assert caught.value.code == "model_not_set"
+    assert "cret" not in str(caught.value)
+
+
+def test_the_line_break_of_a_file_of_secrets_is_no_part_of_the_key() -> None:
+    with chat_server([Turn(text='{"a": 1}')]) as server:
+        OpenAICompatible(url=server.url, model="m", key=SecretStr("sk-abc\n")).ask(ANY)
+        assert server.headers[0]["authorization"] == "Bearer sk-abc"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": ' + "1" * 5_000 + "}", '{"a": NaN}', '{"a": Infinity}', "<think>" * 28_000, '{"a":' * 40_000]
+)
+def test_an_answer_made_to_break_its_reader(text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ModelError) as caught:
+        read_answer(text, ANY.schema)
+    assert caught.value.code == "model_bad_answer"
+    assert time.monotonic() - began < 1

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from azure.core.credentials import AzureKeyCredential
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 from PIL import Image
 
+from orchestrator.providers.in_time import within
 from orchestrator.settings import Settings
 from workers.ocr.languages import plain
 from workers.ocr.pieces import Deadline, Engine, Orientation, Picture, Piece, Reading, TooLate, Unable, as_corners, joined, turn
@@ -24,6 +26,7 @@ LONGEST, SHORTEST = 16_000, 50  # pixels of a side that the service takes (Image
 LARGEST = 20_000_000  # bytes that it takes
 QUALITY = 92  # of the JPEG that is sent: a tenth of a PNG's bytes, and nothing that is read is lost
 CONNECT_S, ANSWER_S, WAITED = 5.0, 30.0, 5.0  # seconds; the last: what it may ask us to wait before we try once more
+_REACH = "Check TOOLWEAVER_AZURE_VISION_ENDPOINT and the network."
 _MOVES = {401: "Check TOOLWEAVER_AZURE_VISION_KEY.", 403: "Check the key's rights and the resource's network rules."}
 
 
@@ -80,17 +83,24 @@ class AzureVision:
     def _ask_once(self, body: bytes, language: str, deadline: Deadline) -> ImageAnalysisResult:
         deadline.check()
         try:
-            with self._client(deadline) as client:
-                return client.analyze(image_data=body, visual_features=[VisualFeatures.READ], language=language)
+            return within(min(CONNECT_S + ANSWER_S, deadline.left), partial(self._analysed, body, language, deadline))
+        except TimeoutError:
+            if deadline.left <= 0:
+                raise TooLate from None
+            raise Unable("does not answer in time", next=_REACH, retryable=True) from None
         except HttpResponseError as error:
             raise _refused(error) from None  # the cause holds the request, with the key among its headers
         except (ServiceRequestError, ServiceResponseError) as error:
             if deadline.left <= 0:
                 raise TooLate from None
             what = "does not answer in time" if "timed out" in str(error).lower() else f"cannot be reached: {_reason(error)}"
-            raise Unable(what, next="Check TOOLWEAVER_AZURE_VISION_ENDPOINT and the network.", retryable=True) from None
+            raise Unable(what, next=_REACH, retryable=True) from None
         except (AzureError, ValueError) as error:
             raise Unable(f"failed: {_reason(error)}", next="Check TOOLWEAVER_AZURE_VISION_ENDPOINT.") from None
+
+    def _analysed(self, body: bytes, language: str, deadline: Deadline) -> ImageAnalysisResult:
+        with self._client(deadline) as client:
+            return client.analyze(image_data=body, visual_features=[VisualFeatures.READ], language=language)
 
 
 class Busy(Unable):

@@ -27,6 +27,7 @@ NO_WORD = 0.2
 STRONG = 0.9  # evidence that no model overrules
 GUESS = 0.2  # below it a guess says less than `other` does
 _PERCENT_OFF = re.compile(r"(?i)\d\s*%?\s*off\b|^\s*-\s*\d+\s*%")
+_READ = 120  # characters of a description: the pattern above looks at each blank many times
 _LONGEST_PHRASE = 3  # words
 
 
@@ -72,7 +73,7 @@ def warm_nearest(settings: Settings) -> None:
 
 def by_rules(item: Item, prototypes: Prototypes, allowed: Sequence[str]) -> Verdict:
     """What is certain without likeness: the amount's sign, and words that decide alone."""
-    if DISCOUNT in allowed and ((item.amount or 0) < 0 or _PERCENT_OFF.search(item.description)):
+    if DISCOUNT in allowed and ((item.amount or 0) < 0 or _PERCENT_OFF.search(item.description[:_READ])):
         return Verdict(DISCOUNT, SIGN, "rules")
     text = words_of(item.description, prototypes.known)
     if not text:

@@ -23,6 +23,7 @@ from workers.small_model.prototypes import Prototypes
 from workers.small_model.vectors import example_vectors
 
 NEIGHBOURS, SHARPNESS = 10, 5.0  # how many examples vote, and how much more the nearer ones count
+TOGETHER = 512  # texts; each takes 4 bytes for each example
 A_WORD = 0.3  # what a certain word, or the last of several, adds to the share of the votes
 _PIECES = range(2, 6)  # letters of a piece of a word
 _Weights = NDArray[np.float32]
@@ -98,8 +99,12 @@ class Nearest:
 
     def likenesses(self, texts: Sequence[str], hints: Sequence[Hint | None]) -> list[Likeness]:
         """What the examples say of each text, given what words in it say."""
-        meant = warm.embedder().embed(texts) @ self._vectors.T
-        return [self._likeness(meant[at] + self._spelling.cosines(text), hints[at]) for at, text in enumerate(texts)]
+        made: list[Likeness] = []
+        for start in range(0, len(texts), TOGETHER):
+            some = texts[start : start + TOGETHER]
+            meant = warm.embedder().embed(some) @ self._vectors.T
+            made += [self._likeness(m + self._spelling.cosines(t), h) for m, t, h in zip(meant, some, hints[start:], strict=False)]
+        return made
 
     def without_words_of(self, text: str) -> Likeness:
         """What those examples say that share no beginning of a word with the text: as if nobody had thought of it."""

@@ -104,6 +104,11 @@ def parse(text: str, name: str) -> Prototypes:
     """
     try:
         root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except RecursionError:
+        raise _broken(name, 1, "the file of categories cannot be read: it is nested too deeply") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        raise _broken(name, line, f"the file of categories cannot be read: {error.reason}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "it is no YAML"
@@ -120,6 +125,8 @@ def _category(key: yaml.Node, value: yaml.Node, file: str) -> Category:
     if not isinstance(value, yaml.MappingNode):
         raise _broken(file, _line(value), f"`{name}` needs a description and examples")
     fields = {_text(k, file, "a key"): (k, v) for k, v in value.value}
+    if len(fields) < len(value.value):
+        raise _broken(file, _line(value), f"`{name}` has one of its keys twice")
     for unknown, (node, _) in fields.items():
         if unknown not in _KEYS:
             raise _broken(file, _line(node), f"`{name}` has a key `{unknown}`; a category has {', '.join(_KEYS)}")
@@ -136,7 +143,9 @@ def _check(made: tuple[Category, ...], root: yaml.MappingNode, file: str) -> Non
         if category.name not in (OTHER, DISCOUNT) and not (category.words or category.examples):
             raise _broken(file, _line(key), f"`{category.name}` has no examples")
         seen.add(category.name)
-    if (count := sum(len(c.words) + len(c.examples) for c in made)) > _MOST:
+    if not (count := sum(len(c.words) + len(c.examples) for c in made)):
+        raise _broken(file, 1, "the file of categories holds no examples")
+    if count > _MOST:
         raise _broken(file, 1, f"the file of categories holds {count} examples; {_MOST} are the limit")
 
 

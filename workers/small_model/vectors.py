@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import as_file, files
@@ -24,7 +25,7 @@ from workers.small_model.prototypes import bundled
 
 SHIPPED = "prototypes_vectors.npz"
 _Rounded = NDArray[np.int8]
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # of a damaged archive
 
 
 def example_vectors(texts: Sequence[str], embedder: Embedder, *, cache: Path | None = None) -> Vectors:
