@@ -199,3 +199,22 @@ def test_a_key_that_no_header_can_hold_is_not_quoted(key: str) -> None:
         read_image(GROCERY, settings=made, engines=["azure"])
     assert "cret" not in str(caught.value)
     assert "TOOLWEAVER_AZURE_VISION_KEY" in (caught.value.next or "")
+
+
+# -- formats
+
+
+def test_a_large_picture_of_a_phone_with_a_second_one_inside_is_reduced_like_a_plain_jpeg() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (7_000, 6_500), "white").save(out, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    page = decode.decode(out.getvalue(), "x.jpg")
+    assert page.width * page.height <= decode.MAX_PIXELS
+
+
+def test_numbers_that_are_none_are_black(recwarn: pytest.WarningsRecorder) -> None:
+    out = io.BytesIO()
+    values = np.full((8, 8), 200.0, np.float32)
+    values[2, 2] = np.nan
+    Image.fromarray(values).save(out, "TIFF")
+    assert decode.decode(out.getvalue(), "x.tiff").getpixel((2, 2)) == (0, 0, 0)
+    assert not recwarn.list

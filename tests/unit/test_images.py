@@ -220,6 +220,8 @@ def test_a_host_with_one_private_address_among_public_ones_is_refused(monkeypatc
 def test_messages_show_no_secrets() -> None:
     assert short("https://user:secret@example.com:8443/a.png?token=abc#x") == "https://example.com:8443/a.png"
     assert short("data:image/png;base64,AAAA") == "data:image/png;base64,..."
+    assert short("https://user:secret@example.com:99999/a.png?token=abc") == "https://..."
+    assert short("https://user:secret@[::1/a.png") == "https://..."
     with pytest.raises(ToolError) as caught:
         fetch("http://user:secret@127.0.0.1/x.png?token=abc", settings())
     assert "secret" not in str(caught.value)

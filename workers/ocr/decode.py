@@ -151,7 +151,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A picture of 16 or 32 bits a pixel in 8: Pillow would cut the values off, which makes it all white."""
-    values = np.asarray(image, np.float32)
+    values = np.nan_to_num(np.asarray(image, np.float32))
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I") and low >= 0 and 255 < high <= 65_535:
         low, high = 0.0, 65_535.0

@@ -81,8 +81,8 @@ def short(uri: str) -> str:
     try:
         parts = urlsplit(uri)
         port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return uri[:200]
+    except ValueError:  # no port, no address: where in it a password stands cannot be told
+        return f"{uri.partition('//')[0][:60]}//..."
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"[:200] if parts.netloc else uri[:200]
 
 
