@@ -79,8 +79,10 @@ class Rapid:
         try:
             boxes, turned = find(picture, deadline), 0
             if orientation == "auto" and _lies(boxes):
-                picture, turned = turn(picture, 90), 90
-                boxes = find(picture, deadline)
+                aside = turn(picture, 90)
+                other = find(aside, deadline)
+                if _best(aside, other, deadline) > _best(picture, boxes, deadline):  # print of dots is found in tall pieces
+                    picture, boxes, turned = aside, other, 90
             if orientation == "auto" and _upside_down(picture, boxes, deadline):
                 picture, turned = turn(picture, 180), turned + 180
                 boxes = find(picture, deadline)
@@ -180,6 +182,18 @@ def _lies(boxes: Boxes) -> bool:
     steep = np.abs(longer[:, 1]) > np.abs(longer[:, 0])
     lengths = np.maximum(widths, heights)
     return bool(lengths[telling & steep].sum() > lengths[telling & ~steep].sum())
+
+
+def _best(picture: Picture, boxes: Boxes, deadline: Deadline) -> float:
+    """How surely the longest lines that run across are read, either way up."""
+    if not len(boxes):
+        return 0.0
+    along, down = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 0]
+    widths = np.linalg.norm(along, axis=1)
+    across = (widths > np.linalg.norm(down, axis=1)) & (np.abs(along[:, 0]) > np.abs(along[:, 1]))
+    longest = np.argsort(-np.where(across, widths, 0), kind="stable")[: min(DOUBTED, int(across.sum()))]
+    lines = crops(picture, boxes[longest]) if len(longest) else []
+    return float(max(_sureness(lines, deadline), _sureness([cv2.rotate(c, cv2.ROTATE_180) for c in lines], deadline)))
 
 
 def _upside_down(picture: Picture, boxes: Boxes, deadline: Deadline) -> bool:
