@@ -28,7 +28,7 @@ _FOLLOWING = re.compile(r"\s[x×X]\s?(?P<q>\d{1,3})$")
 _COLUMN = re.compile(r"(?:^|\s)(?P<q>\d{1,4}(?:[.,]\d{1,3})?)(?:\s?(?i:ea|pcs?|pc|nos?|unit|kg|stk|st|un))?$")
 _FRONT = re.compile(r"^(?P<q>\d{1,4})\s+(?=\D)")
 _ARTICLE_NUMBER = re.compile(
-    r"^(?:[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|[A-Z]{1,4}\d{3,}|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|(?<=\w{4})\s+\d{8,}$|"
+    r"^(?:0\d{1,2}|\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|[#*]?(?=\w*\d\w*\d\w*\d)[\dOolI]{5,}[A-Z]?|[A-Z]{0,4}\d{4,}[-/]?\w*|[A-Z]{1,4}\d{3,}|\d{1,3}[.)])\s+(?=.*[^\W\d_]{2})|(?<=\w{4})\s+\d{8,}$|"
     r"\s+%?\d{1,2}\s?%?$(?<=%)|\s%\d{1,2}$|\s+<\w>?$|^[>*^#%]+\s*(?=\w)|\s+\^$"
 )
 _NAMELESS = re.compile(
@@ -53,6 +53,7 @@ _QUANTITY_HEAD = re.compile(
     r"\b(?:qty|quantity|menge|anz|anzahl|qt[eé]|cant|cantidad|pcs|kuantiti|aantal|antal|ilo[sś][cć]|adet|qta)\b", re.IGNORECASE
 )
 _VOID = re.compile(r"(?i)\b(?:void(?:ed)?|cancel(?:led)?|storno|annul\w*|refund\w*|batal)\b")
+WRAPPED, WORDS = 0.3, 5  # of the priced lines so many are followed by at most so many words more: then names are wrapped
 MOST = 0.6  # of the priced lines so many settle a habit of the receipt
 
 
@@ -93,6 +94,7 @@ class _Reader:
     names_below: bool  # and their names stand below them
     left: float
     width: int  # letters of the longest name
+    wraps: str  # where long names go on: `below` their price, `above` it, or nowhere
     named: frozenset[int]  # lines of names that a price without a name follows
     lines: list[Line] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -127,6 +129,8 @@ class _Reader:
         """Whether a name goes on below its price: it filled its column, or the line is set in and in small letters."""
         full = len(above.description) >= max(14, 0.9 * self.width) and above.line == row.line - 1
         words = re.search(r"[^\W\d_]{3}", row.text) and not _HEADING.search(row.text) and not _PRICED.search(row.text)
+        if self.wraps == "below" and words and above.line == row.line - 1 and len(row.text.split()) <= WORDS:
+            return True
         return bool(full and words) or (row.left - self.left > 0.8 and row.text[:1].islower())
 
     def _take_reckoning(self, reckoning: Line) -> None:
@@ -160,7 +164,8 @@ class _Reader:
 
     def _wraps(self, name: Row, row: Row) -> bool:
         """Whether a name goes on in the priced line: that one is set in, or goes on in small letters."""
-        return name.line == row.line - 1 and (row.left - name.left > 0.8 or row.text[:1].islower()) and not _ends(name.text)
+        habit = self.wraps == "above" or row.left - name.left > 0.8 or row.text[:1].islower()
+        return name.line == row.line - 1 and habit and not _ends(name.text)
 
 
 def named_nothing(row: Row) -> bool:
@@ -186,6 +191,7 @@ def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[
         heads=any(_QUANTITY_HEAD.search(r.text) for r in heads) or _counts_in_front(priced),
         names_first=sum(named_nothing(r) for r in priced) > MOST * len(priced),
         names_below=_names_below(rows, priced),
+        wraps=_habit(rows, priced),
         named=_named(rows),
         width=max((len(_line(r, heads=True).description) for r in priced), default=0),
         left=median([r.left for r in priced]) if priced else 0.0,
@@ -195,6 +201,30 @@ def read_items(rows: Iterable[Row], *, heads: Iterable[Row] = ()) -> tuple[list[
     if reader.ahead:
         reader.problems.append(f"`{reader.ahead.quantity} x {reader.ahead.unit_price}` belongs to no item")
     return _without_voids(reader.lines), reader.problems
+
+
+def _habit(rows: Sequence[Row], priced: Sequence[Row]) -> str:
+    """Where names of more than one line go on: below the price if one does below the last, else above where the prices have
+    but few words of their own."""
+    if not priced:
+        return ""
+    named = _named(rows)
+    loose = [r for r in rows if not r.amounts and r.line > priced[0].line and r.line not in named and _is_words(r)]
+    if any(r.line == priced[-1].line + 1 for r in loose):
+        return "below" if len(loose) >= max(2, WRAPPED * len(priced)) else ""
+    by_line = {r.line: len(_line(r, heads=True).description) for r in priced}
+    around = [(by_line[r.line - 1], len(r.text), by_line[r.line + 1]) for r in loose if {r.line - 1, r.line + 1} <= by_line.keys()]
+    if len(around) < 2:
+        return ""
+    below, above = sum(a - x for a, x, _ in around), sum(x - b for _, x, b in around)  # the first part is the longer one
+    if above > max(below, 0):
+        return "above"
+    return "below" if below > 0 and len(loose) >= WRAPPED * len(priced) else ""
+
+
+def _is_words(row: Row) -> bool:
+    text = row.text
+    return bool(re.search(r"[^\W\d_]{3}", text)) and not (_HEADING.search(text) or _PRICED.search(text) or _DATED.search(text))
 
 
 def _named(rows: Sequence[Row]) -> frozenset[int]:

@@ -24,8 +24,8 @@ _UNIT = r"(?:(?i:kg|gr|mg|lbs?|oz|ml|cl|gal|cm|mm|km|pcs?|pk|ct|kwh)|[glmxXh%])(
 _MINUS = r"[-–−]"
 _AMOUNT = re.compile(
     rf"(?<![\w.,'/%#-])(?<!\d:)(?<!\d\s{_MINUS}\s)"  # no part of a word, a date, a time or a range
-    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|r\s?m)|[RK][MNHW](?=\s?\d))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
-    rf"(?P<number>{_NUMBER})(?P<close>\))?(?P<minus>-(?!\s?\d))?(?:\s?(?P<post>{_SYMBOL}))?"
+    rf"(?P<sign>(?<!\d\s)(?:{_MINUS}|\+)\s?)?(?P<open>\(\s?)?(?:(?P<pre>{_SYMBOL}|(?i:rs\.?|kr\.?|fr\.|r\s?m)|[RK][MNHW](?=\s?\d))|[RNPKES](?=\d))?\s?(?P<sign2>{_MINUS})?"
+    rf"(?P<number>{_NUMBER})(?P<close>\))?(?P<minus>-(?!\s?\d))?(?:\s{{0,2}}(?P<post>{_SYMBOL}))?"
     rf"(?![\d'/:%])(?!\s?[.,]\s?\d)(?!\s?{_UNIT})(?!\w{{4}})(?!\s?{_MINUS}\s?\d)"
 )
 _CENTS = re.compile(r"\s?([.,])\s?(\d{2})$")

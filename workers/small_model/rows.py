@@ -28,8 +28,10 @@ _UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u20
 MOST_LINES, LONGEST_LINE = 2_000, 240  # what is read of a page that somebody made up
 UNCERTAIN = 0.7  # a line read with less confidence is named as a problem
 _LAST_NUMBER = re.compile(r"\s*(?:\S{1,4}\s{1,2}\d{2}|\S{3,7})[ .:*_|-]*$")
+_THOUSANDS = re.compile(r"(?:\s{2,}|[\s:]\s?\W?[A-Z$€£]{1,3}\s?)(?P<thousands>\d{1,3})$")
 _MARK = re.compile(r"(?:\s{1,2}[A-Z]{1,2}\b)?[ .*]*")
 _MAIN = frozenset({"total", "tender", "change"})
+SURE = 0.9  # of a label's letters in known words: a letter of a tax class may stand beside them
 TALL = 1.25  # print this much taller than most stands out
 
 
@@ -62,7 +64,7 @@ class Row:
     @property
     def kind(self) -> Kind | None:
         """What a surely named line with amounts is."""
-        sure = self.name and self.amounts and (self.name.certainty == 1 or self.name.kind in ("tender", "change"))
+        sure = self.name and self.amounts and (self.name.certainty >= SURE or self.name.kind in ("tender", "change"))
         return self.name.kind if self.name and sure else None
 
     @property
@@ -148,7 +150,19 @@ def row_of(text: str, style: Style) -> Row:
         turned, first = leading(text, style)
         if first and (name := label_of(turned)) and name.certainty == 1 and name.kind != "info":
             return Row(text, turned, tuple(first), name)
-    return Row(text, label, tuple(found), label_of(label))
+    return _with_thousands(text, label, found) or Row(text, label, tuple(found), label_of(label))
+
+
+def _with_thousands(text: str, label: str, found: Sequence[Amount]) -> Row | None:
+    """`TOTAL  R2 830.90`: a blank between the thousands, believed only behind what names a part of the reckoning."""
+    head = _THOUSANDS.search(label)
+    if head is None or len(found) != 1 or not re.match(r"\d{3}[.,]\d{2}", text[found[0].start :].lstrip()):
+        return None
+    name = label_of(label[: head.start()])
+    if name is None or name.certainty < 1 or name.kind == "info":
+        return None
+    amount = Amount(int(head["thousands"]) * 1000 + found[0].value, found[0].start - len(head["thousands"]) - 1, found[0].end)
+    return Row(text, label[: head.start()].rstrip(" .:-_*=|"), (amount,), name)
 
 
 def _joined(rows: Sequence[Row], style: Style) -> list[Row]:
