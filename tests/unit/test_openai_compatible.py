@@ -153,10 +153,10 @@ def test_tries_are_bounded() -> None:
     assert caught.status == 503
 
 
-@pytest.mark.parametrize("after", ["0.3", formatdate(time.time() + 2, usegmt=True)])
+@pytest.mark.parametrize("after", ["0.3", "date"])
 def test_the_servers_hint_is_kept(after: str) -> None:
     started = time.monotonic()
-    if "GMT" in after:
+    if after == "date":
         after = formatdate(time.time() + 2, usegmt=True)  # whole seconds: 1 to 2 from now
     ask([error(429, retry_after=after), RED])
     assert 0.29 <= time.monotonic() - started < 4

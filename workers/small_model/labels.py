@@ -169,7 +169,7 @@ def plain_letters(text: str) -> str:
 def label_words(label: str) -> list[str]:
     """The words of a label in small letters without accents, rates and amounts left out."""
     plain = re.sub(
-        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjum(?:lah)?\s+kecil",
+        r"\bsub[\s.-]+tota[li]|\bsous[\s-]+total|\bs[/.]\s?total|\bzw[.\s-]+summe|\bara\s+toplam|\bmerchandise\s+total|\bjum(?:lah)?\s+kecil",
         "subtotal",
         plain_letters(label),
     )
