@@ -103,7 +103,7 @@ def _too_slow(source: str, ask: Ask) -> ToolError:
         f"the text of `{source or 'the picture'}` was not read within {ask.deadline.seconds:g} s",
         code="too_slow",
         path="image_uri",
-        next="Send it at a lower resolution or with less on it, or raise TOOLWEAVER_OCR_DEADLINE_S and the step's `timeout_s`.",
+        next="Send it at a lower resolution or with less on it, or raise TOOLWEAVER_OCR_DEADLINE_S, to 115 at most.",
     )
 
 
