@@ -82,6 +82,16 @@ class PlanError(ToolWeaverError):
         return "\n".join([self.message, *lines])
 
 
+class ProgramError(RequestError):
+    """The program cannot run as it stands; nothing of it ran. See `problems`."""
+
+    code = "bad_program"
+    http_status = 422
+
+    def __str__(self) -> str:
+        return _in_program(self)
+
+
 class ToolError(ToolWeaverError):
     """A tool failed; the step's policy decides what follows."""
 
@@ -106,12 +116,27 @@ class ToolTimeout(ToolError):
     code = "timeout"
 
 
+class EffectUnknown(ToolError):
+    """It is not known whether an effect happened; whoever depends on it waits until a person has settled it."""
+
+    code = "unknown"
+
+
 class PolicyError(ToolWeaverError):
     """A rule forbids this: denied, limited or over budget."""
 
     family = "policy"
     code = "denied"
     http_status = 403
+
+
+class SecurityError(PolicyError):
+    """The program uses what programs may not; nothing of it ran. See `problems`."""
+
+    code = "security_error"
+
+    def __str__(self) -> str:
+        return _in_program(self)
 
 
 class Unauthorized(PolicyError):
@@ -222,6 +247,19 @@ class CallCancelled(ToolWeaverError):
 
     family = "control"
     code = "call_cancelled"
+
+
+def _in_program(error: ToolWeaverError) -> str:
+    """Every problem with its line of source and a caret below it; the message alone when there are none."""
+    if not error.problems:
+        return ToolWeaverError.__str__(error)
+    texts = [f"{p.get('path', '$')}: {p.get('message', '')} {p.get('next') or ''}".rstrip() for p in error.problems]
+    sources = [str(p.get("source") or "").splitlines() for p in error.problems]
+    return "\n".join("\n    ".join([text, *source]) for text, source in zip(texts, sources, strict=True))
+
+
+class Overtaken(CallCancelled):
+    """This call was overtaken, or its job ended: what it does counts no more."""
 
 
 def _all(cls: type[ToolWeaverError]) -> dict[str, type[ToolWeaverError]]:

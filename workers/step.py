@@ -24,7 +24,17 @@ from pydantic_core import to_jsonable_python
 
 from orchestrator.catalog.files import Unfetched
 from orchestrator.catalog.register import RegisteredTool, ToolRegistry
-from orchestrator.errors import BackendError, CallCancelled, PolicyError, ToolError, ToolTimeout, ToolWeaverError
+from orchestrator.errors import (
+    BackendError,
+    CallCancelled,
+    EffectUnknown,
+    Overtaken,
+    PermissionDenied,
+    PolicyError,
+    ToolError,
+    ToolTimeout,
+    ToolWeaverError,
+)
 from orchestrator.jobs import ledger as outcomes
 from orchestrator.jobs.call_files import CallFiles
 from orchestrator.jobs.ledger import Claim, Committed, Ledger, Outcome, new_token
@@ -33,6 +43,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.jobs.values import Stored
 from orchestrator.models.job import ErrorInfo
 from orchestrator.models.plan import When, parse_reference
+from orchestrator.models.program import Caller
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.settings import Settings
@@ -85,6 +96,10 @@ class CallContext:
     @property
     def idempotency_key(self) -> str:
         return f"{self.claim.job}/{self.claim.call}"
+
+    @property
+    def caller(self) -> Caller:
+        return Caller.model_validate(self.claim.spec.get("caller", {"type": "direct"}))
 
     @property
     def settings(self) -> Settings:
@@ -262,6 +277,7 @@ class Runner:
         if "when" in claim.spec and not holds(when := When.model_validate(claim.spec["when"]), scope):
             reason = outcomes.to_json({"reason": f"`when` does not hold: {when.ref} {when.op}"})
             return Ending(outcomes.SKIPPED, reason)
+        _allow_caller(claim, tool)
         self._permit(claim, tool)
         context.files.allow = partial(self._permits.allow_bytes, claim)
         arguments = tool.validate_input(self._given(claim, tool, scope), files=context.files)
@@ -368,8 +384,10 @@ class Runner:
 
     def ended_by(self, error: BaseException, claim: Claim, *, cancelled: Callable[[], bool]) -> Ending | None:
         """The end of a call that raised; None when there is nothing to commit."""
-        if isinstance(error, Parked):
+        if isinstance(error, Parked | Overtaken):
             return None
+        if isinstance(error, EffectUnknown):
+            return Ending(outcomes.UNKNOWN, _info(claim, error))
         if isinstance(error, NotSecured):
             why = ToolError(f"the call has not begun: {error}", code="not_secured", retryable=True)
             return Ending(outcomes.RETRY, _info(claim, why), delay_s=NOT_SECURED_S)
@@ -497,6 +515,16 @@ async def _watched(coroutine: Any, context: CallContext, timeout_s: float) -> An
     return task.result()
 
 
+def _allow_caller(claim: Claim, tool: RegisteredTool) -> None:
+    """Lets a call pass that comes from where the tool may be called: a plan, or a program."""
+    caller = claim.spec.get("caller", {}).get("type", "direct")
+    if caller not in tool.definition.allowed_callers:
+        raise PermissionDenied(
+            f"tool `{tool.definition.name}` may not be called by `{caller}`, only by `{'`, `'.join(tool.definition.allowed_callers)}`",
+            next="Its owner may add the caller to the tool's `allowed_callers`.",
+        )
+
+
 def _failed(claim: Claim, error: ToolError) -> Ending:
     """A failure, or the wait before the next try: exponential backoff with jitter."""
     most, backoff, longest = claim.spec["retry"]
@@ -542,7 +570,7 @@ def _not_kept(claim: Claim, why: str) -> Ending:
 def _info(claim: Claim, error: ToolWeaverError) -> bytes:
     info = ErrorInfo(
         code=error.code, message=error.message, family=error.family, retryable=error.retryable, next=error.next,
-        step=claim.step, call=claim.call, attempt=claim.attempt,
+        step=claim.step.partition(".")[0], call=claim.call, attempt=claim.attempt,
     )  # fmt: skip
     return info.model_dump_json(exclude_none=True).encode()
 

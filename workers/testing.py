@@ -38,6 +38,7 @@ from orchestrator.models.event import Event
 from orchestrator.models.file import FileRef, clean_media_type, clean_name, reference
 from orchestrator.models.job import JobResult, JobView
 from orchestrator.models.plan import Plan
+from orchestrator.models.program import Caller
 from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.check import check_plan
 from orchestrator.planner.synthesis import final_synthesis_text, plan_output
@@ -100,6 +101,7 @@ class FakeContext:
     call: str = "step#0"
     attempt: int = 1
     tenant: str = "default"
+    caller: Caller = Caller(type="direct")
     settings: Settings = field(default_factory=load_settings)
     cancel_after: int | None = None
     """The number of looks after which the call is cancelled: 0 is at once, None never."""

@@ -9,6 +9,7 @@ import os
 from typing import Any, BinaryIO, Protocol
 
 from orchestrator.catalog.files import FileSource
+from orchestrator.models.program import Caller
 from orchestrator.settings import Settings
 
 
@@ -30,6 +31,10 @@ class ToolContext(Protocol):
     @property
     def tenant(self) -> str:
         """Whose job it is."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls the tool: a step of the plan (`direct`), or a program with the id of its execution."""
 
     @property
     def idempotency_key(self) -> str:

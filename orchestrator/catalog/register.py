@@ -16,6 +16,7 @@ from orchestrator.broker.queues import POOLS
 from orchestrator.catalog.define import RegisteredTool, read_signature
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.models.plan import Effect
+from orchestrator.models.program import CallerType
 from orchestrator.models.tool import ToolDefinition, ToolExample, ToolType
 
 __all__ = ["RegisteredTool", "ToolRegistry", "load_entry_points", "load_tools", "register_function", "registry", "tool"]
@@ -79,6 +80,7 @@ def register_function(
     examples: Sequence[ToolExample | Mapping[str, Any]] = (),
     type: ToolType = "function",
     requires: Sequence[str] = (),
+    allowed_callers: Sequence[CallerType] = ("direct", "code_execution"),
     registry: ToolRegistry = registry,
 ) -> Callable[[F], F]:
     """A decorator that makes a function a tool and returns it unchanged.
@@ -95,6 +97,7 @@ def register_function(
         max_concurrency: How many calls of it run at once on the whole platform; the others wait.
         concurrency_key: Name of a parameter: at most `max_per_key` calls with one value of it run at once.
         requires: The actions that it needs, such as `filesystem:write`; a tenant without their permission may not use it.
+        allowed_callers: Who may call it: steps of plans (`direct`), programs (`code_execution`), or both.
 
     Raises:
         TypeError: the signature has no JSON form, or a `def` function is to run on a loop.
@@ -124,6 +127,7 @@ def register_function(
             concurrency_key=concurrency_key,
             max_per_key=max_per_key,
             requires=tuple(requires),
+            allowed_callers=tuple(allowed_callers),
             output_schema=signature.output_schema,
             definitions=signature.definitions,
         )

@@ -134,6 +134,30 @@ class StepRow:
     spec: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A call that a running call makes. Its maker knows it by `key`; `digest` says what is called with what.
+
+    `limit`: calls of its tool that may run at once, if that is limited. `envelope`: name and text, see `publisher/envelope.py`.
+    """
+
+    key: str
+    digest: str
+    queue: str
+    facts: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    limit: int | None = None
+    envelope: tuple[str, bytes] = ("", b"")
+
+
+class Born(NamedTuple):
+    """What became of a child: its number among those of its maker, its state ("new": released now), the digest that is recorded."""
+
+    number: int
+    state: str
+    digest: str
+
+
 class NewerJob(BackendError):
     """The job was made by a newer version; processes of that version take care of it."""
 
@@ -235,6 +259,19 @@ class Ledger:
         identity = [c.claim.call, c.claim.attempt, c.claim.token]
         args = [*identity, c.outcome, c.payload, int(c.delay_s * 1000), _json(c.lengths) if c.lengths else "", *large_args]
         return self._arguments(c.claim.job, self._queue_keys(c.claim.job, c.claim.queues), args)
+
+    def spawn(self, claim: Claim, children: Sequence[Child], *, channel: str) -> tuple[Committed, list[Born]]:
+        """Makes calls on behalf of a running one; those that it made before, in an earlier attempt, are only looked up.
+
+        `channel` is told `job|call` when one ends. The verdict is "ok", or why the call may make none ("fenced", "job cancelled").
+        """
+        args: list[Any] = [claim.call, claim.attempt, claim.token, channel]
+        for c in children:
+            limit = "" if c.limit is None else c.limit
+            args += [c.key, c.digest, c.queue, limit, _json(c.facts), _json(c.spec), *c.envelope]
+        answer = self._call("spawn", claim.job, self._queue_keys(claim.job, claim.queues), args)
+        born = [Born(int(n), state.decode(), digest.decode()) for n, state, digest in answer[3]]
+        return self._committed(claim.job, claim.queues, answer), born
 
     def hold(self, claim: Claim, *, key: str, limit: int) -> Committed:
         """Takes a key of the call's tool, of which at most `limit` calls hold one at once; "parked": it waits, stop here."""

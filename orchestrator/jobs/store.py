@@ -45,6 +45,7 @@ _STATES = {
     "f": CallState.FAILED,
     "k": CallState.SKIPPED,
     "u": CallState.UNKNOWN,
+    "x": CallState.CANCELLED,
 }
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
 _CHUNK = 2_000
@@ -211,6 +212,27 @@ class JobStore:
         """The results of calls, None where there is none."""
         return self.files.decoded(job_id, self._hmget(self.ledger.keys(job_id).data, [f"r:{c}" for c in calls]))
 
+    def children(self, job_id: str, calls: Sequence[str]) -> list[tuple[str, Any, ErrorInfo | None]]:
+        """Of calls that a call made: the letter of its state ("" when there is none), its value, its error."""
+        keys = self.ledger.keys(job_id)
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hmget(keys.state, ["st", *(f"c:{c}" for c in calls)])
+        pipe.hmget(keys.data, [f"r:{c}" for c in calls])
+        pipe.hmget(keys.data, [f"e:{c}" for c in calls])
+        (status, *states), values, errors = pipe.execute()
+        letters = [(s or b"").decode()[:1] for s in states]
+        if status is None or JobStatus(status.decode()).final:  # what has not ended is stopped with the job
+            letters = [letter if letter in "sf" else "x" for letter in letters]
+        decoded = self.files.decoded(job_id, [v if s == "s" else None for s, v in zip(letters, values, strict=True)])
+        known = [ErrorInfo.model_validate_json(e) if e is not None else None for e in errors]
+        return list(zip(letters, decoded, known, strict=True))
+
+    def child_spec(self, job_id: str, call: str) -> dict[str, Any]:
+        """What a call that a call made runs: its tool, and its input."""
+        raw = self.redis.hget(self.ledger.keys(job_id).state, f"x:{call.rpartition('#')[0]}")
+        found: dict[str, Any] = json.loads(raw or b'{"tool": "?", "input": {}}')
+        return found
+
     def artifacts(self, job_id: str, *, tenant: str = "default", start: int = 0, limit: int = 50) -> ArtifactPage:
         """A page of the files that the job's calls made, from its call number `start` on."""
         self._meta(job_id, tenant)
@@ -237,18 +259,21 @@ class JobStore:
         limit: int = 1_000,
         cursor: str | None = None,
     ) -> Sequence[CallView]:
-        """The calls that were released, in the order of steps and positions, after `cursor` (a call's id)."""
+        """The calls that were released, in the order of steps and positions, each followed by those that it made itself.
+
+        They begin after `cursor` (a call's id).
+        """
         meta = self._meta(job_id, tenant)
         steps = [s for s in self._plan(job_id).steps if step is None or s.id == step]
         if step is not None and not steps:
             raise NotFound(f"Job {job_id} has no step `{step}`.", path="step")
         found: list[CallView] = []
         skipping = cursor is not None
-        for call, raw, one in self._call_rows(job_id, steps):
+        for call, raw, one, child in self._with_children(job_id, steps):
             if skipping:
                 skipping = call != cursor
                 continue
-            view = self._call_view(call, raw, one, final=meta.status in FINAL_STATUSES)
+            view = self._call_view(call, raw, one, final=meta.status in FINAL_STATUSES, child=child)
             if state is None or view.state == state:
                 found.append(view)
             if len(found) == limit:
@@ -376,14 +401,35 @@ class JobStore:
                     if raw is not None:
                         yield call, raw.decode(), step
 
+    def _with_children(self, job_id: str, steps: Iterable[Step]) -> Iterator[tuple[str, str, Step, Mapping[str, Any]]]:
+        """The rows of calls, each followed by those of the calls that it made; of these also what the ledger knows of them."""
+        state = self.ledger.keys(job_id).state
+        rows = self._call_rows(job_id, steps)
+        while chunk := list(islice(rows, _CHUNK)):
+            counts = self._hmget(state, [f"cn:{call}" for call, _, _ in chunk])
+            for (call, raw, step), count in zip(chunk, counts, strict=True):
+                yield call, raw, step, {}
+                base = call.replace("#", ".")
+                for low in range(1, int(count or 0) + 1, _CHUNK):
+                    names = [f"{base}.{n}" for n in range(low, min(low + _CHUNK, int(count or 0) + 1))]
+                    states = self._hmget(state, [f"c:{n}#0" for n in names])
+                    facts = self._hmget(state, [f"s:{n}" for n in names])
+                    for name, letter, known in zip(names, states, facts, strict=True):
+                        if letter is not None and known is not None:
+                            yield f"{name}#0", letter.decode(), step, json.loads(known)
+
     @staticmethod
-    def _call_view(call: str, raw: str, step: Step, *, final: bool) -> CallView:
+    def _call_view(call: str, raw: str, step: Step, *, final: bool, child: Mapping[str, Any]) -> CallView:
         letter, attempt, tries, *_ = raw.split("|")
         state = _STATES[letter]
         if final and state in (CallState.QUEUED, CallState.RUNNING, CallState.WAITING):
             state = CallState.CANCELLED
-        index = int(call.rpartition("#")[2]) if step.map is not None else None
-        return CallView(call=call, step=step.id, index=index, state=state, attempt=int(attempt), tries=int(tries))
+        parent = child.get("par")
+        index = int((parent or call).rpartition("#")[2]) if step.map is not None else None
+        tool = child.get("tool", step.tool)
+        return CallView(
+            call=call, step=step.id, tool=tool, parent=parent, index=index, state=state, attempt=int(attempt), tries=int(tries)
+        )
 
     def _errors(self, job_id: str, plan: Plan) -> Iterator[ErrorInfo]:
         state, data = self.ledger.keys(job_id).state, self.ledger.keys(job_id).data

@@ -82,6 +82,8 @@ class CallView(_Wire):
 
     call: str
     step: str
+    tool: str = ""
+    parent: str | None = Field(default=None, description="the call that made this one, such as that of a program")
     index: int | None = None
     state: CallState
     attempt: int

@@ -111,6 +111,11 @@ class ToolDefinition(BaseModel):
         return schema | ({"$defs": self.definitions} if self.definitions else {})
 
     @property
+    def callable_by_code(self) -> bool:
+        """Whether programs may call it. Code inside code is refused: its pool would fill with programs that wait for programs."""
+        return "code_execution" in self.allowed_callers and self.type != "code_exec"
+
+    @property
     def content_hash(self) -> str:
         """SHA-256 (first 16 hex digits) of the definition; a plan pins it."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

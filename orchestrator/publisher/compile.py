@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.broker.queues import PRIVATE
 from orchestrator.errors import PlanError, ToolError
-from orchestrator.jobs.ledger import Lane, StepRow
+from orchestrator.jobs.ledger import Child, Lane, StepRow
 from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
 from orchestrator.models.plan import MAX_MAP, Plan, Reference, Retry
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
@@ -44,7 +47,7 @@ def compile_plan(plan: Plan, *, catalog: ToolCatalog, shards: int = 1) -> Compil
     """
     graph = build_graph(plan)
     tools = _tools(plan, catalog)
-    queues = tuple(dict.fromkeys(tools[n].pool for n in graph.nodes))
+    queues = tuple(dict.fromkeys((*(tools[n].pool for n in graph.nodes), *_pools_of_programs(plan, catalog, tools))))
     takers = _takers(graph)
     limited = {t.name: t for t in tools.values() if t.max_concurrency or t.concurrency_key}
     lanes: tuple[Lane, ...] = (
@@ -86,6 +89,63 @@ def _tools(plan: Plan, catalog: ToolCatalog) -> dict[str, ToolDefinition]:
     if missing:
         raise PlanError(problems=missing)
     return {s.id: known[s.tool] for s in plan.steps}
+
+
+def _pools_of_programs(plan: Plan, catalog: ToolCatalog, tools: Mapping[str, ToolDefinition]) -> list[str]:
+    """The pools of the tools that programs in the plan may call. Those of scripts and notebooks only where they are named."""
+    pools: dict[str, None] = {}
+    for step in plan.steps:
+        if tools[step.id].type != "code_exec":
+            continue
+        named = step.input.get("tools")
+        for tool in catalog.tools:
+            wanted = tool.name in named if isinstance(named, list) else not tool.pool.startswith(PRIVATE)
+            if wanted and tool.callable_by_code:
+                pools[tool.pool] = None
+    return list(pools)
+
+
+def child_of(
+    tool: ToolDefinition,
+    arguments: Mapping[str, Any],
+    *,
+    key: str,
+    caller: Mapping[str, Any],
+    timeout_s: float | None = None,
+    shards: int = 1,
+) -> Child:
+    """A call of a tool as a running call makes it: its arguments are values, never references. The tool's timeout is the most."""
+    timeout_s = min(tool.timeout_s, timeout_s or tool.timeout_s)
+    retry = Retry()
+    facts: dict[str, Any] = {
+        "e": "continue",
+        "al": 0,
+        "ef": tool.effect,
+        "to": int(timeout_s * 1000),
+        "tool": tool.name,
+        "env": envelope_name(tool.pool, tool.name),
+        "rm": retry.max,
+    }
+    spec = {
+        "tool": tool.name,
+        "hash": tool.content_hash,
+        "input": {name: {"$literal": value} for name, value in arguments.items()},
+        "retry": [retry.max, retry.backoff_s, retry.max_backoff_s],
+        "timeout_s": timeout_s,
+        "effect": tool.effect,
+        "caller": dict(caller),
+    }
+    if tool.concurrency_key:
+        spec["key"] = [tool.concurrency_key, tool.max_per_key]
+    limited = tool.max_concurrency or tool.concurrency_key
+    limit = max(1, (tool.max_concurrency or _NO_LIMIT) // shards) if limited else None
+    return Child(key, digest(tool.name, arguments), tool.pool, facts, spec, limit)
+
+
+def digest(tool: str, arguments: Mapping[str, Any]) -> str:
+    """What tells two calls of a program apart: the tool and its arguments."""
+    text = json.dumps([tool, arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _takers(graph: Graph) -> dict[str, list[list[Any]]]:

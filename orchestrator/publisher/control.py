@@ -95,7 +95,7 @@ class Control:
         plan = self.store.plan(job_id, tenant=tenant)
         step = call.rpartition("#")[0] or call
         call = call if "#" in call else f"{call}#0"
-        if step not in {s.id for s in plan.steps} or not call.rpartition("#")[2].isdigit():
+        if step.partition(".")[0] not in {s.id for s in plan.steps} or not call.rpartition("#")[2].isdigit():
             raise NotFound(f"Job {job_id} has no call `{call}`.", path="call", next="`toolweaver status` lists the unknown calls.")
         if not happened and result is not None:
             raise RequestError("A call that is tried again brings its own result.", path="result", next="Leave `result` out.")

@@ -251,7 +251,7 @@ class Reconciler:
             return
         look = f"idle {shard.number} {queue}"
         rows = list(self._due(shard.queued(queue), now - int(self.store.settings.grace_s * 500), look=look))
-        for job, step in {job: call.rpartition("#")[0] for job, call, _, _ in reversed(rows)}.items():
+        for job, step in {job: call.replace("#", ".").partition(".")[0] for job, call, _, _ in reversed(rows)}.items():
             self._say_idle(job, step, queue)
         if len(rows) == BATCH:
             self._read_to[look] = self._read_to.get(look, 0) + BATCH

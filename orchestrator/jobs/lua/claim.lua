@@ -17,6 +17,7 @@ if not v[2] then return {'no such call'} end
 local st, a, tries, lost, since, held = string.match(v[2], '^(%a)|(%d+)|(%d+)|(%d+)|(%d+)|(.*)$')
 if a ~= attempt then redis.call('ZREM', KEYS[5], member); return {'overtaken by attempt ' .. a} end
 if st ~= 'q' and not (st == 'r' and held == token) then return {'already ' .. st} end
+local facts = cjson.decode(v[5])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if st == 'q' then
@@ -25,13 +26,15 @@ if st == 'q' then
   redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
   local mark = ARGV[7] .. '|' .. held  -- the level at which it stood
   if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], mark) or 0) then redis.call('HSET', KEYS[4], mark, since) end
-  local every = math.floor(tonumber(v[7]) / 100)  -- of a large map only some items are told
+  local every = math.floor(tonumber(v[7] or 1) / 100)  -- of a large map only some items are told
   if every <= 2 or attempt ~= '1' or tonumber(string.match(call, '%d+$')) % every == 0 then
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', step, 'c', call, 'a', attempt)
+    local told = {'XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', string.match(step, '^[^.]*'), 'c', call, 'a', attempt}
+    if facts.par then told[#told + 1] = 'd'; told[#told + 1] = cjson.encode({tool = facts.tool, parent = facts.par}) end
+    redis.call(unpack(told))
   end
 end
 local answer = {'ok', v[3], tries, v[4], v[6], v[8]}
-local lists = cjson.decode(v[5]).ls
+local lists = facts.ls
 if lists then
   for _, s in ipairs(lists) do answer[#answer + 1] = s; answer[#answer + 1] = redis.call('HGET', STATE, 'n:' .. s) or '0' end
 end

@@ -5,7 +5,7 @@
 --      12 lengths of the lists that maps take from the result (JSON or ''), 13 SHA-256 of a large value, 14 the large value
 local call, attempt, token, outcome, payload = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local s = step_of(call)
-preload({'c:' .. call, 'kg:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left', 'live', 'un'})
+preload({'c:' .. call, 'kg:' .. call, 'cn:' .. call, 's:' .. s, 't:' .. s, 'n:' .. s, 'k:' .. s, 'left', 'live', 'un'})
 redis.call('ZREM', LEASES, JOB .. '|' .. call .. '|' .. attempt)
 drop_key(call, attempt)
 local st, a, tries, lost, since, held = call_of(call)
@@ -35,6 +35,7 @@ if outcome == 's' then
     if num('n:' .. s) <= 200 then event('call.succeeded', s, call, a) end
   end
   inc('live', -1); unpublish(p)
+  end_children(call)
   end_call(s, index_of(call), 's')
 elseif outcome == 'k' then
   set_call(call, 'k', a, tries, lost)
@@ -51,6 +52,7 @@ elseif outcome == 'u' then
   note_error(call, payload)
   inc('live', -1); inc('un', 1); unpublish(p)
   event('call.unknown', s, call, a, '{"error":' .. payload .. '}')
+  if p.par then tell_maker(p, call) end
 else
   fail_call(call, a, tries + 1, lost, payload)
 end

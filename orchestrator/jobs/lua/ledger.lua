@@ -16,7 +16,9 @@
 --   i:<step>#<n> aligned dependencies whose item n ended (+10000 for each without a value)   ic:<step> items begun that way
 --   len:<list> length of a list that a map runs over
 --   c:<call> "state|attempt|tries|lost|since|token", state q r w s f k u, n reset by a retry of the job; of a queued call the
---            place of the token holds the level at which it stands in its queue
+--            place of the token holds the level at which it stands in its queue; x: stopped with the call that made it
+--   cn:<call> how many calls a call made itself: child n of call s#i is the only call of the step s.i.n, whose facts name it (`par`)
+--   ck:<call>|<key> "n|digest" of the child that its maker knows by that key   cw:<call> channel on which its worker hears of them
 --   w:<l> published calls of a lane   kw:<l> of these, those that wait for a key   ph: pt: p:<l>:<n> first-in-first-out list of
 --   ready, unpublished calls "step:lo:hi" of a lane   pk:<l> its entry in PARKED   kg:<call> key that a call holds or waits for
 --   ks:<call> its entry in PARKED while it waits   kt:<call> since when it has waited for its key   nw:<q> "no worker" was said
@@ -74,7 +76,7 @@ end
 
 local function event(kind, step, call, attempt, data)
   local e = {'XADD', EVENTS, 'MAXLEN', '~', KEEP, '*', 't', kind}
-  if step then e[#e + 1] = 's'; e[#e + 1] = step end
+  if step then e[#e + 1] = 's'; e[#e + 1] = string.match(step, '^[^.]*') end  -- a child belongs to the step of its maker
   if call then e[#e + 1] = 'c'; e[#e + 1] = call end
   if attempt then e[#e + 1] = 'a'; e[#e + 1] = text(attempt) end
   if data then e[#e + 1] = 'd'; e[#e + 1] = type(data) == 'table' and cjson.encode(data) or data end
@@ -392,6 +394,53 @@ local function finish_step(s, forced)
   if inc('left', -1) == 0 then ending = num('nf') > 0 and 'failed' or 'succeeded' end
 end
 
+local function note_error(call, err)
+  redis.call('HSET', DATA, 'e:' .. call, err)
+end
+-- The worker of the call that made this one is told that it ended; losing the hint costs it a look.
+local function tell_maker(p, call)
+  redis.pcall('PUBLISH', get('cw:' .. p.par) or '', JOB .. '|' .. call)
+end
+local stopped = false  -- running calls are to stop though the job goes on
+-- A call that made others is over: what of them has not ended stops. An effect that may have happened is noted as unknown.
+local function end_children(maker)
+  local n = num('cn:' .. maker)
+  if n == 0 then return end
+  local base = step_of(maker) .. '.' .. text(index_of(maker)) .. '.'
+  local fields = {}
+  for i = 1, n do fields[#fields + 1] = 'c:' .. base .. i .. '#0'; fields[#fields + 1] = 's:' .. base .. i end
+  preload(fields)
+  for i = 1, n do
+    local call = base .. text(i) .. '#0'
+    local st, a, tries, lost = call_of(call)
+    local p = spec(base .. text(i))
+    if st == 'u' then inc('un', -1)  -- nothing waits for it any more
+    elseif not st or st == 'n' then set_call(call, 'x', a, 0, 0)
+    elseif st == 'q' or st == 'r' or st == 'w' then
+      local entry = st == 'w' and get('ks:' .. call) or ''
+      inc('live', -1)
+      if st ~= 'w' then unpublish(p)
+      elseif entry ~= '' then  -- it waited for a key, and kept its place in the lane's window
+        if redis.call('ZREM', PARKED, entry) == 1 then freed[parts_of(entry)] = 0 end
+        set('ks:' .. call, ''); inc('kw:' .. p.l, -1); inc('w:' .. p.l, -1)
+      end
+      if st == 'q' then redis.call('ZREM', queued_key(p), JOB .. '|' .. call .. '|' .. text(a)) end
+      if st == 'r' then stopped = true end
+      if st == 'r' and p.ef == 'once' then
+        set_call(call, 'u', a, tries, lost)
+        note_error(call, cjson.encode({code = 'unknown', step = step_of(maker), call = call, attempt = a,
+          message = 'the program ended while tool `' .. p.tool .. '` ran; its effect may have happened'}))
+      else set_call(call, 'x', a, tries, lost) end
+      event('call.cancelled', base, call, a, {tool = p.tool, parent = maker})
+    end
+  end
+end
+local function child_ended(p, s, st)
+  local call = s .. '#0'
+  if st == 's' then event('call.succeeded', s, call, select(2, call_of(call)), {tool = p.tool, parent = p.par}) end
+  tell_maker(p, call)
+end
+
 local end_call
 
 local function skip_call(s, i)
@@ -413,6 +462,7 @@ end
 
 end_call = function(s, i, st)
   local p = spec(s)
+  if p.par then return child_ended(p, s, st) end
   local n, k = num('n:' .. s), inc('k:' .. s, 1)
   if st == 'f' then inc('f:' .. s, 1) elseif st == 'k' then inc('z:' .. s, 1) end
   for _, b in ipairs(p.a) do item_ended(b, i, st ~= 's') end
@@ -431,9 +481,6 @@ local function fail_fast(s)
   event('step.failed', s, nil, nil, {total = num('n:' .. s), done = num('k:' .. s), failed = num('f:' .. s), skipped = num('z:' .. s)})
   ending = 'failed'
 end
-local function note_error(call, err)
-  redis.call('HSET', DATA, 'e:' .. call, err)
-end
 -- The last try of a call failed: the step's policy decides.
 local function fail_call(call, attempt, tries, lost, err)
   local s = step_of(call)
@@ -442,6 +489,7 @@ local function fail_call(call, attempt, tries, lost, err)
   note_error(call, err)
   inc('live', -1); unpublish(p)
   event('call.failed', s, call, attempt, '{"error":' .. err .. '}')
+  end_children(call)
   if p.e == 'fail_fast' then
     inc('f:' .. s, 1); inc('k:' .. s, 1); fail_fast(s)
   else end_call(s, index_of(call), 'f') end
@@ -548,6 +596,7 @@ local function settle()
   end
   if #args > 0 then redis.call('HSET', STATE, unpack(args)) end
   dirty = {}
+  if stopped and not ending then redis.pcall('PUBLISH', 'tw:ended', JOB) end
   if ending then
     event('job.' .. ending, nil, nil, nil, {has_errors = num('ne') > 0 or num('nf') > 0})
     if ending ~= 'succeeded' and num('live') > 0 then redis.pcall('PUBLISH', 'tw:ended', JOB) end  -- workers stop its calls at once

@@ -28,6 +28,7 @@ if kind == 'lost' then
     note_error(call, err)
     inc('live', -1); inc('un', 1); unpublish(p)
     event('call.unknown', s, call, a, '{"error":' .. err .. '}')
+    if p.par then tell_maker(p, call) end
   elseif over and tries + 1 > p.rm then
     fail_call(call, a, tries + 1, lost, cjson.encode({code = 'timeout', step = s, call = call, attempt = a,
       message = 'tool `' .. p.tool .. '` ran longer than its timeout_s of ' .. string.format('%g', p.to / 1000),

@@ -8,6 +8,7 @@ if not get('st') then return {'no job', {}} end
 if st ~= 'u' then return {'state ' .. (st or '?'), {}} end
 if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. get('st'), {}} end
 local s = step_of(call)
+local maker = spec(s).par
 inc('un', -1)
 if get('st') == 'waiting' then set('st', 'running'); event('job.running') end
 redis.call('HDEL', DATA, 'e:' .. call)
@@ -17,7 +18,10 @@ if ARGV[7] == 'happened' then
   if ARGV[9] ~= '' then for list, n in pairs(cjson.decode(ARGV[9])) do set('len:' .. list, n) end end
   event('call.succeeded', s, call, a, {resolved = true})
   touched[spec(s).l] = true
-  if get('t:' .. s) == 'r' then end_call(s, index_of(call), 's') end
+  end_children(call)
+  if not maker and get('t:' .. s) == 'r' then end_call(s, index_of(call), 's') end
+elseif maker then  -- it is made again when the program asks for it
+  set_call(call, 'n', a, 0, 0)
 else
   -- After a retry of the job the step, or the item, may still wait for what it follows.
   local p, flags = spec(s), num('i:' .. call)
@@ -26,6 +30,15 @@ else
   if get('t:' .. s) == 'r' and (follows == 0 or flags % 10000 == follows) then
     if flags >= 10000 and not p.run then skip_call(s, index_of(call))
     else inc('live', 1); go_on(call, a, tries, lost) end
+  end
+end
+if maker then  -- the program that waits for this answer goes on
+  local mst, ma, mtries, mlost = call_of(maker)
+  if mst == 'u' then
+    inc('un', -1); inc('live', 1)
+    redis.call('HDEL', DATA, 'e:' .. maker)
+    set_call(maker, 'n', ma, mtries, mlost)
+    go_on(maker, ma, mtries, mlost)
   end
 end
 return {'ok', settle()}

@@ -30,6 +30,30 @@ local function may_have_happened(s, call, cst, a)
     message = 'the job ended while tool `' .. spec(s).tool .. '` ran; its effect may have happened',
     next = 'find out, then `toolweaver resolve ' .. JOB .. ' ' .. call .. ' --happened` or `--retry`'}))
 end
+-- A program that runs again is answered from what its calls gave the first time; what did not succeed is made again. When what
+-- it reads is new, it is another program, and makes all of them again, unless an effect that happened forbids it.
+local function forget_children(maker, stale)
+  local base = step_of(maker) .. '.' .. text(index_of(maker)) .. '.'
+  local happened = false
+  for i = 1, num('cn:' .. maker) do
+    local call = base .. text(i) .. '#0'
+    local st, a = call_of(call)
+    local once = spec(base .. text(i)).ef == 'once'
+    if once and (st == 'u' or st == 'r') then may_have_happened(base .. text(i), call, st, a); happened = true
+    elseif st == 's' then happened = happened or once
+    else
+      local entry = st == 'w' and get('ks:' .. call) or ''
+      if entry ~= '' then redis.call('ZREM', PARKED, entry); set('ks:' .. call, '') end
+      set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call)
+    end
+  end
+  if not stale or happened then return end
+  for i = 1, num('cn:' .. maker) do
+    local s = base .. text(i)
+    if state_of(s .. '#0') == 'n' then set_call(s .. '#0', 'x', select(2, call_of(s .. '#0')), 0, 0) end
+    forget('ck:' .. maker .. '|' .. spec(s).key)
+  end
+end
 local function most_calls(s) return math.max(num('n:' .. s), num('o:' .. s)) end
 local function forget_lists(s)  -- those that maps took from results that are not kept
   if spec(s).wl then forget('len:' .. spec(s).wl) end
@@ -58,6 +82,7 @@ for _, row in ipairs(steps) do
       elseif cst then
         local entry = cst == 'w' and get('ks:' .. call)  -- it waited for a key
         if entry then redis.call('ZREM', PARKED, entry); forget('ks:' .. call); forget('kt:' .. call) end
+        if get('cn:' .. call) then forget_children(call, dropped) end
         set_call(call, 'n', select(2, call_of(call)), 0, 0); redis.call('HDEL', DATA, 'e:' .. call, 'r:' .. call)
       end
     end
