@@ -5,6 +5,8 @@ Every field is set by `TOOLWEAVER_<NAME>` or by a line in `.env`; `toolweaver co
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,6 +102,23 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TOOLWEAVER_AZURE_VISION_KEY", "VISION_KEY", "AZURE_COMPUTER_VISION_KEY"),
         description="key of the Azure Computer Vision resource",
     )
+    docker_host: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_DOCKER_HOST", "DOCKER_HOST"),
+        description="address of the container engine that programs run in; default: Docker's usual socket",
+    )
+    sandbox_image: str = Field(default="toolweaver-sandbox:latest", description="image that programs run in")
+    sandbox_base: str = Field(default="python:3.11-slim", description="image that `toolweaver sandbox build` starts from")
+    sandbox_warm_max: int = Field(default=6, ge=1, le=64, description="containers kept ready at most, before anybody asks")
+    sandbox_concurrency: int = Field(default=16, ge=1, description="programs that a worker of the pool `code` runs at once")
+    sandbox_lease_s: float = Field(
+        default=8.0, ge=1, description="a container that heard nothing from its worker for this long ends itself"
+    )
+    sandbox_max_age_s: float = Field(default=600.0, ge=1, description="a container that waited this long unused is replaced")
+    sandbox_dir: Path | None = Field(
+        default=None,
+        description="folder of the containers' sockets, which the engine must see under the same path; default: in the temp folder",
+    )
     shards: int = Field(default=1, ge=1, le=1024, description="parts of the ledger; never change it while jobs run")
     window: float = Field(default=4.0, ge=1, description="published calls per job and queue, as a multiple of its pool's slots")
     tenant_window: float = Field(
@@ -146,6 +165,9 @@ class Settings(BaseSettings):
     categories_file: Path | None = Field(
         default=None, description="YAML or JSON file with categories of yours and their examples, in place of the bundled ones"
     )
+    program_limits_file: Path | None = Field(
+        default=None, description="YAML or JSON file with the limits of programs, by tool and tenant (docs/programs.md)"
+    )
     task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
@@ -170,6 +192,11 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The Redis URL, of the embedded server when none is set."""
         return self.redis_url or f"unix://{self.home}/redis.sock?db=0"
+
+    @property
+    def sandbox_folder(self) -> Path:
+        """Where the containers' sockets lie; a socket's path must be short."""
+        return (self.sandbox_dir or Path(tempfile.gettempdir()) / f"toolweaver-{os.getuid()}").expanduser().absolute()
 
     @property
     def blob_url(self) -> str:

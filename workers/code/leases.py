@@ -1,0 +1,196 @@
+"""No container outlives its owner: who owns one is a label, whether the owner lives is a file that it holds locked.
+
+An owner is one pool in one process. When it ends, by whatever means, the kernel drops the lock; then anybody who sweeps
+removes its containers and their folders: the guard process of that pool, at once, and every other pool of the machine,
+every few seconds. A container whose owner is silent also ends by itself, since its first process wants to be pinged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.errors import BackendError
+from orchestrator.settings import Settings
+from workers.code.engine import Engine
+
+OWNER, PLACE = "toolweaver.owner", "toolweaver.place"
+LOCK = ".lock"
+OWNER_ID = re.compile(r"[0-9a-f]{12}")  # nothing else in the folder is ours to remove
+SWEEP_S = 5.0  # between two sweeps of a pool
+PATH_BYTES = 107  # of a unix socket's address
+AFTER_S = (0.0, 0.3, 0.7, 1.0, 2.0, 2.0, 2.0)  # pauses before the sweeps after an owner's end: a creation may be under way
+
+
+@dataclass(eq=False)
+class Owner:
+    """One pool: an id, a locked file and a folder that say that it lives, and a guard that cleans up when it does not."""
+
+    place: Path
+    host: str
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    _lock: int | None = None
+    _guard: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, host: str) -> Owner:
+        """An owner where the settings say."""
+        return cls(settings.sandbox_folder, host)
+
+    @property
+    def folder(self) -> Path:
+        """Where the folders of its containers' sockets lie."""
+        return self.place / self.id
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What its containers are known by."""
+        return {OWNER: self.id, PLACE: place_name(self.place)}
+
+    def begin(self) -> None:
+        """Takes the lock and starts the guard.
+
+        Raises:
+            BackendError: the folder is another user's, or its path is too long for sockets.
+        """
+        make_place(self.place)
+        draft = self.place / f"{self.id}.new"
+        self._lock = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        draft.rename(lock_file(self.place, self.id))  # nobody ever sees it unlocked
+        self.folder.mkdir(mode=0o711)
+        command = (sys.executable, "-m", "workers.code.guard", str(self.place), self.id, self.host)
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    @property
+    def guard_pid(self) -> int | None:
+        """The process that sweeps when this one is gone."""
+        return self._guard.pid if self._guard is not None else None
+
+    def end(self, *, clean: bool = True) -> None:
+        """Gives everything back. `clean`: its containers are gone; otherwise the guard stays to remove them."""
+        if self._guard is not None and self._guard.stdin is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._guard.communicate(b"done" if clean else b"", timeout=5.0 if clean else 0.1)
+        if self._lock is not None:
+            forget(self.place, self.id)
+            os.close(self._lock)
+        self._guard = self._lock = None
+
+
+def place_name(place: Path) -> str:
+    """The label of a folder of sockets: owners of other folders and machines are judged by those who see their files."""
+    return f"{_machine()}:{place}"
+
+
+def _machine() -> str:
+    for source in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
+        with contextlib.suppress(OSError):
+            return Path(source).read_text(encoding="ascii").strip()
+    return os.uname().nodename
+
+
+def make_place(place: Path) -> None:
+    """Makes the folder of the sockets: others pass through it and cannot list it.
+
+    Raises:
+        BackendError: it is another user's, or its path is too long.
+    """
+    place.mkdir(mode=0o711, parents=True, exist_ok=True)
+    found = place.lstat()
+    if place.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise BackendError(
+            f"`{place}` is not this user's own folder", next="Set TOOLWEAVER_SANDBOX_DIR to a new one, and remove this one."
+        )
+    place.chmod(0o711)
+    if len(os.fsencode(place)) > PATH_BYTES - 40:
+        raise BackendError(f"`{place}` is too long for sockets", next="Set TOOLWEAVER_SANDBOX_DIR to a short path.")
+
+
+def lock_file(place: Path, owner: str) -> Path:
+    return place / f"{owner}{LOCK}"
+
+
+def lives(place: Path, owner: str) -> bool:
+    """Whether somebody holds the owner's lock."""
+    try:
+        file = os.open(lock_file(place, owner), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def owners(place: Path) -> set[str]:
+    """All that left a trace in the folder."""
+    return {name for p in place.iterdir() if OWNER_ID.fullmatch(name := p.name.removesuffix(LOCK))}
+
+
+def forget(place: Path, owner: str) -> None:
+    """Removes an owner's files."""
+    shutil.rmtree(place / owner, ignore_errors=True)
+    lock_file(place, owner).unlink(missing_ok=True)
+
+
+def remove_of(engine: Engine, place: Path, owner: str) -> list[str]:
+    """Removes the containers of one owner, in whatever state they are; their ids."""
+    found = engine.containers(f"{OWNER}={owner}", f"{PLACE}={place_name(place)}")
+    for container in found:
+        engine.remove(container.id)
+    return [c.id for c in found]
+
+
+def sweep(engine: Engine, place: Path) -> list[str]:
+    """Removes containers and folders whose owner is gone; the ids of the containers."""
+    removed = []
+    held = engine.containers(f"{PLACE}={place_name(place)}")
+    dead = {o for o in owners(place) | {c.labels[OWNER] for c in held if OWNER in c.labels} if not lives(place, o)}
+    for container in held:
+        if container.labels.get(OWNER) in dead:
+            engine.remove(container.id)
+            removed.append(container.id)
+    for owner in dead:
+        forget(place, owner)
+    return removed
+
+
+def sweep_after(engine: Engine, place: Path, owner: str) -> Iterator[list[str]]:
+    """Sweeps of one owner that has ended, a few times: its last request may still be carried out."""
+    for pause in AFTER_S:
+        time.sleep(pause)
+        with contextlib.suppress(BackendError):  # the engine may be restarting
+            yield remove_of(engine, place, owner)
+    forget(place, owner)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Removes what an owner left; what the guard becomes when its pool is gone."""
+    parser = argparse.ArgumentParser(prog="python -m workers.code.leases", description=__doc__)
+    for name in ("place", "owner", "host"):
+        parser.add_argument(name)
+    options = parser.parse_args(argv)
+    engine = Engine(options.host)
+    for _removed in sweep_after(engine, Path(options.place), options.owner):
+        pass
+    engine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
