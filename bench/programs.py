@@ -45,6 +45,7 @@ from examples.expenses.plan import plan
 from orchestrator.catalog.register import registry
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.plan import Plan
+from orchestrator.programmatic_executor.stubs import StubGenerator
 
 FOLDER = Path(__file__).parents[1] / "examples" / "expenses"
 NAMES = ("get_team_members", "get_expenses")
@@ -225,6 +226,12 @@ def count_it(platform: Programs, report: Report) -> None:
             tell(report, name, c, unit)
         for name in ("one_by_one", "at_once"):
             report.add(f"{unit}_{name}_to_program", costs[name].both / costs["program"].both, "ratio")
+
+
+def shown() -> str:
+    """The stubs of the two tools, as a program imports them and a model is shown them."""
+    modules = StubGenerator(_definition(name) for name in NAMES).modules()
+    return "\n".join(source for path, source in modules.items() if not path.endswith("__init__.py"))
 
 
 def tell(report: Report, name: str, c: Cost, unit: str) -> None:

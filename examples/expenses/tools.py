@@ -79,7 +79,7 @@ class Budget(BaseModel):
 
 @tool(domain="hr", effect="none", timeout_s=30)
 async def get_team_members(department: str | None = None, status: Status = "active") -> list[Member]:
-    """The people of the company.
+    """The people of the company: each has `id`, `name`, `department`, `level` (junior, senior or lead), `location` and more.
 
     Args:
         department: Only those of it; default: all.
@@ -96,7 +96,9 @@ async def get_team_members(department: str | None = None, status: Status = "acti
     examples=[{"scenario": "What one person spent in the third quarter", "input": {"user_id": "u07", "quarter": "Q3"}}],
 )
 async def get_expenses(user_id: str, quarter: Quarter = "Q3") -> Report:
-    """Every expense of a person in a quarter.
+    """Every expense of a person in a quarter: `expenses`, each with `date`, `category`, `description`, `amount` in EUR and more.
+
+    Categories are travel, lodging, meals, software and office.
 
     Args:
         user_id: The `id` of a team member.
@@ -111,7 +113,7 @@ async def get_expenses(user_id: str, quarter: Quarter = "Q3") -> Report:
 
 @tool(domain="finance", effect="none", timeout_s=30)
 def get_budget(quarter: Quarter = "Q3") -> Budget:
-    """What each level may spend on travel in a quarter."""
+    """What each level may spend on travel in a quarter: `travel`, an amount in EUR by level."""
     return Budget(quarter=quarter, travel=TRAVEL_BUDGETS)
 
 
