@@ -1,0 +1,291 @@
+"""Frames of the program channel: four bytes of length, big-endian, then a JSON object. What comes in is hostile till then.
+
+Nothing here recurses over what was sent, and nothing is parsed before its depth and its number of values are known: a few
+bytes of JSON such as `[],` become many times as much memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+from asyncio import AbstractEventLoop
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+HEADER = struct.Struct(">I")
+MOST_VALUES = 2_000_000
+"""What one frame may hold: a value in a list or object counts once, a list or object twice more. About 130 MB at worst."""
+
+_CHUNK = 64 * 1024
+_GULPS = 4  # reads in one turn of the loop, so that a flood of one program leaves turns to the others
+_MOST_PARTS = 512  # in one system call, which takes 1024
+
+_BUT_STRUCTURE = bytes(set(range(256)) - set(b'",[]{}'))
+_ROUND = bytes.maketrans(b"{}", b"[]")
+_TEXT = re.compile(rb'"[^"]*"')
+
+
+class FrameError(Exception):
+    """What came is no frame of the protocol; the message says why, in words that may be shown."""
+
+
+class TooManyValues(FrameError):
+    """The frame holds more values than the host takes in: large, but no attack."""
+
+
+class FrameReader:
+    """Cuts what arrives on a socket into frames. One that does not fit the chunk is received into a buffer of its own."""
+
+    def __init__(self, sock: socket.socket, *, frame_bytes: int) -> None:
+        self._sock, self._most = sock, frame_bytes
+        self._chunk = bytearray(_CHUNK)
+        self._view = memoryview(self._chunk)
+        self._start = self._end = 0
+        self._large: bytearray | None = None
+        self._have = 0
+        self.received = 0
+
+    def frames(self) -> Iterator[bytearray | bytes]:
+        """Every frame that can be had now, without its length. Waits for nothing; stop asking at any point, nothing is lost.
+
+        Raises:
+            EOFError: the other end closed, in the middle of a frame too.
+            FrameError: a frame is empty or too long.
+        """
+        yield from self._cut()
+        for _ in range(_GULPS):
+            if not self._receive():
+                return
+            yield from self._cut()
+
+    @property
+    def left_over(self) -> bool:
+        """Whether bytes came after the last frame that was taken, here or still in the socket."""
+        if self._end > self._start or self._large is not None:
+            return True
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _receive(self) -> bool:
+        try:
+            size = self._sock.recv_into(self._room())
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:  # such as a reset: nothing more will come
+            size = 0
+        if size == 0:
+            raise EOFError
+        self.received += size
+        if self._large is None:
+            self._end += size
+        else:
+            self._have += size
+        return True
+
+    def _room(self) -> memoryview:
+        if self._large is not None:
+            return memoryview(self._large)[self._have :]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start:
+            self._chunk[: self._end - self._start] = self._chunk[self._start : self._end]
+            self._start, self._end = 0, self._end - self._start
+        return self._view[self._end :]
+
+    def _cut(self) -> Iterator[bytearray | bytes]:
+        if self._large is not None:
+            if self._have < len(self._large):
+                return
+            whole, self._large = self._large, None
+            yield whole
+        while self._end - self._start >= HEADER.size:
+            begin, size = self._start + HEADER.size, self._size()
+            if begin + size > self._end:
+                if HEADER.size + size > _CHUNK:
+                    self._grow(begin, size)
+                return
+            self._start = begin + size
+            yield bytes(self._view[begin : begin + size])
+
+    def _size(self) -> int:
+        size: int = HEADER.unpack_from(self._chunk, self._start)[0]
+        if not 0 < size <= self._most:
+            raise FrameError(f"a frame of {size} bytes; 1 to {self._most} are allowed")
+        return size
+
+    def _grow(self, begin: int, size: int) -> None:
+        self._large, self._have = bytearray(size), self._end - begin
+        self._large[: self._have] = self._view[begin : self._end]
+        self._start = self._end = 0
+
+
+class FrameWriter:
+    """Sends frames in order and never waits: what the socket does not take stays in a queue until it can."""
+
+    def __init__(self, loop: AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop, self._sock = loop, sock
+        self._queue: deque[bytes | memoryview] = deque()
+        self._waiting = self._due = self._closed = False
+        self.sent = 0
+
+    def send(self, *parts: bytes, at_once: bool = True) -> None:
+        """Sends one frame, given in parts so that large ones need no copy. Not `at_once`: with others of this turn of the loop."""
+        if self._closed:
+            return
+        size = sum(map(len, parts))
+        self.sent += HEADER.size + size
+        self._queue.append(HEADER.pack(size))
+        self._queue.extend(parts)
+        if self._waiting or self._due:
+            return
+        if at_once:
+            self._flush()
+        else:
+            self._due = True
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Sends nothing more; the socket stays open, it is its owner's."""
+        self._closed = True
+        self._queue.clear()
+        self._listen(False)
+
+    def _flush(self) -> None:
+        self._due = False
+        try:
+            while self._queue:
+                self._drop(self._sock.sendmsg([part for part, _ in zip(self._queue, range(_MOST_PARTS), strict=False)]))
+        except (BlockingIOError, InterruptedError):
+            self._listen(True)
+        except OSError:  # the other end takes nothing more; that it closed is for the reader to find
+            self.close()
+        else:
+            self._listen(False)
+
+    def _drop(self, size: int) -> None:
+        while self._queue and size >= len(self._queue[0]):
+            size -= len(self._queue.popleft())
+        if size:
+            self._queue[0] = memoryview(self._queue[0])[size:]
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted and not self._waiting:
+            self._loop.add_writer(self._sock, self._flush)
+        elif self._waiting and not wanted:
+            self._loop.remove_writer(self._sock)
+        self._waiting = wanted
+
+
+def decode(data: bytes | bytearray, *, depth: int) -> dict[str, Any]:
+    """The object that a frame holds: strict JSON, finite numbers, text that UTF-8 can carry.
+
+    Raises:
+        FrameError: it is none, or is nested deeper than `depth`.
+        TooManyValues: it holds more values than the host takes in.
+    """
+    weigh(data, depth=depth)
+    try:
+        found = _STRICT.decode(str(data, "utf-8"))
+    except UnicodeDecodeError:
+        raise FrameError("a frame that is no UTF-8") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
+        raise FrameError("a frame that is no JSON") from None
+    if not isinstance(found, dict):
+        raise FrameError("a frame that is no JSON object")
+    return _whole_text(found) if _may_hold_halves(data) else found
+
+
+def encode(value: Any, *, depth: int) -> bytes:
+    """A value as JSON for a frame: dates, sets, models and other values of Python become the nearest JSON, NaN becomes null.
+
+    Raises:
+        FrameError: there is no JSON for it, or it is nested deeper than `depth`.
+    """
+    try:
+        text = _dump(value)
+    except (TypeError, ValueError, RecursionError):
+        text = _dump_anything(value)
+    weigh(text, depth=depth)
+    return text
+
+
+def weigh(data: bytes | bytearray, *, depth: int) -> int:
+    """About how many values a JSON text holds (never fewer), without parsing it.
+
+    Raises:
+        FrameError: lists and objects are nested deeper than `depth`, or do not match.
+        TooManyValues: there are more than `MOST_VALUES`.
+    """
+    nests = data.count(b"[") + data.count(b"{")
+    values = data.count(b",") + 2 * nests
+    return values if nests <= depth and values <= MOST_VALUES else _weigh_structure(_structure(data), depth)
+
+
+def _structure(data: bytes | bytearray) -> bytes:
+    """Only the commas and brackets that are not part of a text."""
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = bytes(data.translate(_ROUND, _BUT_STRUCTURE))
+    marks = marks.replace(b'""', b"")  # two neighbours leave what lies in a text and what does not as it was
+    return _TEXT.sub(b"", marks)
+
+
+def _weigh_structure(marks: bytes, depth: int) -> int:
+    values = marks.count(b",") + 2 * marks.count(b"[")
+    if values > MOST_VALUES:
+        raise TooManyValues(f"a frame of about {values:,} values; {MOST_VALUES:,} are allowed")
+    nests = marks.translate(None, b',"')
+    for _ in range(depth):  # each turn takes the innermost pairs away
+        nests = nests.replace(b"[]", b"")
+    if nests:
+        raise FrameError(f"JSON nested deeper than {depth}, or with brackets that do not match")
+    return values
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0.0:  # 1e999 reads as infinite
+        raise ValueError(text)
+    return number
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+_STRICT = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def _dump(value: Any) -> bytes:
+    return _dumps(value).encode()
+
+
+def _dump_anything(value: Any) -> bytes:
+    with suppress(Exception):  # tools return anything, and their objects may raise anything when looked at
+        plain = to_jsonable_python(value, serialize_unknown=True, inf_nan_mode="null", bytes_mode="base64")
+        return _dumps(plain).encode("utf-8", "replace")
+    raise FrameError("a value that is no JSON")
+
+
+def _may_hold_halves(data: bytes | bytearray) -> bool:
+    return b"\\ud" in data or b"\\uD" in data
+
+
+def _whole_text(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with `?` for halves of characters, which JSON can name and UTF-8 cannot carry."""
+    text = _dumps(found)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole: dict[str, Any] = _STRICT.decode(text.encode("utf-8", "replace").decode())
+        return whole
+    return found
