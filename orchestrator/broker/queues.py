@@ -25,11 +25,13 @@ PoolKind = Literal["prefork", "async", "threads", "solo"]
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool of workers: its queue has its name. `extra` is what installs its packages."""
+    """A pool of workers: its queue has its name. `extra` is what installs its packages, `check` the module that says
+    whether it can run on this machine."""
 
     name: str
     kind: PoolKind = "prefork"
     extra: str | None = None
+    check: str | None = None
     summary: str = ""
 
 
@@ -40,6 +42,7 @@ POOLS = {
         Pool("async", kind="async", summary="registered `async def` functions, many at once on one loop"),
         Pool("ocr", extra="ocr", summary="text from images"),
         Pool("small_model", summary="small models and rules"),
+        Pool("code", kind="async", extra="sandbox", check="workers.code.check", summary="programs in containers"),
     )
 }
 

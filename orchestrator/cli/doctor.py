@@ -26,6 +26,7 @@ from orchestrator.models.platform import MARK, Finding, Level, running_platform
 from orchestrator.settings import Settings, load_settings
 
 EXAMINE_S = 30.0
+SANDBOX_S = 90.0
 DISK_FREE = 500 << 20  # bytes; below it the server's file and the logs are in danger
 STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -48,6 +49,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """All findings, in the order in which a person would mend them."""
     yield _python()
     yield from _extras()
+    yield from _sandbox()
     yield _home(settings.home)
     yield _disk(settings.home)
     yield _server(settings)
@@ -74,6 +76,23 @@ def _extras() -> Iterator[Finding]:
             )
         else:
             yield Finding(f"extra {extra}", "ok", "installed")
+
+
+def _sandbox() -> Iterator[Finding]:
+    """Whether programs can run here; a process of its own looks, since no command touches Docker."""
+    if missing_packages("sandbox"):
+        return
+    command = (sys.executable, "-m", "workers.code.check", "--brief")
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=SANDBOX_S)
+    except subprocess.TimeoutExpired:
+        yield Finding("sandbox", "warn", f"the check did not end within {SANDBOX_S:g} s", "Look at the load of this machine.")
+        return
+    if ended.returncode == 0:
+        yield Finding("sandbox", "ok", "programs run in containers whose walls stand")
+        return
+    why, _, move = (ended.stdout.strip() or ended.stderr.strip()).splitlines()[-1].rpartition("; ")
+    yield Finding("sandbox", "warn", f"pool code does not start: {why or move}", move[:1].upper() + move[1:] + "." if why else "")
 
 
 def _home(home: Path) -> Finding:

@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
     @register(app, "worker", examples="toolweaver worker --pool ocr · toolweaver worker --pool mine --tools my_tools.py")
     def worker(
-        pool: Annotated[str, typer.Option(help="function, async, ocr, small_model, or the pool of a tool of yours.")],
+        pool: Annotated[str, typer.Option(help="function, async, ocr, small_model, code, or the pool of a tool of yours.")],
         concurrency: Annotated[int | None, typer.Option(min=1, help="Calls at the same time.")] = None,
         kind: Annotated[
             PoolKind | None, typer.Option(help="How it runs them; default: async when all tools of the pool are, else prefork.")

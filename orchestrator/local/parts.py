@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from orchestrator.models.platform import MARK
 from orchestrator.settings import Settings
 
 PORTS_TRIED = 50
+CHECK_S = 90.0
 LOCAL_DRAIN_S = 3.0
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
 
@@ -36,12 +38,31 @@ def check_pools(names: Sequence[str], *, own: bool = False) -> tuple[list[str], 
         if name not in POOLS and not own:
             near = "".join(f"Did you mean `{n}`? " for n in get_close_matches(name, POOLS, n=1))
             raise RequestError(f"there is no pool `{name}`", next=f"{near}The pools are {', '.join(POOLS)}.")
-        extra = POOLS[name].extra if name in POOLS else None
-        if extra and (missing := missing_packages(extra)):
-            lines.append(f"pool {name} is not started: {', '.join(missing)} not installed; run `{install_command(extra)}`")
+        if why := why_not(name):
+            lines.append(f"pool {name} is not started: {why}")
         else:
             able.append(name)
     return able, lines
+
+
+def why_not(pool: str) -> str | None:
+    """Why a pool cannot run here, with the next move; None when it can."""
+    known = POOLS.get(pool)
+    if known is None:
+        return None
+    if known.extra and (missing := missing_packages(known.extra)):
+        return f"{', '.join(missing)} not installed; run `{install_command(known.extra)}`"
+    return _checked(known.check) if known.check else None
+
+
+def _checked(module: str) -> str | None:
+    """What the pool's own check says; a process of its own, since nothing here may import it."""
+    try:
+        ended = subprocess.run((sys.executable, "-m", module, "--brief"), capture_output=True, text=True, timeout=CHECK_S)
+    except subprocess.TimeoutExpired:
+        return f"its check did not end within {CHECK_S:g} s; look at the load of this machine"
+    said = [line for line in (*ended.stderr.splitlines(), *ended.stdout.splitlines()) if line.strip()]
+    return None if ended.returncode == 0 else (said or [f"its check ended with exit code {ended.returncode}"])[-1]
 
 
 def free_port(host: str, first: int, *, setting: str = "api_port") -> int:

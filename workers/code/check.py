@@ -10,9 +10,10 @@ from dataclasses import asdict
 
 from orchestrator.errors import BackendError
 from orchestrator.settings import Settings, load_settings
-from workers.code.build import require_image
+from workers.able import in_one_line
 from workers.code.container import Maker, Shape
 from workers.code.engine import Engine
+from workers.code.image import require_image
 from workers.code.inspection import Check, look, verify
 from workers.code.leases import Owner, sweep
 
@@ -60,25 +61,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--brief", action="store_true", help="print one line, and that only when programs cannot run here")
     options = parser.parse_args(argv)
-    settings = load_settings()
+    return _short(load_settings()) if options.brief else show(load_settings(), as_json=options.json)
+
+
+def _short(settings: Settings) -> int:
     try:
-        if options.brief:
-            able(settings)
-            return STANDS
+        able(settings)
+    except BackendError as error:
+        print_line(in_one_line(error))
+        return UNREACHABLE
+    return STANDS
+
+
+def show(settings: Settings, *, as_json: bool = False) -> int:
+    """Prints the table, and how many walls stand on stderr."""
+    try:
         checks = table(settings)
     except BackendError as error:
-        print_line(brief(error)) if options.brief else sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error}\n")
         return UNREACHABLE
-    print_line(json.dumps([asdict(c) for c in checks], indent=2) if options.json else "\n".join(map(line, checks)))
+    print_line(json.dumps([asdict(c) for c in checks], indent=2) if as_json else "\n".join(map(line, checks)))
     bad = sum(not c.ok for c in checks)
     sys.stderr.write(f"{bad} of {len(checks)} walls do not stand\n" if bad else f"all {len(checks)} walls stand\n")
     return LEAKS if bad else STANDS
-
-
-def brief(error: BackendError) -> str:
-    """Why, and the next move, in one line."""
-    move = (error.next or "").rstrip(".")
-    return f"{error.message}; {move[:1].lower()}{move[1:]}" if move else error.message
 
 
 def line(check: Check) -> str:

@@ -116,6 +116,7 @@ class Control:
     hello: dict[str, Any] = field(default_factory=dict)
     broken: str | None = None
     ended: dict[int, int] = field(default_factory=dict)  # how the n-th program's process ended: exit code, or minus the signal
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _sending: threading.Lock = field(default_factory=threading.Lock)
     _report: asyncio.Future[dict[str, Any]] | None = None
     _reader: asyncio.Task[None] | None = None
@@ -147,6 +148,15 @@ class Control:
         async with asyncio.timeout(SPAWN_S):
             return await self._report
 
+    async def exit_code(self, n: int, *, within_s: float) -> int | None:
+        """How the n-th program's process ended; None when it runs on, or its container ended with it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while n not in self.ended and self.broken is None:
+                    self._news.clear()
+                    await self._news.wait()
+        return self.ended.get(n)
+
     async def _read(self) -> None:
         try:
             while True:
@@ -154,6 +164,7 @@ class Control:
         except (EOFError, OSError, ValueError) as error:
             self.broken = self.broken or (str(error) or "it ended")
         finally:
+            self._news.set()
             if self._report is not None and not self._report.done():
                 self._report.set_exception(ContainerLost("the container ended before it reported"))
 
@@ -163,6 +174,7 @@ class Control:
                 pass
             case {"op": "ended", "n": int(n), "code": int(code)}:
                 self.ended = {n: code}  # only the last one matters
+                self._news.set()
             case {"op": "report"} if self._report is not None and not self._report.done():
                 self._report.set_result(frame)
             case _:
@@ -311,7 +323,7 @@ class Maker:
             id = engine.create(
                 self.image,
                 name=name,
-                entrypoint=["python3", "-I", "-B", RUNNER],
+                entrypoint=["python3", "-s", "-B", RUNNER],  # -I would let it ignore PYTHONHASHSEED
                 command=["--socket", f"{INSIDE}/{SOCKET}", "--lease", f"{self.lease_s:g}"],
                 user=USER,
                 hostname="sandbox",

@@ -64,7 +64,7 @@ def sock(*kind):
 
 def connect():
     s = socket.socket(socket.AF_UNIX)
-    s.connect("%(socket)s")
+    s.connect("INSIDE/SOCKET")
 
 arm = os.uname().machine == "aarch64"
 numbers = {"unshare": 97, "mount": 40, "setns": 268, "bpf": 280, "keyctl": 219, "pivot_root": 41} if arm else {
@@ -84,7 +84,7 @@ found = {
     "program in /tmp": attempt(run_from_tmp),
     "file in /": attempt(lambda: write("/probe")),
     "file in the runner's folder": attempt(lambda: write("/opt/toolweaver/probe")),
-    "file beside the host's socket": attempt(lambda: write("%(inside)s/probe")),
+    "file beside the host's socket": attempt(lambda: write("INSIDE/probe")),
     "memory of the first process": attempt(lambda: open("/proc/1/mem", "rb").close()),
     "root again": attempt(lambda: os.setuid(0)),
 }
@@ -93,7 +93,7 @@ for name in ("status", "mountinfo", "limits", "net/dev"):
     with open(f"/proc/self/{name}") as file:
         files[name] = file.read()
 output = {"found": found, "files": files}
-""" % {"inside": INSIDE, "socket": f"{INSIDE}/{SOCKET}"}
+""".replace("INSIDE", INSIDE).replace("SOCKET", SOCKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,5 +315,10 @@ def _attempts(seen: Seen) -> Iterator[Check]:
 
 
 def _first(report: Mapping[str, Any]) -> Iterator[Check]:
-    yield _same("first process can be traced", 0, report.get("dumpable"))
+    """What the first process says of itself; the rest of it was seen from outside."""
     yield _same("first process", 1, report.get("pid"))
+    yield _same("hashes are the same each time", True, report.get("hash_seed_fixed"))
+    yield _same("kinds of sockets", [], report.get("sockets"))
+    allowed = [name for name, refused in dict(report.get("refused") or {"any": False}).items() if not refused]
+    yield _same("calls that it may make and must not", [], allowed)
+    yield _same("shells and tools in the image", [], report.get("tools"))

@@ -17,16 +17,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from orchestrator.errors import BackendError
 from orchestrator.models.program import ProgramLimits, Usage
 from orchestrator.settings import Settings
-from workers.code.build import require_image
 from workers.code.container import Container, Maker, Shape
 from workers.code.demand import Demand
 from workers.code.engine import Engine, Missing
+from workers.code.image import require_image
 from workers.code.inspection import verify
 from workers.code.leases import SWEEP_S, Owner, remove_of, sweep
 
@@ -69,9 +70,18 @@ class Sandbox:
         self._container.control.close()
 
     @property
+    def folder(self) -> Path:
+        """Where its socket lay."""
+        return self._container.folder
+
+    @property
     def fault(self) -> str | None:
         """What happened to the container while it was out, such as that it was killed; None when it lives."""
         return self._container.control.broken
+
+    async def exited(self, *, within_s: float = 1.0) -> int | None:
+        """The same as `exit_code`, after a moment: the channel closes before it is known."""
+        return await self._container.control.exit_code(self.n, within_s=within_s)
 
     @property
     def exit_code(self) -> int | None:
@@ -206,6 +216,12 @@ class SandboxPool:
     def owner(self) -> Owner:
         """Whose containers these are, by their label."""
         return self._owner
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of containers that wait to be used again by their jobs."""
+        idle = [again for kept in self._jobs.values() for _, again in kept.idle if again.done() and not again.cancelled()]
+        return frozenset(again.result().id for again in idle if again.exception() is None)
 
     @property
     def ready(self) -> int:
