@@ -14,6 +14,7 @@ from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -60,9 +61,10 @@ class FrameReader:
         """
         yield from self._cut()
         for _ in range(_GULPS):
-            if not self._receive():
-                return
+            more = self._receive()
             yield from self._cut()
+            if not more:
+                return
 
     @property
     def left_over(self) -> bool:
@@ -75,8 +77,10 @@ class FrameReader:
             return False
 
     def _receive(self) -> bool:
+        """Takes what is there; whether there may be more."""
+        room = self._room()
         try:
-            size = self._sock.recv_into(self._room())
+            size = self._sock.recv_into(room)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:  # such as a reset: nothing more will come
@@ -88,7 +92,7 @@ class FrameReader:
             self._end += size
         else:
             self._have += size
-        return True
+        return size == len(room) or self._large is not None
 
     def _room(self) -> memoryview:
         if self._large is not None:
@@ -142,8 +146,10 @@ class FrameWriter:
             return
         size = sum(map(len, parts))
         self.sent += HEADER.size + size
-        self._queue.append(HEADER.pack(size))
-        self._queue.extend(parts)
+        if size < _CHUNK:
+            self._queue.append(b"".join((HEADER.pack(size), *parts)))
+        else:
+            self._queue += (HEADER.pack(size), *parts)
         if self._waiting or self._due:
             return
         if at_once:
@@ -162,7 +168,7 @@ class FrameWriter:
         self._due = False
         try:
             while self._queue:
-                self._drop(self._sock.sendmsg([part for part, _ in zip(self._queue, range(_MOST_PARTS), strict=False)]))
+                self._drop(self._sock.sendmsg(list(islice(self._queue, _MOST_PARTS))))
         except (BlockingIOError, InterruptedError):
             self._listen(True)
         except OSError:  # the other end takes nothing more; that it closed is for the reader to find
@@ -217,16 +223,30 @@ def encode(value: Any, *, depth: int) -> bytes:
     return text
 
 
-def weigh(data: bytes | bytearray, *, depth: int) -> int:
-    """About how many values a JSON text holds (never fewer), without parsing it.
+def weigh(data: bytes | bytearray, *, depth: int) -> None:
+    """Refuses a JSON text that is too deep or holds too many values, without parsing it.
 
     Raises:
         FrameError: lists and objects are nested deeper than `depth`, or do not match.
         TooManyValues: there are more than `MOST_VALUES`.
     """
-    nests = data.count(b"[") + data.count(b"{")
-    values = data.count(b",") + 2 * nests
-    return values if nests <= depth and values <= MOST_VALUES else _weigh_structure(_structure(data), depth)
+    if _few_nests(data, depth) and (len(data) <= MOST_VALUES or data.count(b",") + 2 * depth <= MOST_VALUES):
+        return
+    _weigh_structure(_structure(data), depth)
+
+
+def _few_nests(data: bytes | bytearray, most: int) -> bool:
+    """Whether there are no more opening brackets than that. In a large text single looks are ten times as fast as counting."""
+    if len(data) < _CHUNK:
+        return data.count(b"[") + data.count(b"{") <= most
+    for mark in b"[{":
+        at = data.find(mark)
+        while at >= 0:
+            most -= 1
+            if most < 0:
+                return False
+            at = data.find(mark, at + 1)
+    return True
 
 
 def _structure(data: bytes | bytearray) -> bytes:
@@ -238,7 +258,7 @@ def _structure(data: bytes | bytearray) -> bytes:
     return _TEXT.sub(b"", marks)
 
 
-def _weigh_structure(marks: bytes, depth: int) -> int:
+def _weigh_structure(marks: bytes, depth: int) -> None:
     values = marks.count(b",") + 2 * marks.count(b"[")
     if values > MOST_VALUES:
         raise TooManyValues(f"a frame of about {values:,} values; {MOST_VALUES:,} are allowed")
@@ -247,7 +267,6 @@ def _weigh_structure(marks: bytes, depth: int) -> int:
         nests = nests.replace(b"[]", b"")
     if nests:
         raise FrameError(f"JSON nested deeper than {depth}, or with brackets that do not match")
-    return values
 
 
 def _finite(text: str) -> float:
@@ -277,7 +296,7 @@ def _dump_anything(value: Any) -> bytes:
 
 
 def _may_hold_halves(data: bytes | bytearray) -> bool:
-    return b"\\ud" in data or b"\\uD" in data
+    return b"\\" in data and b"\\u" in data and (b"\\ud" in data or b"\\uD" in data)  # the first look is the fastest
 
 
 def _whole_text(found: dict[str, Any]) -> dict[str, Any]:

@@ -84,14 +84,14 @@ class Ended:
     """How a session ended, and all that came of it."""
 
     status: Status
-    value: Any = None
+    value: Any = field(default=None, repr=False)
     has_value: bool = False
-    output: str = ""
+    output: str = field(default="", repr=False)
     """What the program printed on stdout; `errors`: on stderr. Both together are bounded; `truncated`: there was more."""
-    errors: str = ""
+    errors: str = field(default="", repr=False)
     truncated: bool = False
     error: ProgramError | None = None
-    records: list[CallRecord] = field(default_factory=list)
+    records: list[CallRecord] = field(default_factory=list, repr=False)
     alerts: list[Alert] = field(default_factory=list)
     bytes_in: int = 0
     bytes_out: int = 0
@@ -272,9 +272,7 @@ class Session:
     # Calls
 
     def _accept(self, number: int, key: str, *, name: str, arguments: dict[str, Any], size: int) -> None:
-        caller = Caller.model_construct(
-            type="code_execution", execution_id=self._program.execution_id, tool_id=f"tool_call_{number}"
-        )
+        caller = Caller(type="code_execution", execution_id=self._program.execution_id, tool_id=f"tool_call_{number}")
         tool = self._program.tools.get(name)
         refusal = None
         if tool is None:
@@ -321,10 +319,12 @@ class Session:
     async def _serve_within(self, entry: _Open) -> None:
         call = entry.call
         try:
-            problem = await self._problem(call, entry.size)
-            if problem is not None:
-                self._refuse(entry, "bad_input", problem)
-                return
+            check = self._check(call.tool)
+            if not check.plainly_right(call.arguments):
+                problem = await check.problem(call.arguments, size=entry.size)
+                if problem is not None:
+                    self._refuse(entry, "bad_input", problem)
+                    return
             value = await self._call(call)
         except asyncio.CancelledError:
             if self._over.done():
@@ -335,12 +335,11 @@ class Session:
         else:
             self._answer(entry, value)
 
-    async def _problem(self, call: ToolCall, size: int) -> str | None:
-        name = call.tool.name
-        check = self._checks.get(name)
-        if check is None:
-            check = self._checks[name] = ArgumentCheck(call.tool)
-        return None if check.plainly_right(call.arguments) else await check.problem(call.arguments, size=size)
+    def _check(self, tool: ToolDefinition) -> ArgumentCheck:
+        found = self._checks.get(tool.name)
+        if found is None:
+            found = self._checks[tool.name] = ArgumentCheck(tool)
+        return found
 
     def _answer(self, entry: _Open, value: Any) -> None:
         if self._over.done():
@@ -397,7 +396,7 @@ class Session:
         if self._open.pop(entry.call.id, None) is None:
             return
         call, duration = entry.call, max(0.0, self._loop.time() - entry.began)
-        record = self._records[call.id] = CallRecord.model_construct(
+        record = self._records[call.id] = CallRecord(
             tool=call.tool.name,
             type=call.tool.type,
             parameters=call.arguments if entry.size <= _KEPT_BYTES else _outline(call.arguments),
