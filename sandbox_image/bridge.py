@@ -10,6 +10,7 @@ import asyncio
 import codecs
 import collections
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -25,6 +26,7 @@ from sandbox_image import values
 from sandbox_image.loop import ProgramLoop, node
 
 HEADER = struct.Struct(">I")
+_decode = json.JSONDecoder().raw_decode
 FRAME_BYTES = 16 << 20
 _READ_BYTES = 1 << 16
 _JOIN_BYTES = 1 << 18  # shorter writes are put together, longer ones go without a copy
@@ -169,7 +171,7 @@ class Channel:
             raise values.ValueUnfit(f"the arguments for `{tool}` have {len(data):,} bytes, which is too long: send less")
         if self.closed:
             raise ToolError("only the first process of a program can call tools", code="forked")
-        waits = _Pending(asyncio.get_running_loop(), (b'"key":"%s","tool":%s,"args":' % (key.encode(), values.dumps(tool)), data))
+        waits = _Pending(asyncio.get_running_loop(), (b'"key":"%s","tool":%s,"args":' % (key.encode(), _name(tool)), data))
         self._begin(waits)
         if timeout is None:
             return await waits.future
@@ -267,7 +269,7 @@ class Channel:
 
     @staticmethod
     def _load(body: memoryview) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(str(body, "utf-8"))
+        frame: dict[str, Any] = _decode(str(body, "utf-8"))[0]
         return frame
 
     def forget(self) -> None:
@@ -275,6 +277,11 @@ class Channel:
         self.closed = True
         self._lock, self._sending, self._reading = threading.RLock(), threading.RLock(), threading.Lock()
         self._sock.close()
+
+
+@functools.lru_cache
+def _name(tool: str) -> bytes:
+    return values.dumps(tool)
 
 
 def _error(error: Mapping[str, Any]) -> ToolError:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import select
 import threading
 from asyncio import events, tasks
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
@@ -64,6 +65,7 @@ class ProgramLoop(asyncio.SelectorEventLoop):
     """A selector loop that can be re-entered; frames of one round leave together, answers wake their tasks in the same round."""
 
     wire: Wire | None = None
+    _both: select.epoll
 
     # Of the base class, which promises nothing; the same from Python 3.10 to 3.13.
     _ready: Any
@@ -79,9 +81,20 @@ class ProgramLoop(asyncio.SelectorEventLoop):
         self.set_task_factory(_task)
 
     def attach(self, wire: Wire) -> None:
-        """From now on the loop hears the channel and sends what it gathered before it waits."""
+        """From now on the loop hears the channel and sends what it gathered before it waits.
+
+        It waits on a set of two: the channel, and the selector with all else, which costs time only when there is something else.
+        """
         self.wire = wire
-        self.add_reader(wire.fileno(), wire.receive)
+        self._both = select.epoll()
+        self._both.register(wire.fileno(), select.EPOLLIN)
+        self._both.register(self._selector.fileno(), select.EPOLLIN)
+
+    def close(self) -> None:
+        super().close()
+        if self.wire is not None:
+            self.wire = None
+            self._both.close()
 
     def run_until_complete(self, future: Generator[Any, None, Any] | Awaitable[Any]) -> Any:
         """As usual, and also while this loop or another one runs in the thread."""
@@ -103,23 +116,31 @@ class ProgramLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         """One round. Unlike the base class's it bears that a callback ran further rounds."""
-        wire = self.wire
-        if wire is not None and wire.unsent:
-            wire.flush()
-        self._drop_cancelled_timers()
-        ready, hears = self._ready, wire.fileno() if wire is not None else -1
-        for key, mask in self._selector.select(self._wait_s()):
-            if key.fd == hears and wire is not None:
-                wire.receive()
-            else:
-                self._process_events([(key, mask)])
-        self._wake_timers()
+        if self._scheduled:
+            self._drop_cancelled_timers()
+        if self.wire is None:
+            self._process_events(self._selector.select(self._wait_s()))
+        else:
+            self._hear(self.wire)
+        if self._scheduled:
+            self._wake_timers()
+        ready = self._ready
         for _ in range(len(ready)):
             if not ready:
                 break
             handle = ready.popleft()
             if not handle._cancelled:
                 handle._run()
+
+    def _hear(self, wire: Wire) -> None:
+        if wire.unsent:
+            wire.flush()
+        channel = wire.fileno()
+        for fd, _ in self._both.poll(self._wait_s()):
+            if fd == channel:
+                wire.receive()
+            else:
+                self._process_events(self._selector.select(0))
 
     def _wait_s(self) -> float | None:
         if self._ready or self._stopping:
@@ -141,13 +162,11 @@ class ProgramLoop(asyncio.SelectorEventLoop):
             heapq.heappop(scheduled)._scheduled = False
 
     def _wake_timers(self) -> None:
-        scheduled = self._scheduled
-        if scheduled:
-            until = self.time() + self._clock_resolution
-            while scheduled and scheduled[0]._when < until:
-                handle = heapq.heappop(scheduled)
-                handle._scheduled = False
-                self._ready.append(handle)
+        scheduled, until = self._scheduled, self.time() + self._clock_resolution
+        while scheduled and scheduled[0]._when < until:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            self._ready.append(handle)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def _take_the_place_of_main() -> None:
     sys.modules["toolweaver_bridge"] = bridge
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [FILE]
-    warnings.formatwarning = _warning  # type: ignore[assignment]
+    warnings.formatwarning = _warning
     sys.stdin = io.StringIO()
 
 
