@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -30,6 +31,7 @@ from workers.step import CallContext, Ending, Prepared, Ran, Runner, TimeLimitRe
 log = logging.getLogger(__name__)
 
 HELPERS = 4
+SERVICE_S = 60.0
 NOT_BEGUN = "not begun"
 PULSE_S, HELD_UP_S = 0.25, 1.0
 QUICK_NODES, QUICK_TEXT = 200, 64 * KIB
@@ -98,6 +100,7 @@ class AsyncRunner:
         self._runner, self._ledger, self._table = runner, runner.store.ledger, runner.beats
         self._on_started, self._on_ended = started, ended
         self._closed = False
+        self._service: AbstractAsyncContextManager[None] | None = None
         self._pulse = time.monotonic()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="loop", daemon=True)
@@ -109,6 +112,24 @@ class AsyncRunner:
     def start(self) -> None:
         for part in (self._claims, self._commits, self._thread):
             part.start()
+
+    def serve(self, service: AbstractAsyncContextManager[None]) -> None:
+        """Enters what the tools of this process need, on the loop; it is left when the calls have ended.
+
+        Raises:
+            Exception: what the service raised; it is not entered then.
+        """
+        asyncio.run_coroutine_threadsafe(service.__aenter__(), self._loop).result(SERVICE_S)
+        self._service = service
+
+    def _leave_service(self) -> None:
+        if self._service is None:
+            return
+        leaving = asyncio.run_coroutine_threadsafe(self._service.__aexit__(None, None, None), self._loop)
+        try:
+            leaving.result(SERVICE_S)
+        except Exception:  # the process ends anyway
+            log.exception("a service did not end well", extra={"action": "service_failed"})
 
     def take(self, message: Message) -> None:
         """Runs the call of a message, if the message still gets it."""
@@ -124,6 +145,7 @@ class AsyncRunner:
         self._claims.stop(1.0)
         self._helpers.shutdown(wait=False, cancel_futures=True)
         self._commits.stop(1.0)
+        self._leave_service()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(1.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -48,7 +49,11 @@ class Delivery:
 class AsyncPool:
     """The calls of one worker process between Celery's consumer and the loop."""
 
-    def __init__(self, app: Celery, runner: Runner, *, events: bool) -> None:
+    def __init__(
+        self, app: Celery, runner: Runner, *, events: bool, service: AbstractAsyncContextManager[None] | None = None
+    ) -> None:
+        """`service` is entered on the loop before the first call, and left after the last."""
+        self._service = service
         self.calls = AsyncRunner(runner, started=self._started, ended=self._ended)
         self._events = events
         self._consumer: Any = None
@@ -78,6 +83,8 @@ class AsyncPool:
 
             def on_start(self) -> None:
                 ours.calls.start()
+                if ours._service is not None:
+                    ours.calls.serve(ours._service)
 
             def on_close(self) -> None:
                 ours.calls.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import workers.code.tools
 import workers.function.tools
 import workers.ocr.tools
 import workers.small_model.tools
@@ -12,7 +13,7 @@ from orchestrator.catalog import manifest
 from orchestrator.catalog.register import registry
 from orchestrator.models.tool import ToolCatalog
 
-POOLS = (workers.ocr.tools, workers.small_model.tools, workers.function.tools)
+POOLS = (workers.ocr.tools, workers.small_model.tools, workers.function.tools, workers.code.tools)
 PATH = Path(manifest.__file__).with_name("manifest.json")
 
 

@@ -101,7 +101,7 @@ class FakeContext:
     call: str = "step#0"
     attempt: int = 1
     tenant: str = "default"
-    caller: Caller = Caller(type="direct")
+    caller: Caller = field(default_factory=Caller)
     settings: Settings = field(default_factory=load_settings)
     cancel_after: int | None = None
     """The number of looks after which the call is cancelled: 0 is at once, None never."""

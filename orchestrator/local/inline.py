@@ -7,8 +7,8 @@ import atexit
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -23,6 +23,7 @@ from orchestrator.planner.synthesis import final_synthesis_text
 from orchestrator.settings import Settings, load_settings
 
 GROUP, NAME = "toolweaver.inline", "worker"
+PROGRAM_TOOLS = ("code_exec", "run_program")
 Runner = Callable[[Settings, Sequence[str]], AbstractContextManager[None]]
 
 
@@ -37,13 +38,25 @@ async def execute_plan(plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any]
         JobFailed: the job failed; `.result` holds what was done.
         BackendError: the platform does not answer or does not come up.
     """
-    settings = await asyncio.to_thread(_settings_of_platform)
-    with await asyncio.to_thread(_serve_own, settings, own_functions(plan)):
-        async with AsyncClient(settings=settings) as client:
-            job = await client.submit(plan, inputs=inputs)
-            details = await job.wait()
+    async with platform(own_functions(plan)) as client:
+        job = await client.submit(plan, inputs=inputs)
+        details = await job.wait()
     outcome(details)
     return details.steps
+
+
+@asynccontextmanager
+async def platform(own: Sequence[str] = ()) -> AsyncIterator[AsyncClient]:
+    """A client of the platform in use, started here if need be; `own` functions of this process serve it meanwhile.
+
+    Raises:
+        RequestError: one of the functions has the name of a tool of the platform.
+        BackendError: the platform does not come up.
+    """
+    settings = await asyncio.to_thread(_settings_of_platform)
+    with await asyncio.to_thread(_serve_own, settings, own):
+        async with AsyncClient(settings=settings) as client:
+            yield client
 
 
 async def final_synthesis(plan: Mapping[str, Any] | Plan, context: Mapping[str, Any]) -> str:
@@ -57,8 +70,12 @@ async def final_synthesis(plan: Mapping[str, Any] | Plan, context: Mapping[str, 
 def own_functions(plan: Mapping[str, Any] | Plan) -> list[str]:
     """The tools of a plan that are functions of the script or notebook itself, which no worker can import."""
     steps: Any = plan.steps if isinstance(plan, Plan) else plan.get("steps") or ()
-    named = {_tool_of(step) for step in steps}
-    found = {name: registry.get(name) for name in named if name}
+    return own_among({name for step in steps for name in _tools_of(step)})
+
+
+def own_among(names: Iterable[str]) -> list[str]:
+    """Those of the names that are functions of the script or notebook itself."""
+    found = {name: registry.get(name) for name in names}
     return sorted(name for name, tool in found.items() if tool is not None and tool.function.__module__ == "__main__")
 
 
@@ -74,13 +91,19 @@ def private_runner() -> Runner | None:
     return runner
 
 
-def _tool_of(step: Any) -> str | None:
-    if not isinstance(step, Mapping):
-        return str(step.tool) if hasattr(step, "tool") else None
-    called, given = step.get("tool"), step.get("input")
+def _tools_of(step: Any) -> Iterator[str]:
+    """The tool that a step calls, and those that its program may call by the step's own list."""
+    called, given = (step.tool, step.input) if hasattr(step, "tool") else _as_written(step)
     if called == "function_call" and isinstance(given, Mapping):
         called = given.get("name")
-    return called if isinstance(called, str) else None
+    if isinstance(called, str):
+        yield called
+    listed = given.get("tools") if called in PROGRAM_TOOLS and isinstance(given, Mapping) else None
+    yield from (name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
+
+
+def _as_written(step: Any) -> tuple[Any, Any]:
+    return (step.get("tool"), step.get("input")) if isinstance(step, Mapping) else (None, None)
 
 
 def _serve_own(settings: Settings, names: Sequence[str]) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ def test_every_bundled_tool_is_described_and_has_valid_schemas() -> None:
     assert len(catalog.tools) >= 10
     for tool in catalog.tools:
         Draft202012Validator.check_schema(tool.input_schema)
-        assert tool.output_schema, tool.name
+        assert tool.output_schema or tool.name == "code_exec", tool.name  # whose value is any value
         Draft202012Validator.check_schema(tool.output_schema)
         assert tool.description, tool.name
         assert all(p.description for p in tool.parameters), tool.name
