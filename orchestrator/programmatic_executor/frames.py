@@ -7,7 +7,6 @@ bytes of JSON such as `[],` become many times as much memory.
 from __future__ import annotations
 
 import json
-import re
 import socket
 import struct
 from asyncio import AbstractEventLoop
@@ -29,7 +28,6 @@ _MOST_PARTS = 512  # in one system call, which takes 1024
 
 _BUT_STRUCTURE = bytes(set(range(256)) - set(b'",[]{}'))
 _ROUND = bytes.maketrans(b"{}", b"[]")
-_TEXT = re.compile(rb'"[^"]*"')
 
 
 class FrameError(Exception):
@@ -255,14 +253,23 @@ def _structure(data: bytes | bytearray) -> bytes:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = bytes(data.translate(_ROUND, _BUT_STRUCTURE))
     marks = marks.replace(b'""', b"")  # two neighbours leave what lies in a text and what does not as it was
-    return _TEXT.sub(b"", marks)
+    return _outside_of_texts(marks) if b'"' in marks else marks
+
+
+def _outside_of_texts(marks: bytes) -> bytes:
+    kept, inside = [], 0
+    for at in range(0, len(marks), _CHUNK):  # in chunks, so that a flood of quotes does not become a flood of pieces
+        pieces = marks[at : at + _CHUNK].split(b'"')
+        kept.append(b"".join(pieces[inside::2]))
+        inside = (inside + len(pieces) - 1) % 2
+    return b"".join(kept)
 
 
 def _weigh_structure(marks: bytes, depth: int) -> None:
     values = marks.count(b",") + 2 * marks.count(b"[")
     if values > MOST_VALUES:
         raise TooManyValues(f"a frame of about {values:,} values; {MOST_VALUES:,} are allowed")
-    nests = marks.translate(None, b',"')
+    nests = marks.translate(None, b",")
     for _ in range(depth):  # each turn takes the innermost pairs away
         nests = nests.replace(b"[]", b"")
     if nests:
@@ -289,8 +296,8 @@ def _dump(value: Any) -> bytes:
 
 
 def _dump_anything(value: Any) -> bytes:
-    with suppress(Exception):  # tools return anything, and their objects may raise anything when looked at
-        plain = to_jsonable_python(value, serialize_unknown=True, inf_nan_mode="null", bytes_mode="base64")
+    with suppress(Exception):  # tools return anything, and it may raise anything when it is looked at
+        plain = to_jsonable_python(value, inf_nan_mode="null", bytes_mode="base64")
         return _dumps(plain).encode("utf-8", "replace")
     raise FrameError("a value that is no JSON")
 
