@@ -6,6 +6,7 @@ import ast
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -13,6 +14,7 @@ import importlib.util
 import inspect
 import io
 import itertools
+import json
 import linecache
 import os
 import random
@@ -47,12 +49,35 @@ _OURS = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.dirname(as
 
 
 def warm_up() -> None:
-    """Imports and runs once what every program needs, so that its own process starts with it."""
+    """Imports what programs usually need, so that their processes start with it."""
     for name in _COMMON:
         importlib.import_module(name)
-    compile(ast.parse("async def f(a: int = 1) -> int:\n    return await g([x for x in a])\nawait f()"), FILE, "exec", _FLAGS)
-    values.dumps({"a": [1, 2.5, None, "text"], "b": types.SimpleNamespace(a=1)})
+    rehearse()
+
+
+def rehearse() -> None:
+    """Goes the way of a program once. In the forked process this makes its own copy of the memory that programs touch first."""
+    contextvars.copy_context().run(_rehearse)
+
+
+def _rehearse() -> None:
+    loop.node.set(loop.Node("rehearsal"))  # the keys of the program's calls begin at one
+    for code in _REHEARSAL:
+        compiled = _compile(code)
+        space: dict[str, Any] = {"asyncio": asyncio}
+        if compiled.co_flags & inspect.CO_COROUTINE:
+            _run_to_end(eval(compiled, space), loop.ProgramLoop())
+        else:
+            exec(compiled, space)
+    json.loads(values.dumps({"a": [1, 2.5, None, "text", {"b": types.SimpleNamespace(a=1)}], "c": ValueError("x")}))
+    re.findall(r"\w+", _REHEARSAL[0])
     describe(ValueError("x"))
+
+
+_REHEARSAL = (
+    "import json, math\ndef f(a: int = 1) -> dict:\n    return {str(x): [x] for x in range(a)}\njson.dumps(f(3))",
+    "class A:\n    pass\nasync def g(n):\n    await asyncio.sleep(0)\n    return f'{n:.2f}'\nawait asyncio.gather(g(1), g(2))",
+)
 
 
 def serve(sock: socket.socket) -> NoReturn:
@@ -61,6 +86,7 @@ def serve(sock: socket.socket) -> NoReturn:
     pulse = _start_pulse(channel)
     loop.install()
     _take_the_place_of_main()
+    rehearse()
     channel.send(b'{"op":"ready"}')
     channel.flush()
     order = channel.next_frame()
@@ -139,16 +165,14 @@ class Program:
 
     def _execute(self) -> Any:
         """The last expression's value; top-level `await` makes the whole top level a coroutine."""
-        tree = ast.parse(self._code, FILE)
-        _keep_last_value(tree)
-        compiled = compile(tree, FILE, "exec", _FLAGS)
+        compiled = _compile(self._code)
         if compiled.co_flags & inspect.CO_COROUTINE:
-            _run_to_end(eval(compiled, self._space))
+            _run_to_end(eval(compiled, self._space), _new_loop())
         else:
             exec(compiled, self._space)
         value = self._space.pop(_VALUE, None)
         if inspect.iscoroutine(value):  # `main()` as the last line: what can be meant but its result?
-            value = _run_to_end(value)
+            value = _run_to_end(value, _new_loop())
         return self._space.get("output", value)
 
     def _take_value(self, value: Any) -> None:
@@ -183,6 +207,13 @@ class Program:
         self._channel.finish(b'{"op":"done","value":', self._value, tail)
 
 
+def _compile(code: str) -> types.CodeType:
+    tree = ast.parse(code, FILE)
+    _keep_last_value(tree)
+    compiled: types.CodeType = compile(tree, FILE, "exec", _FLAGS)
+    return compiled
+
+
 def _keep_last_value(tree: ast.Module) -> None:
     """Gives the last expression a name, also one beneath `if __name__ == "__main__":`."""
     body = tree.body
@@ -198,16 +229,21 @@ def _is_main_guard(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and "__name__" in ast.dump(test) and "'__main__'" in ast.dump(test)
 
 
-def _run_to_end(coro: Coroutine[Any, Any, Any]) -> Any:
+def _run_to_end(coro: Coroutine[Any, Any, Any], runs_in: asyncio.AbstractEventLoop) -> Any:
     """Runs the top level as `asyncio.run` does, but as the root of the tree of tasks."""
-    runs_in = asyncio.new_event_loop()
-    asyncio.set_event_loop(runs_in)
     try:
         return loop.run_as_root(runs_in, coro)
     finally:
         _cancel_all(runs_in)
         runs_in.run_until_complete(runs_in.shutdown_asyncgens())
         runs_in.run_until_complete(runs_in.shutdown_default_executor())
+        runs_in.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    return made
 
 
 def _cancel_all(runs_in: asyncio.AbstractEventLoop) -> None:

@@ -36,7 +36,7 @@ MOST_BYTES = 1 << 16
 LEASE_S = 8.0
 CHANNEL_FD = 3
 LIBRARIES = "/opt/toolweaver/libraries"
-SCRATCH = ("/tmp", "/dev/shm", "/var/tmp")
+SCRATCH = ("/tmp", "/dev/shm", "/dev/mqueue", "/var/tmp")
 _PR_SET_DUMPABLE = 4
 _OOM_FIRST = 1000
 
