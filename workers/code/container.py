@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 INSIDE = "/run/toolweaver"  # where a container sees the folder of its socket
 SOCKET = "host.sock"
-RUNNER = "/opt/toolweaver/runner.py"
 HEADER = struct.Struct(">I")
 PROTOCOL = 1
 CONTROL_BYTES = 1 << 16  # of one frame of the first process
@@ -287,6 +286,7 @@ class Maker:
     lease_s: float
     seccomp: str = field(default_factory=seccomp_profile)
     harden: Callable[[Shape, str], dict[str, Any]] = hardening
+    user: str = USER
 
     async def make(self, shape: Shape, labels: Mapping[str, str] | None = None) -> Container:
         """A container that runs and whose program process is ready.
@@ -323,9 +323,8 @@ class Maker:
             id = engine.create(
                 self.image,
                 name=name,
-                entrypoint=["python3", "-s", "-B", RUNNER],  # -I would let it ignore PYTHONHASHSEED
                 command=["--socket", f"{INSIDE}/{SOCKET}", "--lease", f"{self.lease_s:g}"],
-                user=USER,
+                user=self.user,
                 hostname="sandbox",
                 working_dir="/tmp",
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"},

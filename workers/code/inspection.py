@@ -20,6 +20,7 @@ from workers.code.figures import CGroup
 PROBE_S = 20.0
 PROBE_BYTES = 1 << 20
 NO_LIMIT = 1 << 60  # version 1 of cgroups says "none" by a number about this large
+SHELLS = ("sh", "bash")  # a base image may have one; what it runs has the same walls
 KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
 
 # What must fail, tried by a program. Each ends in `refused` or tells what was possible.
@@ -321,4 +322,4 @@ def _first(report: Mapping[str, Any]) -> Iterator[Check]:
     yield _same("kinds of sockets", [], report.get("sockets"))
     allowed = [name for name, refused in dict(report.get("refused") or {"any": False}).items() if not refused]
     yield _same("calls that it may make and must not", [], allowed)
-    yield _same("shells and tools in the image", [], report.get("tools"))
+    yield _same("ways to other users and packages", [], [t for t in report.get("tools") or () if t not in SHELLS])
