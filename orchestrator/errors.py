@@ -89,7 +89,7 @@ class ProgramError(RequestError):
     http_status = 422
 
     def __str__(self) -> str:
-        return _in_program(self)
+        return _in_program(self, f"{self.message} {self.next or ''}".rstrip(), "")
 
 
 class ToolError(ToolWeaverError):
@@ -136,7 +136,7 @@ class SecurityError(PolicyError):
     code = "security_error"
 
     def __str__(self) -> str:
-        return _in_program(self)
+        return _in_program(self, self.message, self.next or "")
 
 
 class Unauthorized(PolicyError):
@@ -249,17 +249,13 @@ class CallCancelled(ToolWeaverError):
     code = "call_cancelled"
 
 
-def _in_program(error: ToolWeaverError) -> str:
-    """Every problem with its line of source and a caret below it; the message alone when there are none."""
-    if not error.problems:
-        return ToolWeaverError.__str__(error)
-    texts = [f"{p.get('path', '$')}: {p.get('message', '')} {p.get('next') or ''}".rstrip() for p in error.problems]
-    sources = [str(p.get("source") or "").splitlines() for p in error.problems]
-    return "\n".join("\n    ".join([text, *source]) for text, source in zip(texts, sources, strict=True))
-
-
-class Overtaken(CallCancelled):
-    """This call was overtaken, or its job ended: what it does counts no more."""
+def _in_program(error: ToolWeaverError, first: str, move: str) -> str:
+    """The first line is of the first problem alone; below it the place, source and caret of each."""
+    lines = [first]
+    for n, p in enumerate(error.problems):
+        said = f"{p.get('message', '')} {p.get('next') or ''}" if n else move
+        lines += [f"  {p.get('path', '$')}: {said}".rstrip(": "), *(f"    {s}" for s in str(p.get("source") or "").splitlines())]
+    return "\n".join(lines)
 
 
 def _all(cls: type[ToolWeaverError]) -> dict[str, type[ToolWeaverError]]:

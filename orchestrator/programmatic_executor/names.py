@@ -1,0 +1,132 @@
+"""What a tool is called inside a program: names that Python takes, unique, and back to the tool without loss."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from orchestrator.errors import NotFound, PermissionDenied
+from orchestrator.models.tool import ToolCatalog, ToolDefinition, ToolParameter
+
+PRELOADED = frozenset(
+    {"asyncio", "json", "math", "re", "datetime", "input", "input_data", "output", "call_tool", "ToolError"},
+)
+"""What every program sees without an import."""
+
+_STUB_WORDS = frozenset({"Any", "Literal", "TYPE_CHECKING", "annotations", "tools"})
+_TAKEN = frozenset(dir(builtins)) | PRELOADED | _STUB_WORDS | frozenset(keyword.kwlist)
+_TAKEN_DOMAINS = frozenset({"TYPE_CHECKING", *keyword.kwlist})
+_MAX_DOMAIN = 60
+_MAX_FILE_BYTES = 150
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """A tool and its names: `name` is its function, `alias` its own name where that hides a builtin of Python."""
+
+    tool: ToolDefinition
+    name: str
+    domain: str
+    stem: str
+    alias: str | None
+    parameters: tuple[tuple[str, ToolParameter], ...]  # the required ones first
+
+    @property
+    def module(self) -> str:
+        """The module that programs import it from."""
+        return f"tools.{self.domain}"
+
+
+def callable_by_programs(catalog: ToolCatalog, named: Iterable[str] | None = None) -> dict[str, ToolDefinition]:
+    """The tools that a program may be granted, by name; only the `named` ones when given.
+
+    Raises:
+        NotFound: the catalog has no tool of a given name.
+        PermissionDenied: a named tool is not for programs.
+    """
+    if named is None:
+        return {t.name: t for t in catalog.tools if t.callable_by_code}
+    return {name: _for_programs(name, catalog) for name in named}
+
+
+def _for_programs(name: str, catalog: ToolCatalog) -> ToolDefinition:
+    tool = catalog.get_tool(name)
+    if tool is None:
+        raise NotFound(f"There is no tool `{name}`.", next="`toolweaver tools` lists those that there are.")
+    if not tool.callable_by_code:
+        move = (
+            "A program cannot start another one." if tool.type == "code_exec" else "Add `code_execution` to its `allowed_callers`."
+        )
+        raise PermissionDenied(f"Tool `{name}` may not be called by programs.", next=move)
+    return tool
+
+
+def name_tools(tools: Iterable[ToolDefinition]) -> tuple[NamedTool, ...]:
+    """Every tool with its names, sorted by the tool's own name; the same tools always get the same names.
+
+    A tool whose name Python takes keeps it; the others follow, so that `web_search` never loses its name to `web.search`.
+    """
+    known = sorted(tools, key=lambda t: (identifier(t.name) != t.name, t.name))
+    names = _unique({t.name: identifier(t.name, taken=_TAKEN) for t in known})
+    domains = _unique(_wanted_domains(known), fold=True)
+    stems = _unique({t.name: _short(names[t.name]) for t in known}, fold=True)
+    return tuple(
+        NamedTool(t, names[t.name], domains[t.domain], stems[t.name], _alias(t.name, names), name_parameters(t))
+        for t in sorted(known, key=lambda t: t.name)
+    )
+
+
+def name_parameters(tool: ToolDefinition) -> tuple[tuple[str, ToolParameter], ...]:
+    """The tool's parameters under names that Python takes, the required ones first."""
+    exact_first = sorted(tool.parameters, key=lambda p: identifier(p.name) != p.name)
+    names = _unique({p.name: identifier(p.name, taken={"call_tool", *keyword.kwlist}) for p in exact_first})
+    return tuple((names[p.name], p) for p in sorted(tool.parameters, key=lambda p: not p.required))
+
+
+def identifier(text: str, *, taken: Collection[str] = keyword.kwlist) -> str:
+    """The nearest name that Python takes and that is not `taken`: `web.search` -> `web_search`, `class` -> `class_`."""
+    name = re.sub(r"\W", "_", unicodedata.normalize("NFKC", text))
+    if not f"_{name}".isidentifier():
+        name = re.sub(r"[^0-9A-Za-z_]", "_", name)
+    name = re.sub(r"^__+", "_", name)  # two underscores mean something else to Python
+    if not name.isidentifier():
+        name = f"_{name}"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _wanted_domains(tools: Iterable[ToolDefinition]) -> dict[str, str]:
+    domains = sorted({t.domain for t in tools}, key=lambda d: (identifier(d) != d, d))
+    return {d: identifier(d[:_MAX_DOMAIN].lstrip("_") or "general", taken=_TAKEN_DOMAINS) for d in domains}
+
+
+def _unique(wanted: dict[str, str], *, fold: bool = False) -> dict[str, str]:
+    """The wanted names, later ones numbered where an earlier one has theirs. `fold`: names of files, where case may not count."""
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()
+    found: dict[str, str] = {}
+    for key, name in wanted.items():
+        free = name
+        while (free.casefold() if fold else free) in taken:
+            numbers[name] += 1
+            free = f"{name}_{numbers[name] + 1}"
+        taken.add(free.casefold() if fold else free)
+        found[key] = free
+    return found
+
+
+def _short(name: str) -> str:
+    raw = name.encode()
+    return name if len(raw) <= _MAX_FILE_BYTES else f"tool_{sha256(raw).hexdigest()[:16]}"
+
+
+def _alias(name: str, names: dict[str, str]) -> str | None:
+    hidden = names[name] != name and name.isidentifier() and not keyword.iskeyword(name)
+    return name if hidden and name not in _STUB_WORDS and name not in names.values() else None
