@@ -31,8 +31,12 @@ SERVICES: dict[str, dict[str, Any]] = CONFIG["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
+# A pool that starts containers itself needs the machine's engine, which no service of ours may reach: it runs beside them.
+CONTAINED = [name for name, pool in POOLS.items() if pool.check is None]
+
+
 def test_what_exists_today_and_nothing_else() -> None:
-    assert set(SERVICES) == {"redis", "api", "planner", "flower", *POOLS}
+    assert set(SERVICES) == {"redis", "api", "planner", "flower", *CONTAINED}
     assert set(OURS) == set(SERVICES) - {"redis"}
     assert "${" not in as_nobody_sets_anything(COMPOSE.read_text()), "every variable has a default"
 
@@ -70,7 +74,7 @@ def test_a_command_starts_a_module_that_exists(name: str) -> None:
             assert find_spec(words[2]) is not None, words[2]
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", CONTAINED)
 def test_a_pool_serves_its_queue_from_an_image_with_its_packages(name: str) -> None:
     service = SERVICES[name]
     command = service["command"]

@@ -147,8 +147,13 @@ class Engine:
         return dict(self._client().create_host_config(**config))
 
     def start(self, container: str) -> None:
-        """Starts a container that was created."""
-        self._do("asked to start a container", self._client().start, container)
+        """Starts a container that was created; one that fails to is removed by the engine, so that a second try helps nobody."""
+        try:
+            self._client().start(container)
+        except docker.errors.APIError as error:
+            raise self._translated(error, "asked to start a container") from error
+        except (docker.errors.DockerException, requests.RequestException, OSError):
+            self._do("asked to start a container", self._client().start, container)
 
     def inspect(self, container: str) -> dict[str, Any]:
         """All that the engine knows of a container."""

@@ -25,7 +25,7 @@ KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
 
 # What must fail, tried by a program. Each ends in `refused` or tells what was possible.
 PROBE = r"""
-import ctypes, errno, os, socket
+import ctypes, os, socket, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,7 +48,7 @@ def write(path):
 
 def run_from_tmp():
     with open("/tmp/probe", "w") as file:
-        file.write("#!/bin/true\n")
+        file.write(f"#!{os.path.realpath(sys.executable)} -S\n")
     os.chmod("/tmp/probe", 0o755)
     pid = os.fork()
     if pid == 0:
