@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 from asyncio import events
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox_image import values
@@ -93,6 +93,7 @@ class Channel:
         self._frame_bytes = FRAME_BYTES
         self.unsent = False
         self.closed = False
+        self.on_first_write: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         return self._fd
@@ -108,6 +109,11 @@ class Channel:
     def write(self, stream: str, text: str) -> None:
         """Keeps output until the next flush; what is beyond the limit is dropped."""
         if self._room > 0 and text:
+            if self.on_first_write is not None:
+                with self._lock:
+                    begin, self.on_first_write = self.on_first_write, None
+                if begin is not None:
+                    begin()
             text = text[: self._room]
             self._room -= len(text)
             self._written.append((stream, text))

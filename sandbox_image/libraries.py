@@ -17,9 +17,7 @@ def main() -> None:
     if not names:
         return
     if importlib.util.find_spec("pip") is None:
-        sys.exit(
-            "The base image has no pip: take one that has (python:3.11-slim), or one that has the libraries (ops/sandbox-base.sh)."
-        )
+        sys.exit("The base image has no pip: take one that has, or one that has the libraries already (ops/sandbox-base.sh).")
     command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--no-compile", "--only-binary", ":all:", "--target", INTO]
     subprocess.run([*command, *names], check=True, env={**os.environ, **_own_index()})
 

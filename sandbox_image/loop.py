@@ -207,7 +207,16 @@ def _task(loop: asyncio.AbstractEventLoop, coro: Any, context: contextvars.Conte
 
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
+    """Gives a loop to whoever asks for the current one, also after `asyncio.run`, which takes it away."""
+
     _loop_factory = ProgramLoop
+    _local: Any
+
+    def get_event_loop(self) -> asyncio.AbstractEventLoop:
+        if self._local._loop is None:
+            self.set_event_loop(self.new_event_loop())
+        found: asyncio.AbstractEventLoop = self._local._loop
+        return found
 
 
 def install() -> None:

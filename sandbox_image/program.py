@@ -26,7 +26,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sandbox_image import bridge, loop, values
@@ -83,16 +83,15 @@ _REHEARSAL = (
 def serve(sock: socket.socket) -> NoReturn:
     """The life of a program's process: be ready, get one program, run it, say how it ended. Never returns."""
     channel = bridge.open_channel(sock)
-    pulse = _start_pulse(channel)
+    channel.on_first_write = _start_pulse(channel)
     loop.install()
     _take_the_place_of_main()
     rehearse()
     channel.send(b'{"op":"ready"}')
     channel.flush()
+    sys.stdout, sys.stderr = bridge.Stream(channel, "stdout"), bridge.Stream(channel, "stderr")
     order = channel.next_frame()
     channel.limit(order.get("limits") or {})
-    sys.stdout, sys.stderr = bridge.Stream(channel, "stdout"), bridge.Stream(channel, "stderr")
-    pulse.release()
     Program(channel, order).run()
     os._exit(0)
 
@@ -110,8 +109,8 @@ def _warning(message: Any, category: type[Warning], filename: str, lineno: int, 
     return f"{where}: {category.__name__}: {message}\n"
 
 
-def _start_pulse(channel: bridge.Channel) -> threading.Lock:
-    """A thread that sends output of a program that is busy; it begins when the lock it is given is released."""
+def _start_pulse(channel: bridge.Channel) -> Callable[[], None]:
+    """A thread that sends output of a program that is busy; it begins when what it returns is called."""
     begin = threading.Lock()
     begin.acquire()
 
@@ -123,7 +122,7 @@ def _start_pulse(channel: bridge.Channel) -> threading.Lock:
                 channel.flush()
 
     threading.Thread(target=beat, name="output", daemon=True).start()
-    return begin
+    return begin.release
 
 
 class Program:
@@ -138,6 +137,8 @@ class Program:
         self._error: dict[str, Any] | None = None
         self._value: bytes = b"null"
         self._has_value = False
+        self._exits = atexit._ncallbacks()
+        self._threads = threading.active_count()
 
     def run(self) -> None:
         """Runs it and sends the last frame, whatever it does."""
@@ -154,7 +155,7 @@ class Program:
         """What the program sees."""
         order, code = self._order, self._code
         linecache.cache[FILE] = (len(code), None, code.splitlines(keepends=True), FILE)
-        random.seed(order.get("seed"))
+        random.seed(int.from_bytes(str(order.get("seed")).encode(), "big"))  # text itself would go through a slow hash
         sys.meta_path.insert(0, Modules(order.get("modules") or {}))
         given = order.get("input")
         self._space.update({name: sys.modules[name] for name in PRELOADED})
@@ -181,8 +182,10 @@ class Program:
 
     def _end(self) -> None:
         """What the interpreter does at its end: threads finish, exit handlers run, forgotten coroutines are named."""
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
+        if threading.active_count() > self._threads:
+            threading._shutdown()  # type: ignore[attr-defined]
+        if atexit._ncallbacks() > self._exits:
+            atexit._run_exitfuncs()
         self._space.clear()
 
     def _fail(self, error: BaseException) -> None:
