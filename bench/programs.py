@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -184,7 +185,7 @@ class Programs(Ours):
         job = self.submit(Plan.model_validate_json(text))
         self.wait([job])
         wall = time.perf_counter() - began
-        return Run(wall, self.took(job), self.store.result(job).output)
+        return Run(wall, self.took(job), self.store.result(job).steps["expenses"])
 
     def took(self, job: str) -> list[float]:
         """Seconds from claim to commit of each call that a program made."""
@@ -251,8 +252,16 @@ def sizes() -> dict[str, Callable[[str], int]]:
     return {"bytes": lambda text: len(text.encode()), "tokens": lambda text: len(encoding.encode(text))}
 
 
+def require_sandbox() -> None:
+    """Ends with the reason and the next move where programs cannot run."""
+    seen = subprocess.run([sys.executable, "-m", "workers.code.check", "--brief"], stdout=subprocess.PIPE, text=True)
+    if seen.returncode:
+        raise SystemExit(f"programs cannot run here: {seen.stdout.strip()}")
+
+
 def main() -> None:
     chosen = options(__doc__ or "")
+    require_sandbox()
     report = Report("programs")
     with tempfile.TemporaryDirectory(prefix="twb-") as folder:
         platform = Programs(Path(folder))
