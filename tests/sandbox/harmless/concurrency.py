@@ -603,4 +603,189 @@ order, elapsed >= 0.009, asyncio.current_task() is not None, len(asyncio.all_tas
 """,
         value=[["a0", "b0", "a1", "b1"], True, True, True],
     ),
+    Harmless(
+        "asyncio_run_in_threads_of_a_pool",
+        A,
+        r"""
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+def worker(user_id):
+    return asyncio.run(generate_report(user_id))["score"]
+
+with ThreadPoolExecutor(max_workers=3) as pool:
+    scores = list(pool.map(worker, ["u001", "u002", "u003", "u004"]))
+scores
+""",
+        value=[67, 74, 81, 88],
+        tools=("generate_report",),
+        calls=4,
+    ),
+    Harmless(
+        "run_coroutine_threadsafe_from_a_thread",
+        A,
+        r"""
+import asyncio
+
+loop = asyncio.get_running_loop()
+
+def blocking(x):
+    future = asyncio.run_coroutine_threadsafe(echo(x), loop)
+    return future.result(timeout=10) + 1
+
+await asyncio.gather(*(asyncio.to_thread(blocking, i) for i in range(3)))
+""",
+        value=[1, 2, 3],
+        tools=("echo",),
+        calls=3,
+    ),
+    Harmless(
+        "notebook_or_script",
+        A,
+        r"""
+import asyncio
+
+async def main():
+    rate = await get_exchange_rate("EUR")
+    print(f"rate {rate}")
+    return rate
+
+try:
+    loop = asyncio.get_running_loop()
+except RuntimeError:
+    loop = None
+
+if loop and loop.is_running():
+    task = loop.create_task(main())
+else:
+    asyncio.run(main())
+""",
+        prints="rate 1.1\n",
+        tools=("get_exchange_rate",),
+        calls=1,
+    ),
+    Harmless(
+        "event_loop_is_running_or_not",
+        A,
+        r"""
+import asyncio
+
+async def main():
+    print("hello from", (await get_weather("Bonn"))["city"])
+
+loop = asyncio.get_event_loop()
+if loop.is_running():
+    asyncio.ensure_future(main())
+else:
+    loop.run_until_complete(main())
+""",
+        prints="hello from Bonn\n",
+        tools=("get_weather",),
+        calls=1,
+    ),
+    Harmless(
+        "windows_policy_and_keyboard_interrupt",
+        A,
+        r"""
+import asyncio
+import sys
+
+async def main() -> int:
+    await asyncio.sleep(0)
+    print("ran")
+    return 0
+
+if __name__ == "__main__":
+    if sys.platform == "win32":
+        asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        print("stopped by the user")
+""",
+        prints="ran\n",
+    ),
+    Harmless(
+        "asyncio_run_inside_an_async_function",
+        A,
+        r"""
+import asyncio
+
+async def total(users):
+    return sum([len(await get_expenses(u)) for u in users])
+
+def count(users):
+    return asyncio.run(total(users))
+
+async def main():
+    return [count(["u001"]), await total(["u002"]), count(["u003", "u004"])]
+
+await main()
+""",
+        value=[2, 3, 3],
+        tools=("get_expenses",),
+        calls=4,
+    ),
+    Harmless(
+        "background_task_beside_a_nested_run",
+        A,
+        r"""
+import asyncio
+
+async def beat():
+    for i in range(3):
+        beats.append(i)
+        await asyncio.sleep(0)
+
+async def fetch(n):
+    return await echo(n)
+
+beats = []
+task = asyncio.create_task(beat())
+inner = asyncio.run(asyncio.wait_for(fetch(1), 10)), await fetch(2)
+await task
+inner, beats
+""",
+        value=[[1, 2], [0, 1, 2]],
+        tools=("echo",),
+        calls=2,
+    ),
+    Harmless(
+        "barrier_bounded_semaphore_and_queue_timeout",
+        A,
+        r"""
+import asyncio
+
+async def main():
+    barrier = asyncio.Barrier(3)
+    order = []
+
+    async def racer(n):
+        position = await barrier.wait()
+        order.append(n)
+        return position
+
+    positions = await asyncio.gather(*map(racer, range(3)))
+    sem = asyncio.BoundedSemaphore(1)
+    async with sem:
+        locked = sem.locked()
+    try:
+        sem.release()
+    except ValueError as e:
+        problem = type(e).__name__
+    q = asyncio.LifoQueue()
+    for x in "ab":
+        await q.put(x)
+    last = await q.get()
+    await q.get()
+    try:
+        await asyncio.wait_for(q.get(), 0.01)
+    except asyncio.TimeoutError:
+        empty = q.empty()
+    return sorted(positions), sorted(order), locked, problem, last, empty
+
+asyncio.run(main())
+""",
+        value=[[0, 1, 2], [0, 1, 2], True, "ValueError", "b", True],
+    ),
 )

@@ -66,8 +66,9 @@ class World:
         for name, proxy in self.names.items():
             domain = domain_of(name)
             module = sys.modules.setdefault(f"tools.{domain}", types.ModuleType(f"tools.{domain}"))
-            setattr(tools, domain, module)
-            setattr(module, name, proxy)
+            leaf = sys.modules[f"tools.{domain}.{name}"] = types.ModuleType(f"tools.{domain}.{name}")
+            for owner, shown, value in ((tools, domain, module), (tools, name, proxy), (module, name, proxy), (leaf, name, proxy)):
+                setattr(owner, shown, value)
 
     def space(self) -> dict[str, Any]:
         data = json.loads(json.dumps(self.program.input_data))
@@ -113,13 +114,16 @@ def execute(program: Harmless) -> tuple[Any, list[Any]]:
         tree.body[-1] = ast.copy_location(ast.Assign([ast.Name("__last__", ast.Store())], last.value), last)
         ast.fix_missing_locations(tree)
     code = compile(tree, "<program>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    if code.co_flags & inspect.CO_COROUTINE:
-        asyncio.run = nested  # type: ignore[assignment]
-        REAL_RUN(eval(code, space))
-    else:
-        with contextlib.suppress(AttributeError):
+    try:
+        if code.co_flags & inspect.CO_COROUTINE:
+            asyncio.run = nested  # type: ignore[assignment]
+            REAL_RUN(eval(code, space))
+        else:
             asyncio.set_event_loop(asyncio.new_event_loop())
-        eval(code, space)
+            eval(code, space)
+    except SystemExit as leave:
+        if leave.code:
+            raise
     return (space["output"] if "output" in space else space.get("__last__")), world.calls
 
 

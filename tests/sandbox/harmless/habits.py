@@ -439,4 +439,165 @@ status
         "".join("    " * i + f"for i{i} in range(1):\n" for i in range(15)) + "    " * 15 + "hits = i0 + i14\nhits",
         value=0,
     ),
+    Harmless(
+        "sys_exit_of_main",
+        A,
+        r"""
+import sys
+
+def main() -> int:
+    print("all good")
+    return 0
+
+if __name__ == "__main__":
+    sys.exit(main())
+""",
+        prints="all good\n",
+    ),
+    Harmless(
+        "exit_early_with_an_output",
+        A,
+        r"""
+import sys
+
+output = {"rows": 0}
+if not input_data:
+    print("no rows")
+    sys.exit()
+output["rows"] = len(input_data)
+""",
+        value={"rows": 0},
+        prints="no rows\n",
+        input_data=[],
+    ),
+    Harmless(
+        "doctest_testmod",
+        A,
+        r"""
+def median(xs):
+    """
+        + "'''"
+        + r"""
+    >>> median([3, 1, 2])
+    2
+    >>> median([])
+    Traceback (most recent call last):
+        ...
+    ValueError: empty
+    """
+        + "'''"
+        + r"""
+    if not xs:
+        raise ValueError("empty")
+    return sorted(xs)[len(xs) // 2]
+
+if __name__ == "__main__":
+    import doctest
+    results = doctest.testmod(verbose=False)
+    print(f"{results.attempted} tests, {results.failed} failed")
+""",
+        prints="2 tests, 0 failed\n",
+    ),
+    Harmless(
+        "unittest_main_without_exit",
+        A,
+        r"""
+import unittest
+
+def add(a, b):
+    return a + b
+
+class TestAdd(unittest.TestCase):
+    def setUp(self):
+        self.base = 10
+
+    def test_add(self):
+        self.assertEqual(add(self.base, 5), 15)
+
+    def test_raises(self):
+        with self.assertRaises(TypeError):
+            add(1, "x")
+
+program = unittest.main(argv=["first-arg-is-ignored"], exit=False, verbosity=0)
+program.result.testsRun, program.result.wasSuccessful()
+""",
+        value=[2, True],
+    ),
+    Harmless(
+        "future_annotations_and_type_hints_at_run_time",
+        A,
+        r"""
+from __future__ import annotations
+from dataclasses import dataclass, fields
+from typing import ClassVar, Optional, get_type_hints
+import typing
+
+@dataclass
+class Node:
+    value: int
+    next: Optional[Node] = None
+    count: ClassVar[int] = 0
+
+hints = get_type_hints(Node)
+def convert(cls, raw):
+    kinds = get_type_hints(cls)
+    return cls(**{f.name: kinds[f.name](raw[f.name]) for f in fields(cls) if f.name in raw})
+[sorted(hints), hints["value"] is int, Node.__annotations__["value"], convert(Node, {"value": "7"}).value,
+ typing.get_args(hints["next"])[0] is Node]
+""",
+        value=[["count", "next", "value"], True, "int", 7, True],
+    ),
+    Harmless(
+        "annotations_are_objects_without_the_future",
+        A,
+        r"""
+from dataclasses import dataclass, fields
+from functools import singledispatch
+import inspect
+
+@dataclass
+class Row:
+    name: str
+    price: float = 0.0
+
+types = {f.name: f.type for f in fields(Row)}
+row = Row(**{k: types[k](v) for k, v in {"name": 5, "price": "2.5"}.items()})
+
+@singledispatch
+def show(x):
+    return "any"
+
+def local():
+    class Inner: pass
+    @show.register
+    def _(x: Inner):
+        return "inner"
+    return show(Inner())
+
+def route(path: str, limit: int = 10) -> dict: ...
+args = {n: p.annotation(v) for (n, p), v in zip(inspect.signature(route).parameters.items(), [1, "5"])}
+[row.name, row.price, local(), args]
+""",
+        value=["5", 2.5, "inner", {"path": "1", "limit": 5}],
+    ),
+    Harmless(
+        "warnings_ignored_and_timestamps_printed",
+        A,
+        r"""
+import warnings
+warnings.filterwarnings("ignore")
+from datetime import datetime
+
+def log(msg, level="INFO"):
+    stamp = datetime.now().strftime("%H:%M:%S")
+    lines.append(f"[{level}] {msg}")
+    return len(stamp)
+
+lines = []
+sizes = [log("start"), log("end", level="DEBUG")]
+warnings.warn("hidden")
+sizes, lines
+""",
+        value=[[8, 8], ["[INFO] start", "[DEBUG] end"]],
+    ),
 )

@@ -197,4 +197,37 @@ params, "tax" in (compute_tax.__doc__ or "").lower(), inspect.iscoroutinefunctio
         tools=TOOLS,
         calls=(),
     ),
+    Harmless(
+        "from_tools_import_the_function",
+        A,
+        f"from tools import get_expenses\n\nitems = await get_expenses('u002')\n{TOTAL}",
+        value=771.0,
+        tools=TOOLS,
+        calls=CALL,
+    ),
+    Harmless(
+        "import_tools_alone",
+        A,
+        f"import tools\n\nitems = await tools.finance.get_expenses('u002')\n{TOTAL}",
+        value=771.0,
+        tools=TOOLS,
+        calls=CALL,
+    ),
+    Harmless(
+        "import_from_the_module_of_the_stub",
+        A,
+        f"from tools.finance.get_expenses import get_expenses\n\nitems = await get_expenses('u002')\n{TOTAL}",
+        value=771.0,
+        tools=TOOLS,
+        calls=CALL,
+    ),
+    Harmless(
+        "same_import_twice_and_both_ways",
+        A,
+        "import tools.finance as f\nfrom tools.finance import get_expenses\nimport tools.finance\n\n"
+        "a, b = await asyncio.gather(f.get_expenses('u002'), get_expenses('u002'))\na == b, f.get_expenses is get_expenses",
+        value=[True, True],
+        tools=TOOLS,
+        calls=2,
+    ),
 )

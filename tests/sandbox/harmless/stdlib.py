@@ -1341,4 +1341,115 @@ frozen = types.MappingProxyType({"a": 1})
 """,
         value=[True, True, 0, ["build", "test", "deploy"], 1],
     ),
+    Harmless(
+        "pathlib_path_in_the_temp_folder",
+        A,
+        r"""
+from pathlib import Path
+
+folder = Path("/tmp") / "harmless_notes"
+folder.mkdir(parents=True, exist_ok=True)
+note = folder / "a.txt"
+note.write_text("one\ntwo\n", encoding="utf-8")
+lines = note.read_text(encoding="utf-8").splitlines()
+exists, size = note.exists(), note.stat().st_size
+note.unlink()
+folder.rmdir()
+[lines, exists, size, note.exists()]
+""",
+        value=[["one", "two"], True, 8, False],
+    ),
+    Harmless(
+        "tomllib_ipaddress_mimetypes_colorsys",
+        A,
+        r"""
+import codecs
+import colorsys
+import ipaddress
+import mimetypes
+import tomllib
+
+cfg = tomllib.loads('title = "x"\n[server]\nports = [80, 443]\n')
+net = ipaddress.ip_network("10.0.0.0/29")
+[
+    cfg["server"]["ports"], net.num_addresses, ipaddress.ip_address("10.0.0.3") in net, mimetypes.guess_type("a.csv")[0],
+    [round(x, 2) for x in colorsys.rgb_to_hsv(1, 0, 0)], codecs.encode("Hello", "rot13"), codecs.BOM_UTF8.hex(),
+]
+""",
+        value=[[80, 443], 8, True, "text/csv", [0.0, 1.0, 1.0], "Uryyb", "efbbbf"],
+    ),
+    Harmless(
+        "email_message_and_quoting",
+        A,
+        r"""
+from email.message import EmailMessage
+from email.utils import formataddr
+
+msg = EmailMessage()
+msg["Subject"] = "Report"
+msg["To"] = formataddr(("Ann", "ann@example.com"))
+msg.set_content("Hello Ann")
+[msg["To"], msg.get_content().strip(), msg.get_content_type()]
+""",
+        value=["Ann <ann@example.com>", "Hello Ann", "text/plain"],
+    ),
+    Harmless(
+        "timeit_sched_gc_and_platform_free_timing",
+        A,
+        r"""
+import gc
+import sched
+import time
+import timeit
+
+elapsed = timeit.timeit("sum(range(100))", number=50)
+ran = []
+s = sched.scheduler(time.monotonic, time.sleep)
+s.enter(0.002, 1, ran.append, argument=("late",))
+s.enter(0.001, 1, ran.append, argument=("early",))
+s.run()
+gc.collect()
+[elapsed > 0, ran, gc.isenabled()]
+""",
+        value=[True, ["early", "late"], True],
+    ),
+    Harmless(
+        "string_formatter_reprlib_and_contextlib_decorator",
+        A,
+        r"""
+import reprlib
+import string
+from contextlib import ContextDecorator
+from types import GeneratorType
+from typing import Self, assert_never
+
+class Fmt(string.Formatter):
+    def get_value(self, key, args, kwargs):
+        return kwargs.get(key, f"<{key}>") if isinstance(key, str) else super().get_value(key, args, kwargs)
+
+class track(ContextDecorator):
+    seen = []
+    def __enter__(self) -> Self:
+        self.seen.append("in")
+        return self
+    def __exit__(self, *exc):
+        self.seen.append("out")
+        return False
+
+@track()
+def work():
+    track.seen.append("work")
+
+work()
+def kind(x: int | str) -> str:
+    if isinstance(x, int):
+        return "int"
+    if isinstance(x, str):
+        return "str"
+    assert_never(x)
+[Fmt().format("{a} {missing}", a=1), reprlib.repr(list(range(100))), track.seen, kind("s"),
+ isinstance((i for i in ()), GeneratorType)]
+""",
+        value=["1 <missing>", "[0, 1, 2, 3, 4, 5, ...]", ["in", "work", "out"], "str", True],
+    ),
 )
