@@ -51,6 +51,7 @@ class AuditFilter(_Filter):
     nobody: bool = Field(default=False, description="only requests without a valid key")
     limit: int = Field(default=100, ge=1, le=1_000)
     cursor: str | None = Field(default=None, max_length=128, description="`next_cursor` of the page before")
+    detail: bool = Field(default=False, description="with the calls, output and errors of programs; pages are shorter")
 
 
 @router.post("/keys", status_code=201, dependencies=[JsonOnly])
@@ -136,4 +137,4 @@ def purge_tenant(tenant: Tenant, api: Api) -> Purged:
 def audit(filter: Annotated[AuditFilter, Query()], api: Api) -> AuditPage:
     """Who did what when, newest first."""
     tenant = "-" if filter.nobody else filter.tenant
-    return api.audit.page(tenant=tenant, limit=filter.limit, cursor=filter.cursor)
+    return api.audit.page(tenant=tenant, limit=filter.limit, cursor=filter.cursor, detail=filter.detail)

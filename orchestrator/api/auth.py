@@ -22,6 +22,9 @@ ROOMS: Mapping[str, Scope] = {
 }  # fmt: skip
 """The rooms beneath `/v1/` whose scope does not follow from the method."""
 
+METRICS_PATH = "/metrics"
+"""Figures of all tenants together, for the operator's Prometheus."""
+
 HARMLESS_POSTS = ("/v1/plans/check",)
 SAFE = ("GET", "HEAD", "OPTIONS")
 HOW_TO_MAKE = "Make the first one on the machine that reaches the store: `toolweaver keys create --admin --local`."
@@ -58,6 +61,8 @@ def needed_scope(method: str, path: str) -> Scope | None:
     """The scope that a request needs; None when it needs no key."""
     if method in SAFE and (path in OPEN or path.startswith(OPEN_BELOW)):
         return None
+    if path == METRICS_PATH:
+        return "admin"
     room = path.removeprefix("/v1/").partition("/")[0] if path.startswith("/v1/") else ""
     if room in ROOMS:
         return ROOMS[room]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Scope, Send
 
-from orchestrator.api.auth import HARMLESS_POSTS, ROOMS, SAFE
+from orchestrator.api.auth import HARMLESS_POSTS, METRICS_PATH, ROOMS, SAFE
 from orchestrator.api.services import Services
 from orchestrator.models.access import Caller
 
@@ -64,7 +64,7 @@ class Record:
             return path not in HARMLESS_POSTS or self._status in _REFUSED
         if room in ROOMS or (room == "files" and rest):
             return True
-        return self._status in _REFUSED and not local and path.startswith("/v1/")
+        return self._status in _REFUSED and not local and (path.startswith("/v1/") or path == METRICS_PATH)
 
     def _action(self) -> str:
         """Such as `jobs.cancel`: the room and the handler; the bare request where it met none."""

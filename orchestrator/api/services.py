@@ -18,6 +18,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.access import Caller
 from orchestrator.models.job import JobStatus
 from orchestrator.models.tool import ToolCatalog
+from orchestrator.monitoring.metrics import Metrics
 from orchestrator.policy.audit import AuditLog
 from orchestrator.policy.keys import KeyRing, KeyStore
 from orchestrator.policy.limits import LimitKeeper
@@ -25,6 +26,7 @@ from orchestrator.policy.store import PolicyStore
 from orchestrator.publisher.control import Control
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
+from orchestrator.state.keys import METRICS
 
 RETRIES = 1  # a client that waits is told soon that the store is away, and comes back by itself
 
@@ -45,6 +47,7 @@ class Services:
     policies: PolicyStore
     limits: LimitKeeper
     audit: AuditLog
+    metrics: Metrics
 
     def tools(self) -> ToolCatalog:
         """The bundled tools and those that pools announced."""
@@ -76,6 +79,7 @@ def build_services(settings: Settings) -> Services:
         policies=policies,
         limits=LimitKeeper(client, policies, ended=lambda jobs: _ended(store, jobs)),
         audit=AuditLog(client, settings),
+        metrics=Metrics(client, METRICS),
     )
 
 

@@ -37,9 +37,9 @@ def add_to(app: typer.Typer) -> None:
 def _print_job(job_id: str, *, as_json: bool) -> int:
     with open_job(job_id) as job:
         for event in past_events(job, None):
-            if event.type == "log" and as_json:
+            if event.type in ("log", "alert") and as_json:
                 print_json(event, indent=None)
-            elif event.type == "log":
+            elif event.type in ("log", "alert"):
                 print_line(event_line(event))
     return DONE
 

@@ -133,6 +133,8 @@ class PlainLines:
 
 def failure_line(event: Event) -> str | None:
     """What went wrong in one call, in words; None when the event tells of no failure."""
+    if event.type == "alert":
+        return f"{event.call} alert {event.data.get('alert')}: {event.data.get('message')}"
     if event.type not in ("call.failed", "call.unknown"):
         return None
     error = event.data.get("error")

@@ -50,13 +50,18 @@ class Access:
         """Cancels what a tenant runs and deletes its jobs and files."""
         return self._transport.send(calls.purge(tenant))
 
-    def audit(self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None) -> Iterator[AuditEntry]:
-        """Who did what, newest first; `nobody`: only requests without a valid key; `limit` ends after so many."""
+    def audit(
+        self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None, detail: bool = False
+    ) -> Iterator[AuditEntry]:
+        """Who did what, newest first; `nobody`: only requests without a valid key; `limit` ends after so many.
+
+        `detail`: with the calls, output and errors of programs in `.detail`, beside their figures.
+        """
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = self._transport.send(calls.audit(tenant=tenant, nobody=nobody, limit=size, cursor=cursor))
+            page = self._transport.send(calls.audit(tenant=tenant, nobody=nobody, limit=size, cursor=cursor, detail=detail))
             yield from page.entries
             left = None if left is None else left - len(page.entries)
             if (cursor := page.next_cursor) is None:
@@ -99,14 +104,14 @@ class AsyncAccess:
         return await self._transport.send(calls.purge(tenant))
 
     async def audit(
-        self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None
+        self, *, tenant: str | None = None, nobody: bool = False, limit: int | None = None, detail: bool = False
     ) -> AsyncIterator[AuditEntry]:
         """See `Access.audit`."""
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = await self._transport.send(calls.audit(tenant=tenant, nobody=nobody, limit=size, cursor=cursor))
+            page = await self._transport.send(calls.audit(tenant=tenant, nobody=nobody, limit=size, cursor=cursor, detail=detail))
             for entry in page.entries:
                 yield entry
             left = None if left is None else left - len(page.entries)

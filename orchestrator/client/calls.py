@@ -176,9 +176,9 @@ def reset_permissions(tenant: str | None) -> Call[PolicyView]:
     return Call("DELETE", _permissions(tenant), _read(PolicyView))
 
 
-def audit(*, tenant: str | None, nobody: bool, limit: int, cursor: str | None) -> Call[AuditPage]:
+def audit(*, tenant: str | None, nobody: bool, limit: int, cursor: str | None, detail: bool = False) -> Call[AuditPage]:
     """One page of the audit log, newest first."""
-    params = {"tenant": tenant, "nobody": nobody or None, "limit": limit, "cursor": cursor}
+    params = {"tenant": tenant, "nobody": nobody or None, "limit": limit, "cursor": cursor, "detail": detail or None}
     return Call("GET", "/v1/audit", _read(AuditPage), params=params)
 
 

@@ -37,6 +37,7 @@ LUA = Path(__file__).parent / "lua"
 
 Lane = tuple[int, str, int]  # place of the queue; tool and how many calls of it run at once, if that is limited
 Outcome = Literal["s", "f", "k", "w", "u"]
+Told = Literal["log", "alert"]
 SUCCEEDED: Outcome = "s"
 FAILED: Outcome = "f"
 SKIPPED: Outcome = "k"
@@ -300,10 +301,14 @@ class Ledger:
         job = entry.split("\n")[2]
         return self._run("release", job, self.queues(job), [entry])
 
-    def log(self, claim: Claim, data: Mapping[str, Any]) -> None:
-        """Adds a tool's own event to the job, while its call runs."""
+    def log(self, claim: Claim, data: Mapping[str, Any], *, type: Told = "log", sampled: bool = False) -> bool:
+        """Adds a tool's own event to the job, or an alert about it; False when its call runs no more.
+
+        `sampled`: of a large map only some calls tell it, as with `call.running`.
+        """
         keys = self.keys(claim.job)
-        self._scripts.call("log", [keys.state, keys.events], [claim.call, claim.attempt, self.settings.events_max, _json(data)])
+        args = [claim.call, claim.attempt, self.settings.events_max, _json(data), type, int(sampled)]
+        return bool(self._scripts.call("log", [keys.state, keys.events], args))
 
     def repair(self, job: str, *, kind: str, call: str, attempt: int, seen: int = 0) -> Committed:
         """Repairs a call that looks `lost`, `due`, `queued` too long, or `aged` behind others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -140,7 +140,11 @@ class PolicyView(_Wire):
 
 
 class AuditEntry(_Wire):
-    """Who did what when, and how it ended. Never a body, never a secret."""
+    """Who did what when, and how it ended. Never a body of a request, never a secret of ours.
+
+    What a program did is `program.run` of `<job>/<call>`: its figures are in `detail`, and for the latest ones, when
+    asked for, its calls with their clipped parameters, its output and its error.
+    """
 
     id: str
     ts: datetime
@@ -152,6 +156,7 @@ class AuditEntry(_Wire):
     object: str = ""
     verdict: str = Field(description="`ok`, or why not: `unauthorized`, `denied`, `not_found`, `limited` ...")
     status: int = 0
+    detail: dict[str, Any] | None = Field(default=None, description="of `program.run`: its figures, and what it did")
 
 
 class AuditPage(_Wire):

@@ -1,7 +1,8 @@
 """The log of who did what when, and how it ended: a stream per tenant in Redis, and a file if wished.
 
 Each tenant has a stream of its own, so that a flood of one cannot push out what is known of another. What comes
-without a valid key is a stream too, named `-`.
+without a valid key is a stream too, named `-`. The long part of what programs did lies in a second stream, which keeps
+the latest only, so that no tenant fills the store with its log; the file keeps all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import islice
@@ -23,7 +26,7 @@ import redis
 from orchestrator.errors import RequestError
 from orchestrator.models.access import AuditEntry, AuditPage, Caller
 from orchestrator.settings import Settings
-from orchestrator.state.keys import AUDITED, audit_log
+from orchestrator.state.keys import AUDITED, audit_details, audit_log
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,20 @@ REPEATED_S = 1.0
 _TOLD = 1_000
 _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})-([a-z0-9_-]{1,63})")
 LONGEST = 200  # characters of an object: what is longer is a made-up one
+DETAILS_KEPT = 1_000  # per tenant, about: with details of 64 KiB at most
+DETAILS_A_PAGE = 100
 _FIELDS = ("key", "name", "address", "action", "object", "verdict", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """What an entry tells besides: `figures` stay as long as the entry does, `rest` for the latest entries only."""
+
+    figures: Mapping[str, Any]
+    rest: Mapping[str, Any] = field(default_factory=dict)
+
+    def whole(self) -> dict[str, Any]:
+        return {**self.figures, **self.rest}
 
 
 class AuditLog:
@@ -46,7 +62,15 @@ class AuditLog:
         self._told: dict[tuple[str, str, str], float] = {}
 
     def write(
-        self, caller: Caller | None, action: str, object: str = "", *, verdict: str = "ok", status: int = 0, address: str = ""
+        self,
+        caller: Caller | None,
+        action: str,
+        object: str = "",
+        *,
+        verdict: str = "ok",
+        status: int = 0,
+        address: str = "",
+        detail: Detail | None = None,
     ) -> None:
         """One entry; `caller` is None where the request had no valid key.
 
@@ -64,8 +88,10 @@ class AuditLog:
             "verdict": verdict,
             "status": str(status),
         }
-        self._append(tenant, fields)
+        self._append(tenant, fields, detail)
         try:
+            if detail is not None:
+                fields |= {"figures": _json(detail.figures), "rest": self._keep(tenant, detail.rest)}
             pipe = self._redis.pipeline(transaction=False)
             pipe.xadd(audit_log(tenant), fields, maxlen=self._settings.audit_max, approximate=True)
             pipe.sadd(AUDITED, tenant)
@@ -73,12 +99,13 @@ class AuditLog:
         except redis.RedisError as error:
             log.error("the audit log could not be written: %s", error, extra={"action": "audit_lost", "what": action})
 
-    def page(self, *, tenant: str | None = None, limit: int = 100, cursor: str | None = None) -> AuditPage:
-        """Entries of one tenant, or of all, newest first.
+    def page(self, *, tenant: str | None = None, limit: int = 100, cursor: str | None = None, detail: bool = False) -> AuditPage:
+        """Entries of one tenant, or of all, newest first; with `detail` all that is known of programs, and shorter pages.
 
         Raises:
             RequestError: the cursor is none of ours.
         """
+        limit = min(limit, DETAILS_A_PAGE) if detail else limit
         tenants = [tenant] if tenant is not None else sorted(t.decode() for t in self._redis.smembers(AUDITED))
         before = _position(cursor) if cursor else None
         pipe = self._redis.pipeline(transaction=False)
@@ -89,9 +116,27 @@ class AuditLog:
         newest = merge(*rows, key=lambda r: (r[0], r[1]), reverse=True)
         after = (r for r in newest if before is None or (r[0], r[1]) < (before[:2], before[2]))
         page = list(islice(after, limit + 1))
-        entries = tuple(_entry(at, name, fields) for at, name, fields in page[:limit])
+        rests = self._rests([(name, fields) for _, name, fields in page[:limit]]) if detail else [{}] * len(page)
+        entries = tuple(_entry(at, name, fields, rest) for (at, name, fields), rest in zip(page[:limit], rests, strict=False))
         more = len(page) > limit
         return AuditPage(entries=entries, next_cursor=f"{entries[-1].id}-{entries[-1].tenant}" if more else None)
+
+    def _keep(self, tenant: str, rest: Mapping[str, Any]) -> str:
+        """The place of the long part; it is written first, so that no entry names a place that is not there yet."""
+        if not rest:
+            return ""
+        packed = zlib.compress(_json(rest).encode(), 6)
+        place = self._redis.xadd(audit_details(tenant), {"d": packed}, maxlen=DETAILS_KEPT, approximate=True)
+        return str(place.decode())
+
+    def _rests(self, rows: Sequence[tuple[str, Mapping[bytes, bytes]]]) -> list[dict[str, Any]]:
+        """Of each entry the long part, as far as there is one and it is still kept."""
+        pipe = self._redis.pipeline(transaction=False)
+        for tenant, fields in rows:
+            place = fields.get(b"rest") or b"0-1"
+            pipe.xrange(audit_details(tenant), min=place, max=place)
+        found = pipe.execute() if rows else []
+        return [json.loads(zlib.decompress(one[0][1][b"d"])) if one else {} for one in found]
 
     def _news(self, tenant: str, address: str, verdict: str) -> bool:
         """Whether this was not told a moment ago: whoever is refused a thousand times a second is told of once."""
@@ -104,11 +149,12 @@ class AuditLog:
             self._told[what] = now
         return True
 
-    def _append(self, tenant: str, fields: Mapping[str, str]) -> None:
+    def _append(self, tenant: str, fields: Mapping[str, str], detail: Detail | None) -> None:
         path = self._settings.audit_file
         if path is None:
             return
-        entry = {"ts": datetime.now(UTC).isoformat(), "tenant": tenant, **fields}
+        entry: dict[str, Any] = {"ts": datetime.now(UTC).isoformat(), "tenant": tenant, **fields}
+        entry |= {"detail": detail.whole()} if detail is not None else {}
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         try:
             with self._lock:
@@ -136,7 +182,14 @@ def _position(cursor: str) -> tuple[int, int, str]:
     return int(found[1]), int(found[2]), found[3]
 
 
-def _entry(at: tuple[int, int], tenant: str, fields: Mapping[bytes, bytes]) -> AuditEntry:
+def _entry(at: tuple[int, int], tenant: str, fields: Mapping[bytes, bytes], rest: Mapping[str, Any]) -> AuditEntry:
     told = {name: fields.get(name.encode(), b"").decode(errors="replace") for name in _FIELDS}
     ts = datetime.fromtimestamp(at[0] / 1000, UTC)
-    return AuditEntry(id=f"{at[0]}-{at[1]}", ts=ts, tenant=tenant, **{**told, "status": int(told["status"] or 0)})  # type: ignore[arg-type]
+    figures = fields.get(b"figures")
+    detail = {**json.loads(figures), **rest} if figures else None
+    known = {**told, "status": int(told["status"] or 0), "detail": detail}
+    return AuditEntry(id=f"{at[0]}-{at[1]}", ts=ts, tenant=tenant, **known)  # type: ignore[arg-type]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -17,6 +17,7 @@ API_KEYS = "tw:apikeys"
 POLICIES = "tw:policies"
 POLICIES_VERSION = "tw:policies:version"
 AUDITED = "tw:audited"
+METRICS = "tw:metrics"  # a hash: the counters of all processes
 
 
 def api_key(id: str) -> str:
@@ -27,6 +28,11 @@ def api_key(id: str) -> str:
 def audit_log(tenant: str) -> str:
     """Stream: who did what in a tenant; one each, so that nobody can push another's entries out."""
     return f"tw:audit:{tenant}"
+
+
+def audit_details(tenant: str) -> str:
+    """Stream: what the latest programs of a tenant did; their entries in its log name the places."""
+    return f"tw:audit:{tenant}:details"
 
 
 def request_bucket(tenant: str) -> str:

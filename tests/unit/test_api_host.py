@@ -95,6 +95,7 @@ SCOPES = [
     ("GET", "/v1/keys/", "admin"),
     ("GET", "/v1/permissions/acme", "admin"),
     ("GET", "/v1/audit", "admin"),
+    ("GET", "/metrics", "admin"),
     ("GET", "/whatever/comes", "read"),
     ("PATCH", "/whatever/comes", "write"),
     ("GET", "/healthy", "read"),

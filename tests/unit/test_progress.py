@@ -154,6 +154,17 @@ def test_plain_lines_say_failures_and_waits_at_once(event: Stream) -> None:
     ]
 
 
+def test_plain_lines_say_alerts_at_once(event: Stream) -> None:
+    alert = event(
+        "alert", "ocr", call="ocr#0", alert="timeout", execution_id="code_exec_1", message="program code_exec_1 was ended"
+    )
+
+    assert plain([event("step.running", "ocr", total=1), alert]) == [
+        "ocr 0/1",
+        "ocr#0 alert timeout: program code_exec_1 was ended",
+    ]
+
+
 def test_plain_lines_say_nothing_twice(event: Stream) -> None:
     again = [event("step.running", "ocr", total=2, after_s=5) for _ in range(3)]
 

@@ -1,0 +1,1 @@
+"""What an operator watches: the metrics of all processes, every name once."""
