@@ -249,6 +249,10 @@ class CallCancelled(ToolWeaverError):
     code = "call_cancelled"
 
 
+class Overtaken(CallCancelled):
+    """This call was overtaken, or its job ended: what it does counts no more."""
+
+
 def _in_program(error: ToolWeaverError, first: str, move: str) -> str:
     """The first line is of the first problem alone; below it the place, source and caret of each."""
     lines = [first]
