@@ -8,7 +8,8 @@ import importlib.util
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from orchestrator.errors import RequestError
 from orchestrator.jobs.store import JobStore
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
+from workers.able import refusal
 from workers.aio_pool import AsyncPool
 from workers.beats import Beater, BeatTable
 from workers.drain import Drain
@@ -35,11 +37,16 @@ from workers.step import Runner
 
 log = logging.getLogger(__name__)
 
+Service = Callable[[JobStore, Celery], AbstractAsyncContextManager[None]]
+"""What the tools of an async pool need, kept for as long as its worker runs: `serve` of the pool's module."""
+
 
 class Worker:
     """The main process of a pool's worker: the Celery app, the shared beats, the sign of life."""
 
-    def __init__(self, settings: Settings, pool: Pool, *, concurrency: int, tools: ToolRegistry) -> None:
+    def __init__(
+        self, settings: Settings, pool: Pool, *, concurrency: int, tools: ToolRegistry, service: Service | None = None
+    ) -> None:
         self.settings, self.pool, self.tools = settings, pool, tools
         self.concurrency = 1 if pool.kind == "solo" else concurrency
         self.app = make_app(settings)
@@ -51,7 +58,8 @@ class Worker:
         self._async: AsyncPool | None = None
         self._drain = Drain(settings.drain_s, withdraw=self._withdraw)
         if pool.kind == "async":
-            self._async = AsyncPool(self.app, self.runner(), events=settings.task_events)
+            entered = service(self.runner().store, self.app) if service is not None else None
+            self._async = AsyncPool(self.app, self.runner(), events=settings.task_events, service=entered)
         self._add_task(self.app)
 
     def runner(self) -> Runner:
@@ -163,6 +171,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     settings = load_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if (refused := refusal(options.pool, settings)) is not None:
+        sys.stderr.write(f"{refused[0]}\n")
+        return refused[1]
     module = pool_tools(options.pool)
     load_entry_points()
     for spec in (*settings.tools, *options.tools):
@@ -176,7 +187,10 @@ def main(argv: list[str] | None = None) -> int:
     if warm_up is not None:
         worker_process_init.connect(lambda **_: warm_up(), weak=False)
     default = settings.async_concurrency if pool.kind == "async" else settings.concurrency
-    Worker(settings, pool, concurrency=options.concurrency or default, tools=registry).run()
+    if pool.name == "code":
+        default = settings.sandbox_concurrency
+    service = getattr(module, "serve", None)
+    Worker(settings, pool, concurrency=options.concurrency or default, tools=registry, service=service).run()
     return 0
 
 

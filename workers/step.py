@@ -518,9 +518,10 @@ async def _watched(coroutine: Any, context: CallContext, timeout_s: float) -> An
 def _allow_caller(claim: Claim, tool: RegisteredTool) -> None:
     """Lets a call pass that comes from where the tool may be called: a plan, or a program."""
     caller = claim.spec.get("caller", {}).get("type", "direct")
-    if caller not in tool.definition.allowed_callers:
+    allowed = tool.definition.allowed_callers
+    if caller not in allowed:
         raise PermissionDenied(
-            f"tool `{tool.definition.name}` may not be called by `{caller}`, only by `{'`, `'.join(tool.definition.allowed_callers)}`",
+            f"tool `{tool.definition.name}` may not be called by `{caller}`, only by `{'`, `'.join(allowed)}`",
             next="Its owner may add the caller to the tool's `allowed_callers`.",
         )
 

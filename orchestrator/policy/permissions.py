@@ -22,6 +22,7 @@ HARMLESS = {
     "network:https": "fetches from public addresses; the fetching tool refuses private ones",
     "network:http": "the same, though anybody on the way can read and change it",
     "sql:read": "a reader changes nothing, and the operator chose the database",
+    "code_exec:python": "a program in a container without network or files, which can only call tools that its job may use",
     "browser:extract": "reads a page that something else opened",
 }
 DANGEROUS = {
@@ -29,8 +30,7 @@ DANGEROUS = {
     "filesystem:delete": "cannot be undone",
     "network:private": "reaches services that trust whoever is inside the network",
     "network:listen": "opens a door into the network",
-    "code_exec:python": "runs what a model or a caller wrote",
-    "code_exec:shell": "the same, with every program of the worker",
+    "code_exec:shell": "runs what a model or a caller wrote, with every program of the worker",
     "browser:navigate": "follows links that a page chose, with the worker's address",
     "browser:interact": "clicks and types in somebody's name",
     "sql:write": "changes data that is not ours",

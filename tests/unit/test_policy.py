@@ -75,7 +75,9 @@ def test_the_two_tables_do_not_meet_and_say_why() -> None:
 def test_a_tool_that_runs_code_needs_that_permission_whether_it_says_so_or_not() -> None:
     assert needed(tool(type="code_exec")) == ("code_exec:python",)
     assert needed(tool(type="code_exec", requires=("code_exec:shell",))) == ("code_exec:shell",)
-    assert verdict(Policy(), type="code_exec") == "Permission denied: python not allowed"
+    assert verdict(Policy(), type="code_exec") is None, "a program in a container does no harm by itself"
+    assert verdict(Policy(), type="code_exec", requires=("code_exec:shell",)) == "Permission denied: shell not allowed"
+    assert verdict(Policy(actions={}), type="code_exec") == "Permission denied: python not allowed"
     assert verdict(Policy(actions={"code_exec": ("python",)}), type="code_exec") is None
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from celery import Celery
-from orchestrator.programmatic_executor.check import check_program
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.manifest import bundled_catalog
@@ -24,11 +23,12 @@ from orchestrator.jobs.ledger import Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.program import ProgramLimits, ProgramResult, Usage
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.programmatic_executor.check import check_program
 from orchestrator.programmatic_executor.limits import LimitRules
 from orchestrator.programmatic_executor.names import callable_by_programs, identifier
 from orchestrator.programmatic_executor.session import Ended, Program, Session, ToolCall
 from orchestrator.programmatic_executor.stubs import StubGenerator
-from workers.code.audit import Audit
+from workers.code.audit import Audit, Audits
 from workers.code.pool import Sandbox, SandboxPool
 from workers.code.request import Request
 from workers.step import CallContext
@@ -57,6 +57,7 @@ class Programs:
         self.store = store
         self.pool = pool or SandboxPool(store.settings)
         self.children = Children(store, app)
+        self.audits = Audits(store)
         self.rules = LimitRules.load(store.settings.program_limits_file)
         self._catalog = CatalogStore(store.redis)
         self._version: bytes | None = b""
@@ -71,11 +72,13 @@ class Programs:
         """
         await self.pool.start()
         self.children.start()
+        self.audits.start()
 
     async def close(self) -> None:
         """Removes every container."""
         self.children.close()
         await self.pool.close()
+        await asyncio.to_thread(self.audits.close)
 
     async def run(self, request: Request, context: ToolContext) -> ProgramResult:
         """The record of a program; what it did wrong stands in it.
@@ -91,16 +94,15 @@ class Programs:
         limits = self.rules.of(request.tool, tenant=claim.tenant, asked=request.limits)
         grant = await asyncio.to_thread(self._grant, request)
         execution = execution_id(claim)
-        audit = Audit(claim, execution, code=request.code, tell=tell)
-        begun = time.time()
-        refusal = await asyncio.to_thread(_refusal, request.code, grant.tools)
-        if refusal is not None:
-            record = ProgramResult(execution_id=execution, error=refusal.printed, status=refusal.status)
-            audit.ended(record, began=begun, alerts=("violation",) if refusal.status == "security_error" else ())
-            return record
-        modules, names = grant.stubs(request.code)
-        program = Program(request.code, request.input_data, grant.tools, execution, modules, names)
-        return await self._in_sandbox(claim, request, program, limits=limits, audit=audit)
+        with self.audits.of(claim, execution, code=request.code, limits=limits, tools=grant.tools) as audit:
+            refusal = await asyncio.to_thread(_refusal, request.code, grant.tools)
+            if refusal is not None:
+                record = ProgramResult(execution_id=execution, error=refusal.printed, status=refusal.status)
+                await audit.ended(record, alerts=("violation",) if refusal.status == "security_error" else ())
+                return record
+            modules, names = grant.stubs(request.code)
+            program = Program(request.code, request.input_data, grant.tools, execution, modules, names)
+            return await self._in_sandbox(claim, request, program, limits=limits, audit=audit)
 
     async def _in_sandbox(
         self, claim: Claim, request: Request, program: Program, *, limits: ProgramLimits, audit: Audit
@@ -110,7 +112,7 @@ class Programs:
         labels = {"toolweaver.job": claim.job, "toolweaver.call": claim.call, "toolweaver.execution": program.execution_id}
         async with self.pool.take(limits=limits, job=claim.job, reuse=reuse, labels=labels) as sandbox:
             audit.began(sandbox.id)
-            began, clock = time.time(), time.monotonic()
+            clock = time.monotonic()
             session = Session(sandbox.sock, program, limits=limits, call=calls, on_call=audit.called)
             ended = await calls.unless_stopped(session.run())
             seconds = time.monotonic() - clock
@@ -119,7 +121,7 @@ class Programs:
             usage = (await sandbox.figures()).model_copy(update={"bytes_in": ended.bytes_in, "bytes_out": ended.bytes_out})
             why = await _why_closed(sandbox, ended, usage, limits)
             record = _record(program, ended, usage=usage, seconds=seconds, why=why)
-        audit.ended(record, began=began, alerts=_alerts(ended, usage, limits, seconds))
+        await audit.ended(record, alerts=_alerts(ended, usage, limits, seconds))
         return record
 
     def _grant(self, request: Request) -> _Grant:
