@@ -26,7 +26,7 @@ from orchestrator.models.tool import ToolDefinition
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
 Judge = Callable[..., Iterator[Violation] | None]
 
-FEW_STEPS, MANY_STEPS = 2_000, 200_000  # about 10 ms on the loop, about a second in a thread
+FEW_STEPS, MANY_STEPS = 2_000, 200_000  # about 10 ms on the loop, about two seconds in a thread
 _MOST_TOLD = 3
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -96,6 +96,7 @@ class ArgumentCheck:
         self._tool, self._names = tool.name, [p.name for p in tool.parameters]
         self._plain = {name: plain for name, s in schema["properties"].items() if (plain := _plain(s)) is not None}
         self._required = frozenset(schema["required"])
+        self._one_at_a_time = asyncio.Lock()
         self._validator = _Validator(schema, registry=EMPTY_REGISTRY)  # the default one would fetch `$ref`s from the network
 
     def plainly_right(self, arguments: Mapping[str, Any]) -> bool:
@@ -112,7 +113,8 @@ class ArgumentCheck:
         except _TooManySteps:
             pass
         try:
-            return await asyncio.to_thread(self._judge, arguments, _Steps(MANY_STEPS, size))
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(self._judge, arguments, _Steps(MANY_STEPS, size))
         except _TooManySteps:
             return f"The arguments of `{self._tool}` are too large and intricate to be checked; send less at once."
 

@@ -247,6 +247,16 @@ def _few_nests(data: bytes | bytearray, most: int) -> bool:
     return True
 
 
+def count_values(data: bytes | bytearray) -> int:
+    """How many values a JSON text holds, counted as `MOST_VALUES` counts. Text that has been decoded, and so is well formed."""
+    values = data.count(b",") + 2 * (data.count(b"[") + data.count(b"{"))
+    return values if values < 1_000 else _values(_structure(data))
+
+
+def _values(marks: bytes) -> int:
+    return marks.count(b",") + 2 * marks.count(b"[")
+
+
 def _structure(data: bytes | bytearray) -> bytes:
     """Only the commas and brackets that are not part of a text."""
     if b"\\" in data:
@@ -266,7 +276,7 @@ def _outside_of_texts(marks: bytes) -> bytes:
 
 
 def _weigh_structure(marks: bytes, depth: int) -> None:
-    values = marks.count(b",") + 2 * marks.count(b"[")
+    values = _values(marks)
     if values > MOST_VALUES:
         raise TooManyValues(f"a frame of about {values:,} values; {MOST_VALUES:,} are allowed")
     nests = marks.translate(None, b",")

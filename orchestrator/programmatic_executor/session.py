@@ -21,21 +21,36 @@ from orchestrator.errors import LimitExceeded, PlanError, PolicyError, RequestEr
 from orchestrator.models.program import Alert, Caller, CallRecord, ProgramLimits, Status
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.programmatic_executor.arguments import ArgumentCheck
-from orchestrator.programmatic_executor.frames import FrameError, FrameReader, FrameWriter, TooManyValues, decode, encode
+from orchestrator.programmatic_executor.frames import (
+    FrameError,
+    FrameReader,
+    FrameWriter,
+    TooManyValues,
+    count_values,
+    decode,
+    encode,
+)
 
 log = logging.getLogger(__name__)
 
+Frame = bytes | bytearray
+
 ARGUMENT_BYTES = 4 << 20
 """Arguments of one call, as JSON."""
+ARGUMENT_VALUES = 100_000
+"""Values in the arguments of one call; lists and objects count thrice."""
 CANCEL_GRACE_S = 1.0
 """How long the end of a session waits for its cancelled calls."""
 
-_FRAME_COST = 256  # the least that a frame counts, so that a flood of tiny ones ends too
+_TURN_FRAMES = 256  # taken in one turn of the loop, about 5 ms
+_FRAME_COST = 1 << 10  # the least that a frame counts, so that a flood of tiny ones ends too
 _PATIENCE = 1_000  # calls answered after the limit of calls, before a program that cannot stop is stopped
-_KEPT_BYTES = 16 << 10  # arguments that a record keeps whole
+_VALUE_BYTES = 64  # what a value costs in memory, about, besides its text
+_KEPT_BYTES = 8 << 10  # arguments that a record keeps whole
 _MOST_MESSAGE, _MOST_TRACEBACK, _MOST_NAME = 4_000, 16_000, 200
 _KEY = re.compile(r"\d{1,9}(\.\d{1,9}){0,255}:\d{1,9}", re.ASCII)
 _MOST_KEY = 512
+_TOO_MUCH = f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB or {ARGUMENT_VALUES} values. Pass a file by its reference, or send less."
 _TOLD = (ToolError, RequestError, PolicyError, PlanError)  # their messages are written for who made the call
 
 
@@ -66,7 +81,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramError:
+class ProgramFailure:
     """How a program failed. What it says of itself is the program's own word."""
 
     type: str
@@ -90,7 +105,7 @@ class Ended:
     """What the program printed on stdout; `errors`: on stderr. Both together are bounded; `truncated`: there was more."""
     errors: str = field(default="", repr=False)
     truncated: bool = False
-    error: ProgramError | None = None
+    error: ProgramFailure | None = None
     records: list[CallRecord] = field(default_factory=list, repr=False)
     alerts: list[Alert] = field(default_factory=list)
     bytes_in: int = 0
@@ -102,10 +117,11 @@ class Ended:
 
 @dataclass(slots=True)
 class _Open:
-    """A call that has no answer yet. `size`: bytes of its frame."""
+    """A call that has no answer yet. `size`: bytes of its frame; `weight`: about what its arguments hold in memory."""
 
     call: ToolCall
     size: int
+    weight: int
     began: float
     timestamp: float
     task: asyncio.Task[None] | None = None
@@ -139,6 +155,7 @@ class Session:
         self._seen_ready = False
         self._began = 0.0
         self._spent = self._answered = 0
+        self._exhausted = False
         self._printed = 0
         self._texts: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._last_id = 0
@@ -149,7 +166,7 @@ class Session:
         self._waiting: deque[_Open] = deque()
         self._records: dict[int, CallRecord] = {}
         self._checks: dict[str, ArgumentCheck] = {}
-        self._ops: dict[Any, Callable[[dict[str, Any], int], None]] = {
+        self._ops: dict[Any, Callable[[dict[str, Any], Frame], None]] = {
             "call": self._on_call_frame,
             "out": self._on_out,
             "done": self._on_done,
@@ -195,9 +212,12 @@ class Session:
 
     def _readable(self) -> None:
         try:
-            for frame in self._reader.frames():
+            for number, frame in enumerate(self._reader.frames(), 1):
                 self._take(frame)
                 if not self._reading or self._over.done():
+                    return
+                if number == _TURN_FRAMES:
+                    self._loop.call_soon(self._read_on)  # others have their turn first
                     return
         except EOFError:
             self._gone()
@@ -209,7 +229,7 @@ class Session:
             log.exception("a frame of a program could not be taken", extra={"action": "program.frame"})
             self._fail("SandboxError", "The platform could not read what the program sent.")
 
-    def _take(self, frame: bytes | bytearray) -> None:
+    def _take(self, frame: Frame) -> None:
         self._spent += max(len(frame), _FRAME_COST)
         if self._spent > self._limits.total_bytes:
             raise FrameError(f"more than {self._limits.total_bytes} bytes in all (`total_bytes`)")
@@ -218,14 +238,14 @@ class Session:
         handle = self._ops.get(op) if isinstance(op, str) else None
         if handle is None:
             raise FrameError(f"a frame with the operation {_short(op)}")
-        handle(message, len(frame))
+        handle(message, frame)
 
-    def _on_ready(self, _message: dict[str, Any], _size: int) -> None:
+    def _on_ready(self, _message: dict[str, Any], _frame: Frame) -> None:
         if self._seen_ready or self._last_id or self._printed:
             raise FrameError("`ready` after the program began")
         self._seen_ready = True
 
-    def _on_out(self, message: dict[str, Any], _size: int) -> None:
+    def _on_out(self, message: dict[str, Any], _frame: Frame) -> None:
         stream, text = message.get("stream"), message.get("text")
         if stream not in ("stdout", "stderr") or not isinstance(text, str):
             raise FrameError("output that is no text of stdout or stderr")
@@ -236,15 +256,15 @@ class Session:
             self._texts[stream].append(kept)
             _tell(self._on_output, stream, kept)
 
-    def _on_done(self, message: dict[str, Any], size: int) -> None:
+    def _on_done(self, message: dict[str, Any], frame: Frame) -> None:
         error, has_value = message.get("error"), message.get("has_value")
         if not isinstance(has_value, bool):
             raise FrameError("`done` without `has_value`")
         told = _told_error(error) if error is not None else None
         if self._reader.left_over:
             raise FrameError("something after `done`")
-        if size > self._limits.value_bytes + _FRAME_COST + _MOST_TRACEBACK:
-            told = ProgramError(
+        if len(frame) > self._limits.value_bytes + _FRAME_COST + _MOST_TRACEBACK:
+            told = ProgramFailure(
                 "LimitExceeded", f"The value has more than {self._limits.value_bytes} bytes (`value_bytes`); return less."
             )
         self._result.truncated |= message.get("truncated") is True
@@ -254,7 +274,7 @@ class Session:
             self._alert("memory")
         self._end("success" if told is None else "error", told)
 
-    def _on_call_frame(self, message: dict[str, Any], size: int) -> None:
+    def _on_call_frame(self, message: dict[str, Any], frame: Frame) -> None:
         number, key, name, arguments = (message.get(n) for n in ("id", "key", "tool", "args"))
         if type(number) is not int or number != self._last_id + 1:
             raise FrameError(f"a call with the id {_short(number)} after {self._last_id}")
@@ -267,27 +287,28 @@ class Session:
             self._refuse_more(number)
         else:
             self._keys.add(key)
-            self._accept(number, key, name=name, arguments=arguments, size=size)
+            self._accept(number, key, name=name, arguments=arguments, frame=frame)
 
     # Calls
 
-    def _accept(self, number: int, key: str, *, name: str, arguments: dict[str, Any], size: int) -> None:
+    def _accept(self, number: int, key: str, *, name: str, arguments: dict[str, Any], frame: Frame) -> None:
         caller = Caller(type="code_execution", execution_id=self._program.execution_id, tool_id=f"tool_call_{number}")
-        tool = self._program.tools.get(name)
-        refusal = None
-        if tool is None:
-            tool, refusal = ToolDefinition.model_construct(name=_clip(name, _MOST_NAME)), ("unknown_tool", self._no_such_tool(name))
-        elif size > ARGUMENT_BYTES:
-            refusal = (
-                "limit_exceeded",
-                f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB; pass a file by its reference, or less.",
-            )
-        entry = _Open(ToolCall(number, key, tool, arguments, caller), size, self._loop.time(), time.time())
+        tool, values = self._program.tools.get(name), count_values(frame)
+        known = tool or ToolDefinition.model_construct(name=_clip(name, _MOST_NAME))
+        call = ToolCall(number, key, known, arguments, caller)
+        entry = _Open(call, len(frame), len(frame) + _VALUE_BYTES * values, self._loop.time(), time.time())
         self._open[number] = entry
-        if refusal is not None:
-            self._refuse(entry, *refusal)
-            return
-        self._held += size
+        if tool is None:
+            self._refuse(entry, "unknown_tool", self._no_such_tool(name))
+        elif len(frame) > ARGUMENT_BYTES or values > ARGUMENT_VALUES:
+            self._refuse(entry, "limit_exceeded", _TOO_MUCH)
+        elif self._exhausted:
+            self._refuse(entry, "result_too_large", self._no_more_results())
+        else:
+            self._wait_for_turn(entry)
+
+    def _wait_for_turn(self, entry: _Open) -> None:
+        self._held += entry.weight
         self._waiting.append(entry)
         self._pump()
         if self._held > self._limits.frame_bytes:  # reads no more until some of what it holds is done
@@ -305,7 +326,7 @@ class Session:
             await self._serve_within(entry)
         finally:
             self._running -= 1
-            self._held -= entry.size
+            self._held -= entry.weight
             if not self._over.done():
                 self._pump()
                 if not self._reading and self._held <= self._limits.frame_bytes:
@@ -344,6 +365,9 @@ class Session:
     def _answer(self, entry: _Open, value: Any) -> None:
         if self._over.done():
             return
+        if self._exhausted:
+            self._refuse(entry, "result_too_large", self._no_more_results())
+            return
         try:
             text = encode(value, depth=self._limits.depth)
         except FrameError as error:
@@ -360,9 +384,11 @@ class Session:
         limits = self._limits
         if size > min(limits.value_bytes, limits.frame_bytes - _FRAME_COST):
             return f"`{tool}` returned {size} bytes; `value_bytes` allows {limits.value_bytes}. Ask it for less, or in pages."
-        if self._answered + size > limits.total_bytes:
-            return f"The tools answered more than {limits.total_bytes} bytes in all (`total_bytes`). Ask them for less."
-        return None
+        self._exhausted |= self._answered + size > limits.total_bytes
+        return self._no_more_results() if self._exhausted else None
+
+    def _no_more_results(self) -> str:
+        return f"The tools answered more than {self._limits.total_bytes} bytes in all (`total_bytes`). Ask them for less."
 
     def _refuse(self, entry: _Open, code: str, message: str) -> None:
         self._write_error(entry.call.id, code, message)
@@ -415,7 +441,7 @@ class Session:
         self._alert("timeout")
         limit = f"{self._limits.timeout_s:g} s"
         message = f"The program ran longer than {limit} (`timeout_s`). Do less, or make calls at once with asyncio.gather."
-        self._end("timeout", ProgramError("TimeoutError", message))
+        self._end("timeout", ProgramFailure("TimeoutError", message))
 
     def _gone(self) -> None:
         self._result.closed = True
@@ -423,16 +449,16 @@ class Session:
 
     def _violated(self, why: str) -> None:
         self._alert("violation")
-        self._end("security_error", ProgramError("SecurityError", f"The program broke the protocol of its sandbox: {why}."))
+        self._end("security_error", ProgramFailure("SecurityError", f"The program broke the protocol of its sandbox: {why}."))
 
     def _fail(self, kind: str, message: str) -> None:
-        self._end("error", ProgramError(kind, message))
+        self._end("error", ProgramFailure(kind, message))
 
     def _alert(self, alert: Alert) -> None:
         if alert not in self._result.alerts:
             self._result.alerts.append(alert)
 
-    def _end(self, status: Status, error: ProgramError | None) -> None:
+    def _end(self, status: Status, error: ProgramFailure | None) -> None:
         if not self._over.done():
             self._result.status, self._result.error = status, error
             self._result.duration = self._loop.time() - self._began
@@ -490,7 +516,7 @@ class Session:
         return frame
 
 
-def _told_error(error: Any) -> ProgramError:
+def _told_error(error: Any) -> ProgramFailure:
     """What the program says of its failure, cut to what may be kept.
 
     Raises:
@@ -502,7 +528,7 @@ def _told_error(error: Any) -> ProgramError:
     if not isinstance(kind, str) or not isinstance(message, str) or not isinstance(trace, str | None):
         raise FrameError("`done` with an error without type or message")
     line = line if type(line) is int and 0 <= line < 1 << 31 else None
-    return ProgramError(_clip(kind, _MOST_NAME), _clip(message, _MOST_MESSAGE), line, trace and _clip(trace, _MOST_TRACEBACK))
+    return ProgramFailure(_clip(kind, _MOST_NAME), _clip(message, _MOST_MESSAGE), line, trace and _clip(trace, _MOST_TRACEBACK))
 
 
 def _told_failure(tool: str, error: Exception) -> tuple[str, str]:
