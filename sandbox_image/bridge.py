@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import os
+import select
 import socket
 import struct
 import threading
@@ -37,6 +38,8 @@ GONE = 70  # exit status when the host has hung up
 class ToolError(Exception):
     """A tool call failed. `code` says how in one word, `type` which error it was on the other side."""
 
+    __module__ = "builtins"  # that is how tracebacks show it
+
     def __init__(self, message: str = "The tool call failed.", *, code: str = "tool_error", type: str = "ToolError") -> None:
         super().__init__(message)
         self.message, self.code, self.type = message, code, type
@@ -44,6 +47,8 @@ class ToolError(Exception):
 
 class ToolTimeout(ToolError, TimeoutError):
     """No answer came within the `timeout` that the program itself gave."""
+
+    __module__ = "builtins"
 
 
 class _Pending:
@@ -80,6 +85,8 @@ class Channel:
         self._sock = sock
         self._fd = sock.fileno()
         self._buffer = bytearray(_READ_BYTES)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN | select.POLLOUT)
         self._lock = threading.RLock()  # counters and what is yet to be sent
         self._sending = threading.RLock()
         self._reading = threading.Lock()
@@ -125,6 +132,8 @@ class Channel:
         if size > self._frame_bytes:
             raise values.ValueUnfit(f"{size:,} bytes are more than fit a message ({self._frame_bytes:,}): send or return less")
         with self._lock:
+            if self._written:
+                self._queue_output()
             self._outgoing.append(HEADER.pack(size))
             self._outgoing.extend(pieces)
             self.unsent = True
@@ -133,7 +142,8 @@ class Channel:
         """Sends everything that was written or queued, in order."""
         with self._sending:
             with self._lock:
-                self._queue_output()
+                if self._written:
+                    self._queue_output()
                 outgoing, self._outgoing, self.unsent = self._outgoing, [], False
             if self.closed or not outgoing:
                 return
@@ -141,9 +151,18 @@ class Channel:
                 if sum(map(len, outgoing)) <= _JOIN_BYTES:
                     outgoing = [b"".join(outgoing)]
                 for piece in outgoing:
-                    self._sock.sendall(piece)
+                    self._send_all(memoryview(piece))
             except OSError:
                 os._exit(GONE)
+
+    def _send_all(self, piece: memoryview) -> None:
+        """Sends, and hears meanwhile: a host that is writing itself may not be reading."""
+        while piece:
+            try:
+                piece = piece[self._sock.send(piece, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                if any(events & select.POLLIN for _, events in self._poll.poll()):
+                    self.receive()
 
     def finish(self, *pieces: bytes) -> None:
         """Sends the last frame, after all output; nothing follows it."""
