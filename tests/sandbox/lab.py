@@ -30,7 +30,7 @@ from orchestrator.programmatic_executor.session import Ended, Program, Session, 
 from orchestrator.programmatic_executor.stubs import StubGenerator
 from orchestrator.settings import Settings, load_settings
 from workers.code.engine import Engine
-from workers.code.image import build, require_image
+from workers.code.image import build, require_image, version
 from workers.code.leases import OWNER
 from workers.code.pool import Sandbox, SandboxPool
 
@@ -39,7 +39,7 @@ Tool = Callable[..., Any]
 
 ROOT = Path(__file__).parents[2]
 BASE = os.environ.get("TEST_SANDBOX_BASE", "toolweaver-sandbox-base:local")
-IMAGE = os.environ.get("TEST_SANDBOX_IMAGE", "toolweaver-sandbox:test")
+IMAGE = os.environ.get("TEST_SANDBOX_IMAGE", f"toolweaver-sandbox:test-{version()}")  # two checkouts do not fight over it
 EXIT_CODE_S = 2.0
 NO_TOOLS: Mapping[str, Tool] = MappingProxyType({})
 

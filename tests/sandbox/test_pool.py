@@ -22,9 +22,10 @@ from tests.sandbox.engine_proxy import EngineProxy
 from tests.sandbox.lab import IMAGE, Lab, opened, sandbox_settings
 from tests.support import wait_until
 from workers.code import container as containers
+from workers.code import leases
 from workers.code import pool as pools
 from workers.code.demand import Demand
-from workers.code.engine import Engine
+from workers.code.engine import Engine, Listed
 from workers.code.figures import ResourceError, ResourceMonitor
 from workers.code.image import require_image
 from workers.code.leases import OWNER, PLACE, Owner, place_name, sweep
@@ -50,6 +51,10 @@ def place() -> Iterator[Path]:
 
 def owned(engine: Engine, owner: str) -> list[str]:
     return [c.id for c in engine.containers(f"{OWNER}={owner}")]
+
+
+def states(engine: Engine, owner: str) -> list[str]:
+    return [c.state for c in engine.containers(f"{OWNER}={owner}")]
 
 
 def nothing_left(lab: Lab, *, within_s: float = 10.0) -> None:
@@ -338,9 +343,14 @@ def test_containers_of_a_killed_pool_are_gone_within_their_lease(engine: Engine,
         os.kill(told["guard"], signal.SIGKILL)
     os.killpg(holder.pid, signal.SIGKILL)
     holder.wait()
-    wait_until(lambda: owned(engine, told["owner"]) == [], description="no container is left", timeout=LEASE_S + 10)
     if guarded:
+        wait_until(lambda: not states(engine, told["owner"]), description="no container is left", timeout=LEASE_S + 10)
         wait_until(lambda: list(place.iterdir()) == [], description="no folder is left", timeout=20)
+        return
+    # One that was created and not yet started runs nothing; the next pool, or one that is there, removes it.
+    wait_until(lambda: set(states(engine, told["owner"])) <= {"created"}, description="none runs", timeout=LEASE_S + 10)
+    sweep(engine, place)
+    assert states(engine, told["owner"]) == []
 
 
 @pytest.mark.chaos
@@ -348,7 +358,7 @@ def test_containers_of_a_pool_that_hangs_end_with_their_lease(engine: Engine, pl
     holder, told = _holder(place)
     try:
         os.kill(holder.pid, signal.SIGSTOP)
-        wait_until(lambda: owned(engine, told["owner"]) == [], description="no container is left", timeout=LEASE_S + 10)
+        wait_until(lambda: set(states(engine, told["owner"])) <= {"created"}, description="none runs", timeout=LEASE_S + 10)
     finally:
         os.killpg(holder.pid, signal.SIGKILL)
         holder.wait()
@@ -379,6 +389,21 @@ def test_a_sweep_removes_what_dead_owners_left_in_any_state_and_nothing_of_the_l
         dead._lock = None
         dead.end()
         living.end()
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s", "machine", "goes"),
+    [
+        ("created", 1000, "", True),
+        ("exited", 1000, "", True),
+        ("created", 10, "", False),
+        ("running", 1000, "", False),
+        ("created", 1000, "another-", False),
+    ],
+)
+def test_what_was_never_started_goes_in_the_end_whoever_made_it(state: str, age_s: float, machine: str, goes: bool) -> None:
+    labels = {OWNER: "000000000000", PLACE: machine + place_name(Path("/gone"))}
+    assert leases._forgotten(Listed("x", labels, time.time() - age_s, state)) is goes
 
 
 def _holder(place: Path) -> tuple[subprocess.Popen[str], dict[str, Any]]:

@@ -23,11 +23,12 @@ from pathlib import Path
 
 from orchestrator.errors import BackendError
 from orchestrator.settings import Settings
-from workers.code.engine import Engine
+from workers.code.engine import Engine, Listed
 
 OWNER, PLACE = "toolweaver.owner", "toolweaver.place"
 LOCK = ".lock"
 OWNER_ID = re.compile(r"[0-9a-f]{12}")  # nothing else in the folder is ours to remove
+FORGOTTEN_S = 120.0  # longer than the engine takes from a creation to a start, with all tries
 SWEEP_S = 5.0  # between two sweeps of a pool
 PATH_BYTES = 107  # of a unix socket's address
 AFTER_S = (0.0, 0.3, 0.7, 1.0, 2.0, 2.0, 2.0)  # pauses before the sweeps after an owner's end: a creation may be under way
@@ -158,16 +159,23 @@ def remove_of(engine: Engine, place: Path, owner: str) -> list[str]:
 
 def sweep(engine: Engine, place: Path) -> list[str]:
     """Removes containers and folders whose owner is gone; the ids of the containers."""
-    removed = []
-    held = engine.containers(f"{PLACE}={place_name(place)}")
-    dead = {o for o in owners(place) | {c.labels[OWNER] for c in held if OWNER in c.labels} if not lives(place, o)}
-    for container in held:
-        if container.labels.get(OWNER) in dead:
+    removed, ours = [], place_name(place)
+    found = engine.containers(OWNER)
+    held = {c.id: c.labels[OWNER] for c in found if c.labels.get(PLACE) == ours}
+    dead = {o for o in owners(place) | set(held.values()) if not lives(place, o)}
+    for container in found:
+        if held.get(container.id) in dead or _forgotten(container):
             engine.remove(container.id)
             removed.append(container.id)
     for owner in dead:
         forget(place, owner)
     return removed
+
+
+def _forgotten(container: Listed) -> bool:
+    """Whether it was created on this machine and never started, or ended and never removed: of whatever folder, nobody wants it."""
+    here = container.labels.get(PLACE, "").startswith(f"{_machine()}:")
+    return here and container.state not in ("running", "paused") and time.time() - container.created > FORGOTTEN_S
 
 
 def sweep_after(engine: Engine, place: Path, owner: str) -> Iterator[list[str]]:
