@@ -45,12 +45,13 @@ CANCEL_GRACE_S = 1.0
 _TURN_FRAMES = 256  # taken in one turn of the loop, about 5 ms
 _FRAME_COST = 1 << 10  # the least that a frame counts, so that a flood of tiny ones ends too
 _PATIENCE = 1_000  # calls answered after the limit of calls, before a program that cannot stop is stopped
+_FEW_BYTES = 4 << 10  # too few to be worth a count
 _VALUE_BYTES = 64  # what a value costs in memory, about, besides its text
 _KEPT_BYTES = 8 << 10  # arguments that a record keeps whole
 _MOST_MESSAGE, _MOST_TRACEBACK, _MOST_NAME = 4_000, 16_000, 200
 _KEY = re.compile(r"\d{1,9}(\.\d{1,9}){0,255}:\d{1,9}", re.ASCII)
 _MOST_KEY = 512
-_TOO_MUCH = f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB or {ARGUMENT_VALUES} values. Pass a file by its reference, or send less."
+_TOO_MUCH = f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB or {ARGUMENT_VALUES} values. Pass a file, or send less."
 _TOLD = (ToolError, RequestError, PolicyError, PlanError)  # their messages are written for who made the call
 
 
@@ -293,7 +294,7 @@ class Session:
 
     def _accept(self, number: int, key: str, *, name: str, arguments: dict[str, Any], frame: Frame) -> None:
         caller = Caller(type="code_execution", execution_id=self._program.execution_id, tool_id=f"tool_call_{number}")
-        tool, values = self._program.tools.get(name), count_values(frame)
+        tool, values = self._program.tools.get(name), count_values(frame) if len(frame) > _FEW_BYTES else 0
         known = tool or ToolDefinition.model_construct(name=_clip(name, _MOST_NAME))
         call = ToolCall(number, key, known, arguments, caller)
         entry = _Open(call, len(frame), len(frame) + _VALUE_BYTES * values, self._loop.time(), time.time())

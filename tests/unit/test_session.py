@@ -333,6 +333,13 @@ async def test_arguments_that_are_too_large_are_refused_with_the_next_move() -> 
     assert len(json.dumps(ended.records[0].parameters)) < 1_000
 
 
+async def test_arguments_of_too_many_values_are_refused_too() -> None:
+    tools = Tools()
+    (answer,), _ = await answered(call(1, "echo", value=[[]] * 50_000), tools=tools)
+    assert tools.calls == []
+    assert "100000 values" in answer["error"]["message"]
+
+
 class Spoilt(Exception):
     pass
 
@@ -377,12 +384,23 @@ async def test_a_result_that_cannot_be_sent_is_an_error_inside_the_program(value
 
 
 async def test_all_results_together_are_bounded() -> None:
+    asked = 0
+    got: list[dict[str, Any]] = []
+
     async def gives(_: ToolCall) -> Any:
+        nonlocal asked
+        asked += 1
         return "x" * 600_000
 
-    got, _ = await answered(call(1, "echo"), call(2, "echo"), tools=gives, total_bytes=1 << 20)
-    assert sorted("error" in a for a in got) == [False, True]
-    assert "total_bytes" in next(a for a in got if "error" in a)["error"]["message"]
+    async def script(peer: Peer) -> None:
+        for n in (1, 2, 3):
+            got.extend(await answers(peer, call(n, "echo")))
+        await peer.done()
+
+    ended = await play(script, tools=gives, total_bytes=1 << 20)
+    assert ["error" in a for a in got] == [False, True, True]
+    assert all("total_bytes" in a["error"]["message"] for a in got[1:])
+    assert (asked, ended.status) == (2, "success")
 
 
 # Arguments made to hold the host up
