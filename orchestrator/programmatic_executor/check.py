@@ -23,7 +23,8 @@ MAX_PROBLEMS = 20
 _NEWER = frozenset({"ExceptionGroup", "BaseExceptionGroup", "EncodingWarning", "PythonFinalizationError", "aiter", "anext"})
 _BUILTINS = frozenset(dir(builtins)) | _NEWER
 _COROUTINE = frozenset({"send", "throw", "close"})
-_DYNAMIC = frozenset({"globals", "locals", "vars", "exec", "eval", "__builtins__"})
+_DYNAMIC = frozenset({"globals", "locals", "vars", "exec", "eval", "__builtins__", "global_enum"})
+_HIDDEN = frozenset({"modules", "f_globals", "global_enum", "_convert_"})
 _DYNAMIC_MODULES = ("builtins", "__main__", "sys.modules", "gettext")
 _SHORT = {"np": "numpy", "pd": "pandas", "plt": "matplotlib.pyplot", "dt": "datetime"}
 _HOMES = {
@@ -82,7 +83,7 @@ class _Check:
     def run(self) -> None:
         find_dangers(self.facts, self.report)
         for node, place in self.facts.imports:
-            if not place.dead and not _catches(place, "ImportError", "ModuleNotFoundError"):
+            if not place.dead and not self.catches(place, "ImportError", "ModuleNotFoundError"):
                 self.judge_import(node)
         for chain in self.facts.chains:
             if not chain.place.dead:
@@ -104,6 +105,11 @@ class _Check:
         spot = self.source.spot(node)
         if len(self.problems) < 10 * MAX_PROBLEMS:
             self.problems.setdefault((spot.line, spot.column, code), self.source.problem(spot, code, message, next))
+
+    def catches(self, place: Place, *names: str) -> bool:
+        """Whether the program may catch such an error: around the place, or anywhere around the function that it is in."""
+        caught = place.caught | self.facts.caught if place.scope.in_function else place.caught
+        return "*" in caught or not caught.isdisjoint(names)
 
     def line(self, node: ast.AST) -> int:
         return self.source.spot(node).line
@@ -180,7 +186,7 @@ class _Check:
                 self.judge_await(tool, chain, n)
                 return
             domain = path.split(".")[1] if path.count(".") == 2 and path.startswith("tools.") else ""
-            if n and domain in self.domains and not self.is_there(path) and not _catches(chain.place, "AttributeError"):
+            if n and domain in self.domains and not self.is_there(path) and not self.catches(chain.place, "AttributeError"):
                 step = chain.steps[n - 1]
                 if isinstance(step, ast.Attribute) and not step.attr.startswith("__"):
                     self.missing(_end_of(step), step.attr, within=f"tools.{domain}")
@@ -188,7 +194,7 @@ class _Check:
 
     def judge_arguments(self, tool: NamedTool, call: ast.Call, place: Place) -> None:
         open_ended = any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
-        if open_ended or _catches(place, "TypeError", "ToolError"):
+        if open_ended or self.catches(place, "TypeError", "ToolError"):
             return
         names = [name for name, _ in tool.parameters]
         by_place, by_name = names[: len(call.args)], {k.arg: k for k in call.keywords if k.arg}
@@ -212,11 +218,11 @@ class _Check:
         if isinstance(after, ast.Attribute):
             used = after.attr not in _COROUTINE and not after.attr.startswith(("cr_", "__"))
         dropped = after is None and chain.place.dropped and chain.steps[at] is not self.last
-        if dropped or (used and not _catches(chain.place, "TypeError", "AttributeError")):
+        if dropped or (used and not self.catches(chain.place, "TypeError", "AttributeError")):
             self.not_awaited(tool, chain.root)
 
     def judge_loop(self, expr: ast.expr, place: Place) -> None:
-        if place.dead or not isinstance(expr, ast.Call) or _catches(place, "TypeError"):
+        if place.dead or not isinstance(expr, ast.Call) or self.catches(place, "TypeError"):
             return
         steps: list[ast.Attribute | ast.Subscript | ast.Call] = [expr]
         while isinstance(steps[0], ast.Call | ast.Attribute):
@@ -237,7 +243,7 @@ class _Check:
         root = chain.root
         if not (isinstance(root, ast.Name) and root.id == "input" and isinstance(chain.steps[0], ast.Call)):
             return
-        if chain.place.scope.find("input") is None and not _catches(chain.place, "TypeError", "EOFError"):
+        if chain.place.scope.find("input") is None and not self.catches(chain.place, "TypeError", "EOFError"):
             message = f"`input` is the value given to the program, not a function, at line {self.line(root)}."
             self.report(root, "no_keyboard", message, "Use `input` itself, or give the value as `input_data`.")
 
@@ -248,7 +254,7 @@ class _Check:
         read_names = any(n.id in _DYNAMIC for n, _ in self.facts.names)
         imported = (o for origins in self.facts.module.bound.values() for o in origins)
         modules = any(o.startswith(_DYNAMIC_MODULES) for o in imported)
-        hidden = any("modules" in c.words or "f_globals" in c.words for c in self.facts.chains)
+        hidden = any(not _HIDDEN.isdisjoint(c.words) for c in self.facts.chains)
         return self.facts.starred or read_names or modules or hidden
 
     def judge_names(self) -> None:
@@ -261,12 +267,12 @@ class _Check:
     def is_undefined(self, name: str, place: Place) -> bool:
         known = name in _BUILTINS or name in PRELOADED or name in self.tools
         special = name.startswith("__") and name.endswith("__")
-        return not (known or special or place.dead or "NameError" in place.caught or place.scope.find(name))
+        return not (known or special or place.dead or "NameError" in self.facts.caught or place.scope.find(name))
 
     def undefined(self, node: ast.Name, place: Place) -> None:
         name = node.id
         near_tool = _nearest(name, self.tools, cutoff=0.75)
-        if "*" in place.caught and not near_tool:
+        if self.catches(place) and not near_tool:
             return  # the program may mean to fail here
         move = near_tool and f"Did you mean {near_tool}?"
         move = (
@@ -297,10 +303,6 @@ def _end_of(step: ast.Attribute) -> ast.AST:
     """Where the attribute's own name stands."""
     size = len(step.attr.encode())
     return ast.Name(step.attr, lineno=step.end_lineno or step.lineno, col_offset=(step.end_col_offset or size) - size)
-
-
-def _catches(place: Place, *names: str) -> bool:
-    return "*" in place.caught or any(n in place.caught for n in names)
 
 
 def _signature(tool: NamedTool) -> str:

@@ -58,10 +58,10 @@ _BY_NAME_TOO = frozenset({"__getattribute__", "__getattr__", "__getitem__"})
 _PARENTS = frozenset({"__base__", "__bases__", "__mro__", "mro"})
 _TITLES = frozenset({"__name__", "__qualname__", "__doc__", "__module__"})
 _FORMAT_WALK = re.compile(r"\{[^{}]*\.__(?:globals|builtins|subclasses|bases|base|mro)__")
-_FILE_VERBS = frozenset(  # noqa: RUF005
-    ("open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename", "replace", "touch", "mkdir", "rmdir")
-    + ("iterdir", "glob", "rglob", "chmod", "walk", "symlink_to", "hardlink_to")
-)
+_FILE_VERBS = frozenset({
+    "open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename", "replace", "touch", "mkdir", "rmdir",
+    "iterdir", "glob", "rglob", "chmod", "walk", "symlink_to", "hardlink_to",
+})  # fmt: skip
 _INSIDE = "Programs have the working folder only: use a name such as `out.csv`."
 _OWN_WAY = "Use the names of your own program."
 

@@ -21,6 +21,7 @@ PRELOADED = frozenset(
 
 _STUB_WORDS = frozenset({"Any", "Literal", "TYPE_CHECKING", "annotations", "tools"})
 _TAKEN = frozenset(dir(builtins)) | PRELOADED | _STUB_WORDS | frozenset(keyword.kwlist)
+_TAKEN_PARAMETERS = frozenset({"call_tool", "Any", "Literal", *keyword.kwlist})
 _TAKEN_DOMAINS = frozenset({"TYPE_CHECKING", *keyword.kwlist})
 _MAX_DOMAIN = 60
 _MAX_FILE_BYTES = 150
@@ -85,7 +86,7 @@ def name_tools(tools: Iterable[ToolDefinition]) -> tuple[NamedTool, ...]:
 def name_parameters(tool: ToolDefinition) -> tuple[tuple[str, ToolParameter], ...]:
     """The tool's parameters under names that Python takes, the required ones first."""
     exact_first = sorted(tool.parameters, key=lambda p: identifier(p.name) != p.name)
-    names = _unique({p.name: identifier(p.name, taken={"call_tool", *keyword.kwlist}) for p in exact_first})
+    names = _unique({p.name: identifier(p.name, taken=_TAKEN_PARAMETERS) for p in exact_first})
     return tuple((names[p.name], p) for p in sorted(tool.parameters, key=lambda p: not p.required))
 
 
@@ -103,7 +104,7 @@ def identifier(text: str, *, taken: Collection[str] = keyword.kwlist) -> str:
 
 
 def _wanted_domains(tools: Iterable[ToolDefinition]) -> dict[str, str]:
-    domains = sorted({t.domain for t in tools}, key=lambda d: (identifier(d) != d, d))
+    domains = sorted({t.domain for t in tools}, key=lambda d: (identifier(d) != d, d != d.lower(), d))
     return {d: identifier(d[:_MAX_DOMAIN].lstrip("_") or "general", taken=_TAKEN_DOMAINS) for d in domains}
 
 
@@ -116,7 +117,7 @@ def _unique(wanted: dict[str, str], *, fold: bool = False) -> dict[str, str]:
         free = name
         while (free.casefold() if fold else free) in taken:
             numbers[name] += 1
-            free = f"{name}_{numbers[name] + 1}"
+            free = f"{name.removesuffix('_')}_{numbers[name] + 1}"
         taken.add(free.casefold() if fold else free)
         found[key] = free
     return found

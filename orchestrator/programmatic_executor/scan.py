@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 Chained = ast.Attribute | ast.Subscript | ast.Call
-_HONEST = frozenset(  # noqa: RUF005
-    ("open", "StringIO", "BytesIO", "localcontext", "timeout", "timeout_at", "TaskGroup", "nullcontext", "closing", "Path")
-    + ("Lock", "RLock", "Semaphore", "ThreadPoolExecutor", "TemporaryDirectory", "NamedTemporaryFile", "TemporaryFile")
-    + ("redirect_stdout", "redirect_stderr")
-)
+_HONEST = frozenset({
+    "open", "StringIO", "BytesIO", "localcontext", "timeout", "timeout_at", "TaskGroup", "nullcontext", "closing", "Path",
+    "Lock", "RLock", "Semaphore", "ThreadPoolExecutor", "TemporaryDirectory", "NamedTemporaryFile", "TemporaryFile",
+    "redirect_stdout", "redirect_stderr",
+})  # fmt: skip
 """Context managers that swallow no exception; any other may."""
 
 OWN = "own"
@@ -39,6 +39,10 @@ class Scope:
             if found and scope.kind != "class":
                 break
         return found or None
+
+    @property
+    def in_function(self) -> bool:
+        return any(scope.kind == "function" for scope in self.chain())
 
     def chain(self) -> Iterator[Scope]:
         """This scope and those around it, outwards."""
@@ -81,6 +85,7 @@ class Facts:
     chains: list[Chain] = field(default_factory=list)
     imports: list[tuple[ast.Import | ast.ImportFrom, Place]] = field(default_factory=list)
     loops: list[tuple[ast.expr, Place]] = field(default_factory=list)  # what `for` goes over
+    caught: set[str] = field(default_factory=set)  # by any handler of the program
     starred: bool = False  # `from x import *` of something whose names we do not know
 
 
@@ -237,11 +242,13 @@ class _Walk:
     def on_If(self, node: ast.If, place: Place) -> None:
         test = node.test
         typing_only = (test.id if isinstance(test, ast.Name) else getattr(test, "attr", "")) == "TYPE_CHECKING"
-        self.push([test, *node.orelse], place)
-        self.push(node.body, replace(place, dead=True) if typing_only else place)
+        chosen = replace(place, caught=place.caught | {"*"}) if _asks_platform(test) else place
+        self.push([test, *node.orelse], chosen)
+        self.push(node.body, replace(place, dead=True) if typing_only else chosen)
 
     def on_Try(self, node: ast.Try, place: Place) -> None:
         caught = frozenset(name for handler in node.handlers for name in _caught(handler.type))
+        self.facts.caught |= caught
         self.push(node.body, replace(place, caught=place.caught | caught))
         self.push([*node.handlers, *node.orelse, *node.finalbody], place)
 
@@ -249,6 +256,7 @@ class _Walk:
 
     def on_With(self, node: ast.With | ast.AsyncWith, place: Place) -> None:
         caught = frozenset(name for item in node.items for name in _suppressed(item.context_expr))
+        self.facts.caught |= caught
         self.push(node.items, place)
         self.push(node.body, replace(place, caught=place.caught | caught))
 
@@ -272,6 +280,13 @@ class _Walk:
             around.scope.bind(f"{root.id}.", OWN)  # something of it is assigned
 
     on_Subscript = on_Call = on_Attribute
+
+
+def _asks_platform(test: ast.expr) -> bool:
+    """`if sys.version_info >= (3, 12)`: a branch for another Python may use names that this one has not."""
+    asked = test.left if isinstance(test, ast.Compare) else test
+    asked = asked.value if isinstance(asked, ast.Subscript) else asked
+    return isinstance(asked, ast.Attribute) and asked.attr in ("version_info", "platform", "name")
 
 
 def _collects(steps: Iterable[Chained]) -> bool:

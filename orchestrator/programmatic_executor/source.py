@@ -93,6 +93,7 @@ def read(code: str) -> tuple[ast.Module, Source]:
         raise LimitExceeded(
             f"The program is longer than {MAX_CODE // 1024} KiB.", next="Give data as `input_data`, not as part of the program."
         )
+    code = code.removeprefix("\ufeff")  # the mark that some editors put before a text
     source = Source(code)
     _check_characters(source)
     try:

@@ -96,14 +96,15 @@ def stub(named: NamedTool) -> str:
 def _body(named: NamedTool, returns: str, *, local: str, result: str) -> list[str]:
     required = {p.name: name for name, p in named.parameters if p.required}
     items = ", ".join(f"{literal(key)}: {name}" for key, name in required.items())
-    lines = [f"    {local}: dict[str, Any] = {{{items}}}"]
+    hides_types = not {"dict", "str", "list", "int", "float", "bool"}.isdisjoint(name for name, _ in named.parameters)
+    lines = [f"    {local}{'' if hides_types else ': dict[str, Any]'} = {{{items}}}"]
     for name, p in named.parameters:
         if not p.required:  # left out when not given: the tool's own default holds
             lines += [f"    if {name} {_is_given(p)}:", f"        {local}[{literal(p.name)}] = {name}"]
     call = f"await call_tool(server={literal(named.tool.domain)}, tool_name={literal(named.tool.name)}, parameters={local})"
     if returns == "Any":
         return [*lines, f"    return {call}"]
-    return [*lines, f"    {result}: {returns} = {call}", f"    return {result}"]
+    return [*lines, f"    {result}{'' if hides_types else f': {returns}'} = {call}", f"    return {result}"]
 
 
 def _is_given(p: ToolParameter) -> str:

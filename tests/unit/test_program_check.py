@@ -1,5 +1,7 @@
 """Programs that the check lets run, and programs that it refuses: where, in which words, with which next move."""
 
+# ruff: noqa: E501 (a program a line)
+
 from __future__ import annotations
 
 import random
@@ -134,6 +136,10 @@ print(f.__name__, f.__wrapped__)
     "del": "x = 1\ndel x\ntry:\n    x\nexcept NameError:\n    print('gone')",
     "a name that is meant to be missing": "try:\n    undefined_thing\nexcept NameError as e:\n    print(e)",
     "any exception is fine": "try:\n    undefined_thing()\nexcept Exception as e:\n    print(type(e).__name__)",
+    "missing in a function, caught where it is called": "def risky():\n    return undefined_thing\ntry:\n    risky()\nexcept NameError as e:\n    print(e)",
+    "a bad call in a function, caught where it is called": "async def f():\n    await get_expenses(bogus=1)\ntry:\n    await f()\nexcept Exception as e:\n    print(e)",
+    "a branch for another Python": "import sys\nif sys.version_info < (3,):\n    text = unicode\nelif sys.platform == 'win32':\n    err = WindowsError",
+    "names that an enum puts there": "import enum\n@enum.global_enum\nclass C(enum.Enum):\n    RED = 1\nprint(RED)",
     "suppressed": "from contextlib import suppress\nwith suppress(NameError):\n    undefined_thing",
     "class bodies": "class A:\n    n = 3\n    items = [i for i in range(n)]\n    def f(self, k=n): return k\n    print(__qualname__)",
     "comprehension scopes": "x = 1\nprint([x for x in range(3)], x, [[y for y in range(z)] for z in range(3)])",
@@ -159,6 +165,7 @@ print(f.__name__, f.__wrapped__)
     "attributes named like modules": "class C: pass\nc = C()\nc.os = c.subprocess = C()\nc.os.path = 1\nc.subprocess.run = print\nc.subprocess.run('x')",
     "self.os": "class C:\n    def __init__(self): self.os = 'x'; self.socket = 1\n    def f(self): return self.os, self.socket\nC().f()",
     "unicode": "größe = 'ß'\n数 = 1\nprint(größe, 数, '🙂', 'a\\u2028b')",
+    "a byte order mark": "\ufeffprint(1)",
     "windows line ends": "x = 1\r\nif x:\r\n    print(x)\r\n",
     "an invalid escape": "print('\\d')",
     "long sums": "x = 1\ny = " + " + ".join(["x"] * 500),
@@ -308,6 +315,7 @@ MISTAKES: list[tuple[str, int, int, str, str]] = [
     ("import tools.finance as fin\nawait fin.get_expence('u')", 2, 11, "There is no tool or name get_expence at line 2.", "Did you mean get_expenses?"),
     ("import tools\nawait tools.hr.get_teams()", 2, 16, "There is no tool or name get_teams at line 2.", "Did you mean get_team_members?"),
     ("try:\n    await get_expense('u')\nexcept Exception:\n    pass", 2, 11, "There is no tool or name get_expense at line 2.", "Did you mean get_expenses?"),
+    ("async def f():\n    return await get_expense('u')\ntry:\n    await f()\nexcept Exception:\n    pass", 2, 18, "There is no tool or name get_expense at line 2.", "Did you mean get_expenses?"),
     ("def f():\n    return totl\ntotal = 1\nf()", 2, 12, "There is no tool or name totl at line 2.", "Did you mean total?"),
     ("def f():\n    hidden_value = 1\nprint(hidden_value)", 3, 7, "There is no tool or name hidden_value at line 3.", "Define or import it first. There are get_budget"),
     ("prnt('x')", 1, 1, "There is no tool or name prnt at line 1.", "Did you mean print?"),
@@ -490,20 +498,20 @@ def refusal(code: str) -> BaseException | None:
 
 
 def test_a_program_of_200_lines_takes_a_few_milliseconds() -> None:
-    functions = (
-        f"def f{n}():\n    " + code.replace("\n", "\n    ") for n, code in enumerate(HARMLESS.values()) if good_in_function(code)
-    )
-    program = "\n".join("\n".join(functions).splitlines()[:200]) + "\n        pass\n"
+    whole = [c for c in HARMLESS.values() if c.strip("# nothig\n") and not refusal(in_function(c))]
+    program = ""
+    while program.count("\n") < 200:
+        program += in_function(whole.pop())
     took = []
     for _ in range(5):
         start = time.perf_counter()
-        assert not isinstance(refusal(program), SecurityError)
+        check_program(program, tools=TOOLS)
         took.append(time.perf_counter() - start)
     assert min(took) < 0.1  # some 10 ms on a quiet machine
 
 
-def good_in_function(code: str) -> bool:
-    return not any(word in code for word in ("await", "async", "import *", "__future__", "global", "'''"))
+def in_function(code: str) -> str:
+    return "async def f():\n    " + code.strip().replace("\r\n", "\n").replace("\n", "\n    ") + "\n"
 
 
 def test_warnings_of_a_program_are_not_the_hosts() -> None:
