@@ -49,8 +49,8 @@ _FEW_BYTES = 4 << 10  # too few to be worth a count
 _VALUE_BYTES = 64  # what a value costs in memory, about, besides its text
 _KEPT_BYTES = 8 << 10  # arguments that a record keeps whole
 _MOST_MESSAGE, _MOST_TRACEBACK, _MOST_NAME = 4_000, 16_000, 200
-_KEY = re.compile(r"\d{1,9}(\.\d{1,9}){0,255}:\d{1,9}", re.ASCII)
-_MOST_KEY = 512
+_KEY = re.compile(r"0(\.[a-z]{0,8}\d{1,9})*:\d{1,9}", re.ASCII)
+_MOST_KEY = 4_096  # a thousand tasks, each begun by the one before
 _TOO_MUCH = f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB or {ARGUMENT_VALUES} values. Pass a file, or send less."
 _TOLD = (ToolError, RequestError, PolicyError, PlanError)  # their messages are written for who made the call
 

@@ -242,6 +242,13 @@ async def test_calls_run_at_once_and_more_wait_in_order() -> None:
     assert [r.caller.tool_id for r in ended.records] == [f"tool_call_{n}" for n in range(1, 31)]
 
 
+@pytest.mark.parametrize("key", ["0:1", "0.2.13:4", "0.1.t2:1", "0" + ".1" * 1_000 + ":1"], ids=len)
+async def test_keys_of_tasks_and_threads_are_taken(key: str) -> None:
+    tools = Tools()
+    _, ended = await answered(call(1, "echo", key=key), tools=tools)
+    assert (ended.status, [c.key for c in tools.calls]) == ("success", [key])
+
+
 async def test_large_values_pass_whole_in_both_directions() -> None:
     text = "äx" * 2_000_000
 
@@ -486,6 +493,7 @@ FORGED: dict[str, list[dict[str, Any]]] = {
     "key twice": [call(1, "echo"), call(2, "echo", key="0:1")],
     "key empty": [call(1, "echo", key="")],
     "key of other letters": [call(1, "echo", key="0:x")],
+    "key of another beginning": [call(1, "echo", key="job/1")],
     "key of other digits": [call(1, "echo", key="\u0660:1")],
     "key with a line": [call(1, "echo", key="0:1\n")],
     "key long": [call(1, "echo", key="0" + ".1" * 4_000 + ":1")],
