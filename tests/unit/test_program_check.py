@@ -498,7 +498,7 @@ def refusal(code: str) -> BaseException | None:
 
 
 def test_a_program_of_200_lines_takes_a_few_milliseconds() -> None:
-    whole = [c for c in HARMLESS.values() if c.strip("# nothig\n") and not refusal(in_function(c))]
+    whole = [c for c in HARMLESS.values() if c.strip("# nothig\n") and len(c) < 1500 and not refusal(in_function(c))]
     program = ""
     while program.count("\n") < 200:
         program += in_function(whole.pop())
