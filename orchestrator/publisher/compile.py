@@ -98,6 +98,7 @@ def _pools_of_programs(plan: Plan, catalog: ToolCatalog, tools: Mapping[str, Too
         if tools[step.id].type != "code_exec":
             continue
         named = step.input.get("tools")
+        named = named.get("$literal") if isinstance(named, dict) else named
         for tool in catalog.tools:
             wanted = tool.name in named if isinstance(named, list) else not tool.pool.startswith(PRIVATE)
             if wanted and tool.callable_by_code:

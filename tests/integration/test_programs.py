@@ -145,10 +145,8 @@ def test_a_failed_program_may_be_returned_as_a_record(p: Platform) -> None:
     assert (record["status"], record["output"]) == ("error", "before\n")
     assert record["error"].startswith("ZeroDivisionError")
     refused = ran(p, program("import os", on_failure="return"))
-    assert (refused["status"], refused["error"].splitlines()[0][:43]) == (
-        "security_error",
-        "SecurityError: Dangerous import detected: os",
-    ) or refused["error"].startswith("SecurityError: Dangerous import detected: os")
+    assert refused["status"] == "security_error"
+    assert refused["error"].startswith("SecurityError: Dangerous import detected: os")
 
 
 def test_a_program_in_the_jobs_container_uses_it_again(p: Platform) -> None:
@@ -265,7 +263,8 @@ def test_a_payment_that_may_have_happened_waits_for_a_person(p: Platform) -> Non
 
 def test_a_tool_that_the_job_may_not_use_is_refused_to_its_program(p: Platform) -> None:
     record = ran(p, program("await wipe()", on_failure="return"))
-    assert record["status"] == "success", "the owner of the machine may"
+    assert record["status"] == "error"
+    assert "Permission denied: delete not allowed" in record["error"]
 
 
 def docker(*words: str) -> str:

@@ -1,0 +1,123 @@
+"""`ProgrammaticToolExecutor` as a script uses it: on a running platform, with tools of the platform and of the script itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import BackendError
+from tests.processes import Platform, platform
+from tests.sandbox.lab import IMAGE, prepare
+
+TOOLS = Path(__file__).parents[1] / "program_tools.py"
+
+SCRIPT = '''
+import asyncio, json
+from orchestrator.hybrid_dispatcher import register_function
+from orchestrator.models import ToolCatalog, ToolDefinition, ToolParameter
+from orchestrator.programmatic_executor import ProgrammaticToolExecutor
+
+
+@register_function("my_new_tool", effect="none")
+def my_new_tool(param1: str, param2: str = "two") -> dict:
+    """Does something useful."""
+    return {"status": "success", "data": param1 + param2}
+
+
+catalog = ToolCatalog(source="myapp", version="1.0")
+catalog.add_tool(ToolDefinition(
+    name="my_new_tool", type="mcp", description="Does something useful", domain="my_domain",
+    parameters=[
+        ToolParameter(name="param1", type="string", description="First parameter", required=True),
+        ToolParameter(name="param2", type="string", description="Optional parameter", required=False),
+    ],
+))
+catalog.add_tool(ToolDefinition(
+    name="get_expenses", domain="money", parameters=[ToolParameter(name="user_id", type="string", required=True)],
+))
+told = []
+executor = ProgrammaticToolExecutor(catalog, enable_stubs=True, on_tool_call=lambda *news: told.append(news))
+
+CODE = """
+import asyncio
+from tools.my_domain import my_new_tool
+from tools.money import get_expenses
+
+result = await my_new_tool(param1="value1", param2="optional_value")
+print(f"Result: {result}")
+found = await asyncio.gather(*[get_expenses(f"e{n}") for n in range(5)], return_exceptions=True)
+try:
+    await get_expenses("x", tip=3)
+except TypeError as error:
+    print("no such argument")
+[result["data"], len(found)]
+"""
+
+
+async def main():
+    ok = await executor.execute(CODE)
+    bad = await executor.execute("import os")
+    late = await ProgrammaticToolExecutor(catalog, limits={"timeout_s": 1}).execute("while True: pass")
+    print(json.dumps({"ok": ok, "bad": bad, "late": late, "told": told, "stubs": sorted(executor.stubs)}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+'''
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Platform]:
+    try:
+        prepare()
+    except BackendError as error:
+        pytest.skip(f"no sandbox here: {error}")
+    with platform(tools=str(TOOLS), lease_s=2.0, sandbox_image=IMAGE) as p:
+        p.start_planner()
+        p.start_worker("aio", pool="async", concurrency=100)
+        p.start_worker("code", pool="code", concurrency=4)
+        p.start_api()
+        p.wait_announced("code")
+        yield p
+
+
+def test_a_script_runs_programs_with_tools_of_its_own_and_of_the_platform(running: Platform, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    env = running.env | {"TOOLWEAVER_URL": f"http://127.0.0.1:{running.env['TOOLWEAVER_API_PORT']}"}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=90, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    ok, bad, late = said["ok"], said["bad"], said["late"]
+    fields = {"output", "result", "tool_calls", "execution_time", "execution_id", "error", "status"}
+    assert set(ok) == set(bad) == set(late) == fields
+    assert ok["status"] == "success", ok["error"]
+    assert ok["result"] == ["value1optional_value", 5]
+    assert ok["output"].splitlines() == ["Result: {'status': 'success', 'data': 'value1optional_value'}", "no such argument"]
+    assert len(ok["tool_calls"]) == 6
+    assert (bad["status"], late["status"]) == ("security_error", "timeout")
+    assert [name for name, *_ in said["told"]] == ["my_new_tool"] + ["get_expenses"] * 5
+    assert all(success and latency > 0 and error is None for _, success, latency, error in said["told"])
+    assert "tools/my_domain/my_new_tool.py" in said["stubs"]
+
+
+def test_a_tool_that_nobody_offers_is_named(running: Platform, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\n"
+        "from orchestrator.models import ToolCatalog, ToolDefinition\n"
+        "from orchestrator.programmatic_executor import ProgrammaticToolExecutor\n"
+        "catalog = ToolCatalog(tools=[ToolDefinition(name='nobody_has_this')])\n"
+        "asyncio.run(ProgrammaticToolExecutor(catalog).execute('1'))\n"
+    )
+    env = running.env | {"TOOLWEAVER_URL": f"http://127.0.0.1:{running.env['TOOLWEAVER_API_PORT']}"}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "There is no tool `nobody_has_this`" in done.stderr
+    assert os.environ.get("HOME", "/nowhere") not in done.stderr.splitlines()[-1]
