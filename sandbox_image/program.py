@@ -34,10 +34,10 @@ from sandbox_image import bridge, loop, values
 FILE = "program.py"
 PULSE_S = 0.04  # output is at most this much older than what the host has
 PRELOADED = ("asyncio", "json", "math", "re", "datetime")
-# What programs usually import; here they are imported once, before the fork.
+# What programs usually import; here they are imported once, before the fork. Not hashlib: OpenSSL is megabytes in each container.
 _COMMON = """
     abc array asyncio base64 bisect calendar collections collections.abc concurrent.futures contextlib copy csv dataclasses
-    datetime decimal enum fractions functools graphlib hashlib heapq inspect io itertools json logging math numbers operator
+    datetime decimal enum fractions functools graphlib heapq inspect io itertools json logging math numbers operator
     pathlib pprint queue random re statistics string struct textwrap threading time traceback types typing unicodedata uuid
     warnings weakref zoneinfo
 """.split()  # noqa: SIM905

@@ -28,7 +28,11 @@ from typing import Any, NoReturn
 
 if __name__ == "__main__":  # run as a file, through a link in the image: the package lies around the real one
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio does without; a waiting container is smaller without OpenSSL
 from sandbox_image import program
+
+if __name__ == "__main__":
+    del sys.modules["ssl"]  # programs may import it
 
 VERSION = 1
 HEADER = struct.Struct(">I")
@@ -113,7 +117,6 @@ class Supervisor:
 
     def _spawn(self, n: int, channel: int) -> None:
         self._clear_up()
-        gc.freeze()  # so that collections of the child leave the shared pages alone
         self._n, self._child = n, os.fork()
         if self._child == 0:
             _become_program(channel)
@@ -328,6 +331,8 @@ def main() -> None:
     _mend_paths()
     dumpable(False)
     program.warm_up()
+    gc.collect()
+    gc.freeze()  # so that collections in the children leave the shared pages alone
     if chosen.channel is not None:
         program.serve(socket.socket(fileno=chosen.channel))
     control = socket.socket(socket.AF_UNIX)
