@@ -597,4 +597,23 @@ asyncio.run(main(["Lima", "Kyiv", "Bern", "Doha", "Riga", "Male", "Apia"]))
         tools=("echo", "get_expenses", "always_down"),
         calls=(),
     ),
+    Harmless(
+        "dates_decimals_and_sets_as_arguments",
+        A,
+        r"""
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+
+class Quarter(str, Enum):
+    Q3 = "Q3"
+
+items = await get_expenses("u001", quarter=Quarter.Q3)
+back = await echo({"d": Decimal("1.5"), "day": date(2024, 1, 2), "at": datetime(2024, 1, 2, 3), "ids": {2, 1}, "t": (1,)})
+len(items), back
+""",
+        value=[2, {"d": 1.5, "day": "2024-01-02", "at": "2024-01-02T03:00:00", "ids": [1, 2], "t": [1]}],
+        tools=("get_expenses", "echo"),
+        calls=2,
+    ),
 )

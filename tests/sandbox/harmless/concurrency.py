@@ -788,4 +788,118 @@ asyncio.run(main())
 """,
         value=[[0, 1, 2], [0, 1, 2], True, "ValueError", "b", True],
     ),
+    Harmless(
+        "chain_of_tasks_each_starting_the_next",
+        A,
+        r"""
+import asyncio
+
+async def step(n):
+    if n == 0:
+        return await echo("end")
+    return await asyncio.create_task(step(n - 1))
+
+await step(300)
+""",
+        value="end",
+        tools=("echo",),
+        calls=1,
+    ),
+    Harmless(
+        "recursive_fan_out",
+        A,
+        r"""
+async def walk(node_id, depth):
+    profile = await get_user_profile(f"u{node_id:03d}")
+    if depth == 0:
+        return [profile["id"]]
+    left, right = await asyncio.gather(walk(node_id * 2, depth - 1), walk(node_id * 2 + 1, depth - 1))
+    return left + right
+
+await walk(1, 3)
+""",
+        value=["u008", "u009", "u010", "u011", "u012", "u013", "u014", "u015"],
+        tools=("get_user_profile",),
+        calls=15,
+    ),
+    Harmless(
+        "a_loop_of_its_own_in_each_thread",
+        A,
+        r"""
+import asyncio
+import threading
+
+found = []
+
+def work(i):
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        found.append(loop.run_until_complete(echo(i)))
+    finally:
+        loop.close()
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+sorted(found)
+""",
+        value=[0, 1, 2],
+        tools=("echo",),
+        calls=3,
+    ),
+    Harmless(
+        "future_set_from_a_thread",
+        A,
+        r"""
+import asyncio, threading
+
+loop = asyncio.get_running_loop()
+future = loop.create_future()
+threading.Thread(target=lambda: loop.call_soon_threadsafe(future.set_result, 9)).start()
+handle = loop.call_later(60, print, "never")
+handle.cancel()
+await asyncio.wait_for(future, 10)
+""",
+        value=9,
+    ),
+    Harmless(
+        "a_thread_that_nobody_joins",
+        A,
+        r"""
+import threading
+
+told = threading.Event()
+
+def late():
+    told.wait(10)
+    print("late")
+
+threading.Thread(target=late).start()
+print("main")
+told.set()
+""",
+        prints="main\nlate\n",
+    ),
+    Harmless(
+        "nest_asyncio_where_there_is_one",
+        A,
+        r"""
+try:
+    import nest_asyncio
+    nest_asyncio.apply()
+except ImportError:
+    pass
+
+async def main():
+    return await echo(3)
+
+asyncio.run(main())
+""",
+        value=3,
+        tools=("echo",),
+        calls=1,
+    ),
 )

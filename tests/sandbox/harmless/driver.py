@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import atexit
 import contextlib
 import dataclasses
 import datetime
@@ -16,6 +17,7 @@ import enum
 import inspect
 import io
 import json
+import linecache
 import math
 import os
 import re
@@ -34,6 +36,8 @@ from tests.sandbox.harmless.case import Harmless
 from tests.sandbox.harmless.compare import differences
 from tests.sandbox.harmless.tools import Tool, domain_of, tools_for
 
+FILE = "program.py"
+
 
 class World:
     """The names that a program sees, and the calls that it made."""
@@ -45,7 +49,7 @@ class World:
 
     def _proxy(self, name: str, tool: Tool) -> Any:
         async def proxy(*args: Any, **kwargs: Any) -> Any:
-            given = json.loads(json.dumps(inspect.signature(tool).bind(*args, **kwargs).arguments))
+            given = plain(inspect.signature(tool).bind(*args, **kwargs).arguments)
             self.calls.append((name, given))
             await asyncio.sleep(0)
             result = tool(**given)
@@ -76,7 +80,7 @@ class World:
         sys.modules["__main__"] = main
         main.__dict__.update(
             {"asyncio": asyncio, "json": json, "math": math, "re": re, "datetime": datetime},
-            ToolError=ToolError, call_tool=self.call_tool, input=data, input_data=data, **self.names,
+            ToolError=ToolError, call_tool=self.call_tool, input=data, input_data=data, __file__=FILE, **self.names,
         )  # fmt: skip
         return main.__dict__
 
@@ -113,7 +117,8 @@ def execute(program: Harmless) -> tuple[Any, list[Any]]:
         last = tree.body[-1]
         tree.body[-1] = ast.copy_location(ast.Assign([ast.Name("__last__", ast.Store())], last.value), last)
         ast.fix_missing_locations(tree)
-    code = compile(tree, "<program>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    linecache.cache[FILE] = (len(program.code), None, program.code.splitlines(keepends=True), FILE)
+    code = compile(tree, FILE, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     try:
         if code.co_flags & inspect.CO_COROUTINE:
             asyncio.run = nested  # type: ignore[assignment]
@@ -155,7 +160,8 @@ def plain(value: Any) -> Any:
 def child(name: str) -> None:
     """Runs one program of this process and writes what came of it, as JSON."""
     program = next(p for p in PROGRAMS if p.name == name)
-    said = io.StringIO()
+    said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    sys.argv = [FILE]
     seen: dict[str, Any] = {"error": None, "value": None, "calls": []}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
         os.chdir(folder)
@@ -164,8 +170,13 @@ def child(name: str) -> None:
             seen["value"] = plain(value)
         except BaseException:
             seen["error"] = traceback.format_exc()
+        for thread in threading.enumerate():  # as Python does at its end
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
         os.chdir("/")
-    print(json.dumps({**seen, "stdout": said.getvalue()}))
+        said.flush()
+    print(json.dumps({**seen, "stdout": said.buffer.getvalue().decode()}))
 
 
 def main(names: list[str]) -> int:
@@ -173,7 +184,7 @@ def main(names: list[str]) -> int:
     bad = 0
     for program in [p for p in PROGRAMS if not names or p.name in names]:
         command = [sys.executable, "-m", "tests.sandbox.harmless.driver", "--child", program.name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
         try:
             seen = json.loads(done.stdout)
         except ValueError:

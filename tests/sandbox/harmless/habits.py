@@ -600,4 +600,120 @@ sizes, lines
 """,
         value=[[8, 8], ["[INFO] start", "[DEBUG] end"]],
     ),
+    Harmless(
+        "atexit_says_goodbye",
+        A,
+        "import atexit\n\natexit.register(print, 'bye')\nprint('hello')\n",
+        prints="hello\nbye\n",
+    ),
+    Harmless(
+        "stdout_reconfigured_for_utf8",
+        A,
+        r"""
+import sys
+
+if sys.stdout.encoding.lower() != "utf-8":
+    print("odd encoding")
+sys.stdout.reconfigure(encoding="utf-8")
+print("→ naïve café ✓")
+""",
+        prints="→ naïve café ✓\n",
+    ),
+    Harmless(
+        "stdout_replaced_and_written_to_in_all_ways",
+        A,
+        r"""
+import io
+import json
+import sys
+
+sys.stdout.buffer.write(b"raw\n")
+sys.stdout.flush()
+old, sys.stdout = sys.stdout, io.StringIO()
+try:
+    print("hidden")
+    captured = sys.stdout.getvalue()
+finally:
+    sys.stdout = old
+json.dump({"a": 1}, sys.stdout)
+sys.stdout.writelines(["\n", "end\n"])
+print("x", file=sys.stdout, flush=True)
+captured, sys.stdout.writable()
+""",
+        value=["hidden\n", True],
+        prints='raw\n{"a": 1}\nend\nx\n',
+    ),
+    Harmless(
+        "arguments_of_a_command_line_that_is_not_there",
+        A,
+        r"""
+import argparse
+import sys
+
+parser = argparse.ArgumentParser(description="Report")
+parser.add_argument("--top", type=int, default=3)
+parser.add_argument("names", nargs="*", default=["all"])
+args = parser.parse_args()
+first = sys.argv[1] if len(sys.argv) > 1 else "none"
+args.top, args.names, first
+""",
+        value=[3, ["all"], "none"],
+    ),
+    Harmless(
+        "stdin_is_empty",
+        A,
+        "import sys\n\ndata = sys.stdin.read()\n[data or 'nothing', [line for line in sys.stdin]]",
+        value=["nothing", []],
+    ),
+    Harmless("exit_builtin", A, "print('before')\nexit()\nprint('after')", prints="before\n"),
+    Harmless(
+        "source_of_its_own_function",
+        A,
+        "import inspect\n\ndef f(x):\n    return x + 1\n\ninspect.getsource(f)",
+        value="def f(x):\n    return x + 1\n",
+    ),
+    Harmless(
+        "name_of_its_own_file",
+        A,
+        "from pathlib import Path\n\nPath(__file__).suffix, type(__file__).__name__",
+        value=[".py", "str"],
+    ),
+    Harmless(
+        "classes_made_by_functions",
+        A,
+        r"""
+from collections import namedtuple
+from dataclasses import make_dataclass, asdict
+from enum import Enum
+from typing import NamedTuple, TypedDict
+
+Color = Enum("Color", "RED GREEN")
+Point = make_dataclass("Point", ["x", ("y", int, 0)])
+Row = NamedTuple("Row", [("a", int)])
+Options = TypedDict("Options", {"verbose": bool})
+Pair = namedtuple("Pair", "left right")
+[Color.GREEN.value, asdict(Point(1)), Row(2).a, Options(verbose=True), Pair(1, 2)._replace(left=5).left, Color.__module__]
+""",
+        value=[2, {"x": 1, "y": 0}, 2, {"verbose": True}, 5, "__main__"],
+    ),
+    Harmless(
+        "a_hundred_megabytes_at_once",
+        A,
+        "data = bytearray(100_000_000)\ndata[-1] = 7\nlen(data), sum(data[-3:])",
+        value=[100000000, 7],
+    ),
+    Harmless(
+        "locale_as_far_as_there_is_one",
+        A,
+        r"""
+import locale
+
+try:
+    locale.setlocale(locale.LC_ALL, "en_US.UTF-8")
+except locale.Error:
+    locale.setlocale(locale.LC_ALL, "")
+f"{1234567.891:,.2f}"
+""",
+        value="1,234,567.89",
+    ),
 )

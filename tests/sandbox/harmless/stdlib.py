@@ -1405,8 +1405,9 @@ import timeit
 elapsed = timeit.timeit("sum(range(100))", number=50)
 ran = []
 s = sched.scheduler(time.monotonic, time.sleep)
-s.enter(0.002, 1, ran.append, argument=("late",))
-s.enter(0.001, 1, ran.append, argument=("early",))
+now = time.monotonic()
+s.enterabs(now + 0.002, 1, ran.append, argument=("late",))
+s.enterabs(now + 0.001, 1, ran.append, argument=("early",))
 s.run()
 gc.collect()
 [elapsed > 0, ran, gc.isenabled()]
