@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from celery import Celery
@@ -35,6 +35,7 @@ from workers.step import CallContext
 
 log = logging.getLogger(__name__)
 
+PROGRAMS = 200  # checked programs that are remembered
 GRANTS = 100  # sets of tools that are kept ready
 STUBS_WHOLE = 64  # of so many tools a program gets all stubs, of more those that it mentions
 _WORD = re.compile(r"\w+")
@@ -95,7 +96,7 @@ class Programs:
         grant = await asyncio.to_thread(self._grant, request)
         execution = execution_id(claim)
         with self.audits.of(claim, execution, code=request.code, limits=limits, tools=grant.tools) as audit:
-            refusal = await asyncio.to_thread(_refusal, request.code, grant.tools)
+            refusal = await asyncio.to_thread(grant.refusal, request.code)
             if refusal is not None:
                 record = ProgramResult(execution_id=execution, error=refusal.printed, status=refusal.status)
                 await audit.ended(record, alerts=("violation",) if refusal.status == "security_error" else ())
@@ -149,6 +150,7 @@ class _Grant:
 
     tools: Mapping[str, ToolDefinition]
     whole: tuple[Mapping[str, str], Mapping[str, str]] | None
+    refusals: dict[bytes, _Refusal | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, catalog: ToolCatalog, request: Request) -> _Grant:
@@ -160,12 +162,30 @@ class _Grant:
         tools = {n: t.model_copy(update={"domain": domains[n]}) if n in domains else t for n, t in granted.items()}
         return cls(tools, _stubs_of(tools.values()) if len(tools) <= STUBS_WHOLE else None)
 
+    def refusal(self, code: str) -> _Refusal | None:
+        """Why a program is not run; asked once for each program, since the calls of a map run the same one."""
+        digest = hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()
+        if digest not in self.refusals:
+            if len(self.refusals) >= PROGRAMS:
+                self.refusals.clear()
+            self.refusals[digest] = _refusal(code, self.tools)
+        return self.refusals[digest]
+
     def stubs(self, code: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Modules and plain names for a program: of all its tools, or of a large catalog those that it mentions."""
         if self.whole is not None:
             return self.whole
         words = set(_WORD.findall(code))
         return _stubs_of(t for t in self.tools.values() if words.issuperset(_WORD.findall(t.name)) or identifier(t.name) in words)
+
+
+def _refusal(code: str, tools: Mapping[str, ToolDefinition]) -> _Refusal | None:
+    try:
+        check_program(code, tools=tools)
+    except ToolWeaverError as error:
+        kind: Literal["error", "security_error"] = "security_error" if error.code == "security_error" else "error"
+        return _Refusal(f"{type(error).__name__}: {error}", kind)
+    return None
 
 
 def _stubs_of(tools: Iterable[ToolDefinition]) -> tuple[Mapping[str, str], Mapping[str, str]]:
@@ -221,15 +241,6 @@ def execution_id(claim: Claim) -> str:
     return f"code_exec_{hashlib.sha256(f'{claim.job}/{claim.call}'.encode()).hexdigest()[:8]}"
 
 
-def _refusal(code: str, tools: Mapping[str, ToolDefinition]) -> _Refusal | None:
-    try:
-        check_program(code, tools=tools)
-    except ToolWeaverError as error:
-        kind = "security_error" if error.code == "security_error" else "error"
-        return _Refusal(f"{type(error).__name__}: {error}", kind)  # type: ignore[arg-type]
-    return None
-
-
 def _record(program: Program, ended: Ended, *, usage: Usage, seconds: float, why: str | None) -> ProgramResult:
     error = why or (str(ended.error) if ended.error is not None else None)
     return ProgramResult(
@@ -254,12 +265,10 @@ async def _why_closed(sandbox: Sandbox, ended: Ended, usage: Usage, limits: Prog
         return None
     if usage.memory_exceeded:
         return f"MemoryError: the program used more than its memory_mb of {limits.memory_mb}"
-    until = time.monotonic() + EXIT_CODE_S
-    while sandbox.exit_code is None and sandbox.fault is None and time.monotonic() < until:
-        await asyncio.sleep(0.01)
-    if sandbox.exit_code is None:
+    code = await sandbox.exited(within_s=EXIT_CODE_S)
+    if code is None:
         raise SandboxLost(f"the program's container was lost: {sandbox.fault or 'its process went away'}")
-    how = f"signal {-sandbox.exit_code}" if sandbox.exit_code < 0 else f"exit code {sandbox.exit_code}"
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"ProcessEnded: the program's process ended before the program had ({how})"
 
 
