@@ -21,6 +21,7 @@ from orchestrator.models.job import JobResult, JobStatus
 from orchestrator.models.platform import running_platform
 from orchestrator.settings import Settings, load_settings
 
+POOLS = "ocr,small_model,function"  # those that the job needs
 PLAN = "receipts"
 
 
@@ -71,7 +72,7 @@ def platform(settings: Settings, pictures: Sequence[Path]) -> Iterator[Client]:
     roots = ",".join(str(p) for p in {*settings.file_roots, *(p.parent for p in pictures)})
     say("starting the platform (it stops again when this is done)")
     with (
-        launched(options=("--no-flower",), env={"TOOLWEAVER_FILE_ROOTS": roots} if pictures else {}) as started,
+        launched(options=("--no-flower", "--pools", POOLS), env={"TOOLWEAVER_FILE_ROOTS": roots} if pictures else {}) as started,
         Client(started.api) as client,
     ):
         say(f"ready at {started.api}")
