@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import BackendError
 from orchestrator.launch import launched
+from tests.sandbox.lab import IMAGE, prepare
 
 ROOT = Path(__file__).parents[2]
+NO_SANDBOX = "TEST_NO_SANDBOX"
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +29,15 @@ def shell() -> Iterator[dict[str, str]]:
     more = {"TOOLWEAVER_TOOLS": tools, "TOOLWEAVER_FETCH_HOSTS": "127.0.0.1", "TOOLWEAVER_CONCURRENCY": "1"}
     gone = dict.fromkeys((k for k in os.environ if k.startswith("TOOLWEAVER_") or k == "REDIS_URL"), "")
     before = {k: os.environ.pop(k) for k in gone}
-    options = ("--no-flower", "--pools", "function,ocr,small_model,counting")
+    pools = "function,ocr,small_model,counting"
+    try:
+        prepare()
+    except BackendError as error:  # what needs it is skipped with this reason
+        own[NO_SANDBOX] = str(error)
+    else:
+        own["TOOLWEAVER_SANDBOX_IMAGE"] = IMAGE
+        pools += ",code"
+    options = ("--no-flower", "--pools", pools)
     try:
         with launched(options=options, env=own | more):
             yield own

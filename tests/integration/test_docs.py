@@ -1,6 +1,7 @@
 """What the documents and examples show is run: every block of shell and Python, every plan, every example file.
 
-A block that cannot run says why in its fence: `sh norun (reason)`. `sh exit=2` ends so; `text output` is what it printed.
+A block that cannot run says why in its fence: `sh norun (reason)`. `sh exit=2` ends so; `text output` is what it printed;
+`python docker` is skipped where programs cannot run.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def of(*languages: str, runs: bool = True) -> list[Any]:
     return [pytest.param(b, id=b.place) for b in BLOCKS if b.language in languages and b.runs is runs]
 
 
+def need(block: Block, shell: dict[str, str]) -> None:
+    if block.info == "docker" and "TEST_NO_SANDBOX" in shell:
+        pytest.skip(shell["TEST_NO_SANDBOX"])
+
+
 def run(command: list[str], shell: dict[str, str], *, code: int = 0) -> str:
     done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
@@ -79,9 +85,10 @@ def test_every_block_has_a_language_and_a_reason_if_it_does_not_run() -> None:
 
 @pytest.mark.parametrize("block", of("sh"))
 def test_shell(block: Block, shell: dict[str, str]) -> None:
+    need(block, shell)
     if "curl" in block.text and not shutil.which("curl"):
         pytest.skip("no curl on this machine")
-    printed = run(["bash", "-euo", "pipefail", "-c", block.text], shell, code=int(block.info.removeprefix("exit=") or 0))
+    printed = run(["bash", "-euo", "pipefail", "-c", block.text], shell, code=int(block.info.removeprefix("docker").removeprefix("exit=") or 0))
     if block.output is not None:
         assert printed.strip() == block.output.strip()
 
@@ -93,6 +100,7 @@ def test_shell_that_is_not_run_is_at_least_shell(block: Block) -> None:
 
 @pytest.mark.parametrize("block", of("python"))
 def test_python(block: Block, shell: dict[str, str], tmp_path: Path) -> None:
+    need(block, shell)
     script = tmp_path / "block.py"
     script.write_text(block.text)
     run([sys.executable, str(script)], shell)
