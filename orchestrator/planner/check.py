@@ -12,6 +12,7 @@ from orchestrator.planner.arguments import Hole, check_arguments
 from orchestrator.planner.fits import check_fit
 from orchestrator.planner.maps import find_element
 from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.programs import check_program_of
 from orchestrator.planner.read import Read, check_json, read_plan, strings
 from orchestrator.planner.schemas import Path, describe, kind_of, kinds, value_words
 from orchestrator.planner.sources import Source, Sources, begins_as_reference
@@ -45,7 +46,7 @@ def check_plan(data: Mapping[str, Any] | Plan, catalog: ToolCatalog, *, inputs: 
         problems.raise_any()
     toolbox = Toolbox(catalog.tools, problems)
     items = [toolbox.normalise(d) for d in read.drafts]
-    check = _Check(read, items, inputs=inputs, problems=problems)
+    check = _Check(read, items, catalog=catalog, inputs=inputs, problems=problems)
     check.run()
     problems.raise_any()
     plan = read.plan.model_copy(update={"steps": tuple(i.step for i in items)})
@@ -55,8 +56,10 @@ def check_plan(data: Mapping[str, Any] | Plan, catalog: ToolCatalog, *, inputs: 
 class _Check:
     """One judgement of a plan whose form was read and whose tools were looked up."""
 
-    def __init__(self, read: Read, items: list[Item], *, inputs: Mapping[str, Any] | None, problems: Problems) -> None:
-        self.plan, self.items, self.problems = read.plan, items, problems
+    def __init__(
+        self, read: Read, items: list[Item], *, catalog: ToolCatalog, inputs: Mapping[str, Any] | None, problems: Problems
+    ) -> None:
+        self.plan, self.items, self.catalog, self.problems = read.plan, items, catalog, problems
         self.sources = Sources(read.plan, items, inputs=inputs, problems=problems)
 
     def run(self) -> None:
@@ -89,6 +92,7 @@ class _Check:
         if not item.judged or item.made is None:
             return
         check_arguments(item.made, arguments, place=item.arguments_at, problems=self.problems, complete=not item.draft.broken)
+        check_program_of(item, arguments, catalog=self.catalog, problems=self.problems)
         for path, (reference, source) in found.items():
             check_fit(source, reference, path=path, item=item, made=item.made, problems=self.problems)
 

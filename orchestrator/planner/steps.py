@@ -51,7 +51,7 @@ class Toolbox:
         elif name == FUNCTION_CALL and FUNCTION_CALL not in self.tools:
             self._unwrap_function(item)
         elif name == CODE_EXEC and CODE_EXEC not in self.tools:
-            message = "No pool of this installation runs code yet."
+            message = "No pool of this platform runs code."
             self.problems.add(tool_at, "no_code_pool", message, "Name a tool instead; `toolweaver tools list` shows them.")
             item.judged = False
         else:

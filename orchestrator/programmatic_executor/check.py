@@ -56,7 +56,7 @@ def check_program(code: str, *, tools: Mapping[str, ToolDefinition]) -> None:
         SecurityError: it uses what programs may not; the message is `Dangerous import detected: os` or alike.
         ProgramError: Python cannot read it, or it uses a tool or a name that there is not.
         LimitExceeded: it is too long.
-        Both of the first have `problems`, in the order of the program: `line` and `column` from 1, `source` with a caret,
+        Both of the first have `problems`, what is dangerous first, the rest in the order of the program: `line` and `column` from 1, `source` with a caret,
         `code`, `message` and `next` each.
     """
     tree, source = read(code)
@@ -99,7 +99,8 @@ class _Check:
         found = [self.problems[key] for key in sorted(self.problems)]
         dangers = [p for p in found if p["code"].startswith("dangerous_")]
         first, kind = (dangers[0], SecurityError) if dangers else (found[0], ProgramError)
-        raise kind(first["message"], path=first["path"], next=first["next"], problems=found[:MAX_PROBLEMS])
+        ordered = [first, *(p for p in found if p is not first)]
+        raise kind(first["message"], path=first["path"], next=first["next"], problems=ordered[:MAX_PROBLEMS])
 
     def report(self, node: ast.AST, code: str, message: str, next: str) -> None:
         spot = self.source.spot(node)

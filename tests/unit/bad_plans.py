@@ -129,7 +129,7 @@ TOOLS = [
     bad(
         "code",
         steps({"id": "a", "tool": "code_exec", "input": {"code": "output = 1"}}),
-        ("steps[0].tool", "no_code_pool", "No pool of this installation runs code yet."),
+        ("steps[0].tool", "no_code_pool", "No pool of this platform runs code."),
     ),
     bad(
         "only from code", steps({"id": "a", "tool": "from_code_only"}), ("steps[0].tool", "caller_refused", "`code_execution` only")
