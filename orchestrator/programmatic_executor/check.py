@@ -56,8 +56,8 @@ def check_program(code: str, *, tools: Mapping[str, ToolDefinition]) -> None:
         SecurityError: it uses what programs may not; the message is `Dangerous import detected: os` or alike.
         ProgramError: Python cannot read it, or it uses a tool or a name that there is not.
         LimitExceeded: it is too long.
-        Both of the first have `problems`, what is dangerous first, the rest in the order of the program: `line` and `column` from 1, `source` with a caret,
-        `code`, `message` and `next` each.
+        Both of the first have `problems`, first the one that the message is of, the rest in the order of the program:
+        `line` and `column` from 1, `source` with a caret, `code`, `message` and `next` each.
     """
     tree, source = read(code)
     check = _Check(source, scan(tree), name_tools(tools.values()), last=_last_value(tree))

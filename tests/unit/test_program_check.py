@@ -376,8 +376,8 @@ def test_every_problem_comes_at_once_and_dangers_come_first() -> None:
         check_program(code, tools=TOOLS)
     assert caught.value.message == "Dangerous import detected: os"
     assert [(p["line"], p["code"]) for p in caught.value.problems] == [
-        (1, "undefined"),
         (2, "dangerous_import"),
+        (1, "undefined"),
         (3, "undefined"),
         (4, "dangerous_import"),
     ]
