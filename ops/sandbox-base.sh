@@ -27,7 +27,8 @@ closure() {
 # Only what runs, and what Debian's installation scripts made of it (links, the C.UTF-8 locale).
 files() {
   { closure "$@" | xargs dpkg-query --listfiles 2>/dev/null || true
-    printf '%s\n' /bin /sbin /lib /lib64 /etc/ld.so.cache /etc/localtime /usr/lib/locale/C.utf8; } |
+    printf '%s\n' /bin /sbin /lib /lib64 /etc/ld.so.cache /etc/localtime
+    find /usr/lib/locale/C.utf8 -type f; } |
     sed -E 's#^/(bin|sbin|lib|lib64)/#/usr/\1/#' |
     grep -Ev '^/usr/share/(doc|man|locale|info|lintian|bug|doc-base|applications|pixmaps)/|/include/|\.a$|^/usr/share/bash-completion|^/etc/(apt|init|logcheck|profile)|/tests?/.*\.(csv|npy|npz|pkl|zip|xlsx?)$' | sort -u |
     while read -r file; do if [ -L "$file" ] || [ -f "$file" ]; then printf '%s\0' "${file#/}"; fi; done

@@ -338,6 +338,9 @@ class Stream(io.TextIOBase):
         self._channel.write(self._kind, text)
         return len(text)
 
+    def reconfigure(self, **_: Any) -> None:
+        """Nothing to do: it is UTF-8 already, and lines are sent as they come."""
+
     def close(self) -> None:
         """Stays open: what comes later is still wanted."""
 

@@ -211,9 +211,9 @@ class Program:
 
 
 def _compile(code: str) -> types.CodeType:
-    tree = ast.parse(code, FILE)
+    tree = ast.parse(code.removeprefix("\ufeff"), FILE)
     _keep_last_value(tree)
-    compiled: types.CodeType = compile(tree, FILE, "exec", _FLAGS)
+    compiled: types.CodeType = compile(tree, FILE, "exec", _FLAGS, dont_inherit=True)
     return compiled
 
 
