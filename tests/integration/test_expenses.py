@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from tests.sandbox.lab import IMAGE, prepare
 pytestmark = pytest.mark.integration
 
 PROGRAMS = [b for b in BLOCKS if b.language == "python" and b.info.startswith("norun (a program;")]
+SCRIPTS = [b for b in BLOCKS if b.language == "python" and "tests run it on a platform" in b.info]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,7 @@ def p() -> Iterator[Platform]:
         for pool, slots in (("function", 1), ("async", 100), ("code", 2)):
             running.start_worker(pool, pool=pool, concurrency=slots)
             running.wait_announced(pool)
+        running.start_api()
         yield running
 
 
@@ -91,8 +96,17 @@ def test_a_program_of_the_documents_runs(p: Platform, block: Any) -> None:
     assert _ran(p, {"steps": [step]})[1]["p"]
 
 
+@pytest.mark.parametrize("block", [pytest.param(b, id=b.place) for b in SCRIPTS])
+def test_a_script_of_the_documents_runs(p: Platform, block: Any, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(block.text)
+    env = p.env | {"TOOLWEAVER_URL": f"http://127.0.0.1:{p.env['TOOLWEAVER_API_PORT']}"}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=90)
+    assert done.stdout.split("\n") == ["compute_tax True", "compute_tax True", "165.0", ""], done.stderr
+
+
 def test_the_documents_show_programs() -> None:
-    assert len(PROGRAMS) >= 2
+    assert (len(PROGRAMS), len(SCRIPTS)) == (2, 1)
 
 
 def test_every_turn_reads_all_before_it() -> None:
