@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from orchestrator.broker.queues import POOLS
 from orchestrator.errors import BackendError, RequestError
@@ -22,6 +25,7 @@ from orchestrator.settings import Settings
 PORTS_TRIED = 50
 CHECK_S = 90.0
 LOCAL_DRAIN_S = 3.0
+_reserved: list[int] = []  # descriptors of locked files, one a port
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
 
 
@@ -66,7 +70,7 @@ def _checked(module: str) -> str | None:
 
 
 def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
-    """The first free port from `first` on.
+    """The first free port from `first` on. It is this process's till it ends: no other platform of this user is given it.
 
     Raises:
         BackendError: none of the next ones is free.
@@ -78,11 +82,28 @@ def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
                 probe.bind((host, port))
             except OSError:
                 continue
-            return port
+            if _reserve(port):
+                return port
     raise BackendError(
         f"no port from {first} to {first + PORTS_TRIED - 1} is free on {host}",
         next=f"Set TOOLWEAVER_{setting.upper()} to another one.",
     )
+
+
+def _reserve(port: int) -> bool:
+    """Whether no other platform has chosen the port and is yet to listen on it: two that start at once would share an API."""
+    path = Path(tempfile.gettempdir()) / f"toolweaver-{os.getuid()}-port-{port}.lock"
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # somebody else's file: the probe has to do
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return False
+    _reserved.append(lock)
+    return True
 
 
 def own_host(settings: Settings) -> str:

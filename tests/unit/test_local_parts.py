@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,14 @@ def test_a_busy_port_moves_on() -> None:
         port = busy.getsockname()[1]
 
         assert parts.free_port("127.0.0.1", port) > port
+
+
+def test_two_platforms_that_start_at_once_get_different_ports() -> None:
+    """The first has not begun to listen when the second one looks."""
+    first = parts.free_port("127.0.0.1", 18_400)
+    code = f"from orchestrator.local import parts; print(parts.free_port('127.0.0.1', {first}))"
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(second) > first
 
 
 def test_no_free_port_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
