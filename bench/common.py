@@ -12,17 +12,24 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Figure:
-    """One figure; `goal` is an upper bound, None when the figure only informs."""
+    """One figure; `goal` is an upper bound, or with `least` a lower one; None when the figure only informs."""
 
     name: str
     figure: str
     value: float
     unit: str
     goal: float | None = None
+    least: bool = False
 
     def line(self) -> str:
-        verdict = "-" if self.goal is None else f"<={self.goal:g}  {'met' if self.value <= self.goal else 'missed'}"
+        verdict = "-" if self.goal is None else f"{'>=' if self.least else '<='}{self.goal:g}  {'met' if self.met else 'missed'}"
         return f"{self.name:<10} {self.figure:<44} {self.value:>10.3f} {self.unit:<8} {verdict}"
+
+    @property
+    def met(self) -> bool:
+        if self.goal is None:
+            return True
+        return self.value >= self.goal if self.least else self.value <= self.goal
 
 
 @dataclass
@@ -32,8 +39,8 @@ class Report:
     name: str
     figures: list[Figure] = field(default_factory=list)
 
-    def add(self, figure: str, value: float, unit: str, goal: float | None = None) -> None:
-        self.figures.append(Figure(self.name, figure, value, unit, goal))
+    def add(self, figure: str, value: float, unit: str, goal: float | None = None, *, least: bool = False) -> None:
+        self.figures.append(Figure(self.name, figure, value, unit, goal, least))
 
     def print(self, as_json: bool) -> None:
         if as_json:
