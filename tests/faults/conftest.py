@@ -11,7 +11,8 @@ collect_ignore = [] if LONG else ["test_soak.py"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if report.ROWS:
-        terminalreporter.section("faults: every job ended well, nothing was committed or done twice")
-        for line in report.table(report.ROWS):
-            terminalreporter.write_line(line)
+    for title, rows in (("nothing was committed or done twice", report.ROWS), ("no container stayed", report.KILLS)):
+        if rows:
+            terminalreporter.section(f"faults: every job ended well, {title}")
+            for line in report.table(rows):
+                terminalreporter.write_line(line)

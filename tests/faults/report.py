@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 FILE = "CHAOS_REPORT"
-COLUMNS = ("fault", "broker", "jobs", "strikes", "repeats", "refused", "recovered", "unknown", "next_s", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +27,37 @@ class Row:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kind of process around the pool of programs. What its death left went in time, and all jobs ended well."""
+
+    victim: str
+    strikes: int
+    containers: int  # that had to go
+    removal_s: float | None  # the slowest of them, from the strike on
+    job_s: float | None  # the longest that a job took to its end, from a strike that it met
+
+
 ROWS: list[Row] = []
+KILLS: list[Kill] = []
 
 
-def add(row: Row) -> None:
+def add(row: Row | Kill) -> None:
     """Keeps a row for the end, and writes it at once."""
-    ROWS.append(row)
+    if isinstance(row, Row):
+        ROWS.append(row)
+    else:
+        KILLS.append(row)
     if place := os.environ.get(FILE):
         with Path(place).open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(row)) + "\n")
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[Row] | Sequence[Kill]) -> list[str]:
     """The rows as lines of text."""
-    cells = [COLUMNS, *(tuple(_cell(asdict(row)[c]) for c in COLUMNS) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    columns = tuple(f.name for f in fields(rows[0]))
+    cells = [columns, *(tuple(_cell(asdict(row)[c]) for c in columns) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     return ["  ".join(_fit(i, cell, widths[i]) for i, cell in enumerate(line)) for line in cells]
 
 

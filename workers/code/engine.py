@@ -52,6 +52,7 @@ class Listed:
     labels: Mapping[str, str]
     created: float  # unix seconds
     state: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Engine:
         """The containers with these labels (`name` or `name=value`), in whatever state."""
         client = self._client()
         found = self._do("asked for its containers", client.containers, all=True, filters={"label": list(labels)})
-        return [Listed(str(c["Id"]), dict(c.get("Labels") or {}), float(c.get("Created") or 0), str(c.get("State"))) for c in found]
+        return [_listed(c) for c in found]
 
     def stats(self, container: str) -> dict[str, Any]:
         """The engine's own figures of a container, once; it takes some milliseconds."""
@@ -275,6 +276,12 @@ class Engine:
             "ConnectionRefusedError": (f"nobody listens at {where}", "Start Docker, for instance with `systemctl start docker`."),
             "timed out": (f"the engine did not answer within {self._timeout_s:g} s", "Look at its load and its log."),
         }
+
+
+def _listed(found: Mapping[str, Any]) -> Listed:
+    name = str(next(iter(found.get("Names") or ()), "")).removeprefix("/")
+    labels, created = dict(found.get("Labels") or {}), float(found.get("Created") or 0)
+    return Listed(str(found["Id"]), labels, created, str(found.get("State")), name)
 
 
 class Missing(BackendError):

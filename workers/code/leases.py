@@ -29,6 +29,7 @@ OWNER, PLACE = "toolweaver.owner", "toolweaver.place"
 LOCK = ".lock"
 OWNER_ID = re.compile(r"[0-9a-f]{12}")  # nothing else in the folder is ours to remove
 FORGOTTEN_S = 120.0  # longer than the engine takes from a creation to a start, with all tries
+AWAY_S = 900.0  # so long a guard waits for an engine that is away
 SWEEP_S = 5.0  # between two sweeps of a pool
 PATH_BYTES = 107  # of a unix socket's address
 AFTER_S = (0.0, 0.3, 0.7, 1.0, 2.0, 2.0, 2.0)  # pauses before the sweeps after an owner's end: a creation may be under way
@@ -71,8 +72,15 @@ class Owner:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         draft.rename(lock_file(self.place, self.id))  # nobody ever sees it unlocked
         self.folder.mkdir(mode=0o711)
+        self.keep_guarded()
+
+    def keep_guarded(self) -> bool:
+        """Starts the guard where there is none, or none any more; whether it did."""
+        if self._lock is None or (self._guard is not None and self._guard.poll() is None):
+            return False
         command = (sys.executable, "-m", "workers.code.guard", str(self.place), self.id, self.host)
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        return True
 
     @property
     def guard_pid(self) -> int | None:
@@ -117,6 +125,11 @@ def make_place(place: Path) -> None:
     place.chmod(0o711)
     if len(os.fsencode(place)) > PATH_BYTES - 40:
         raise BackendError(f"`{place}` is too long for sockets", next="Set TOOLWEAVER_SANDBOX_DIR to a short path.")
+
+
+def container_name(owner: str, folder: str) -> str:
+    """What the container is called whose socket lies in that folder of the owner's."""
+    return f"toolweaver-{owner}-{folder}"
 
 
 def lock_file(place: Path, owner: str) -> Path:
@@ -178,12 +191,23 @@ def _forgotten(container: Listed) -> bool:
     return here and container.state not in ("running", "paused") and time.time() - container.created > FORGOTTEN_S
 
 
+def unwanted(engine: Engine, owner: Owner) -> list[str]:
+    """The containers of an owner that lives whose folder is gone: they were given up, and their removal failed."""
+    found = engine.containers(f"{OWNER}={owner.id}", f"{PLACE}={place_name(owner.place)}")
+    known = {container_name(owner.id, folder.name) for folder in owner.folder.iterdir()}  # each folder is older than its container
+    return [c.id for c in found if c.name.startswith(container_name(owner.id, "")) and c.name not in known]
+
+
 def sweep_after(engine: Engine, place: Path, owner: str) -> Iterator[list[str]]:
     """Sweeps of one owner that has ended, a few times: its last request may still be carried out."""
+    give_up = time.monotonic() + AWAY_S
     for pause in AFTER_S:
         time.sleep(pause)
-        with contextlib.suppress(BackendError):  # the engine may be restarting
-            yield remove_of(engine, place, owner)
+        while time.monotonic() < give_up:
+            with contextlib.suppress(BackendError):  # the engine may be restarting; there may be nobody else to sweep
+                yield remove_of(engine, place, owner)
+                break
+            time.sleep(1.0)
     forget(place, owner)
 
 

@@ -1,0 +1,77 @@
+"""A Docker engine of a test's own, to be killed: with its own data, state and socket, beside the machine's engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support import wait_until
+
+
+def missing() -> str | None:
+    """Why there can be none."""
+    if os.geteuid() != 0:
+        return "only root may start an engine"
+    return None if shutil.which("dockerd") else "there is no dockerd"
+
+
+class PrivateEngine:
+    """`dockerd` over a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        places = {"data-root": "data", "exec-root": "run", "pidfile": "pid"}
+        words = [f"--{name}={self.folder / place}" for name, place in places.items()]
+        (self.folder / "pid").unlink(missing_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self._running = subprocess.Popen(
+                ["dockerd", f"--host={self.host}", "--bridge=none", "--iptables=false", *words],
+                stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self.answers, description="the engine answers", timeout=90, every=0.1)
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        asked = subprocess.run(("docker", "-H", self.host, "version"), capture_output=True, timeout=30, check=False)
+        return asked.returncode == 0
+
+    def kill(self) -> None:
+        """kill -9; containers go on for a while."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._running is not None, "start() comes first"
+        self._running.send_signal(how)
+        self._running.wait(60)
+
+    def close(self) -> None:
+        """Ends it in order."""
+        if self._running is not None and self._running.poll() is None:
+            self._end(signal.SIGTERM)
+
+    def take_image(self, name: str) -> None:
+        """Copies an image from the machine's engine."""
+        with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE) as saved:
+            subprocess.run(("docker", "-H", self.host, "load"), stdin=saved.stdout, check=True, capture_output=True, timeout=120)
+
+
+@contextmanager
+def private_engine(folder: Path) -> Iterator[PrivateEngine]:
+    """An engine that runs."""
+    folder.mkdir()
+    made = PrivateEngine(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
