@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import ast
 import asyncio
 import atexit
 import contextlib
 import contextvars
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -26,7 +28,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, NoReturn
 
 from sandbox_image import bridge, loop, values
@@ -49,9 +51,11 @@ _OURS = (os.path.dirname(os.path.abspath(__file__)) + os.sep, os.path.dirname(as
 
 
 def warm_up() -> None:
-    """Imports what programs usually need, so that their processes start with it."""
+    """Does what every program's process needs before they are forked: a page that is written now is not copied by each of them."""
     for name in _COMMON:
         importlib.import_module(name)
+    loop.install()
+    _take_the_place_of_main()
     rehearse()
 
 
@@ -80,16 +84,18 @@ _REHEARSAL = (
 )
 
 
-def serve(sock: socket.socket) -> NoReturn:
-    """The life of a program's process: be ready, get one program, run it, say how it ended. Never returns."""
+def serve(sock: socket.socket, *, rehearsed: bool = True) -> NoReturn:
+    """The life of a program's process, after `warm_up`: be ready, get one program, run it, say how it ended. Never returns.
+
+    A process that will wait for its program rehearses; one whose program comes at once would only lose time with it.
+    """
     channel = bridge.open_channel(sock)
-    channel.on_first_write = _start_pulse(channel)
-    loop.install()
-    _take_the_place_of_main()
-    rehearse()
+    channel.on_first_write = functools.partial(_start_pulse, channel)
+    sys.stdout, sys.stderr = bridge.Stream(channel, "stdout"), bridge.Stream(channel, "stderr")
+    if rehearsed:
+        rehearse()
     channel.send(b'{"op":"ready"}')
     channel.flush()
-    sys.stdout, sys.stderr = bridge.Stream(channel, "stdout"), bridge.Stream(channel, "stderr")
     order = channel.next_frame()
     channel.limit(order.get("limits") or {})
     Program(channel, order).run()
@@ -109,20 +115,17 @@ def _warning(message: Any, category: type[Warning], filename: str, lineno: int, 
     return f"{where}: {category.__name__}: {message}\n"
 
 
-def _start_pulse(channel: bridge.Channel) -> Callable[[], None]:
-    """A thread that sends output of a program that is busy; it begins when what it returns is called."""
-    begin = threading.Lock()
-    begin.acquire()
+def _start_pulse(channel: bridge.Channel) -> None:
+    """Starts a thread that sends output of a program that is busy. It is none of the program's: `threading` does not know it."""
+    with contextlib.suppress(RuntimeError):  # too many threads: the output goes at a call, or at the end
+        _thread.start_new_thread(_pulse, (channel,))
 
-    def beat() -> None:
-        begin.acquire()
-        while True:
-            time.sleep(PULSE_S)
-            if channel.unsent:
-                channel.flush()
 
-    threading.Thread(target=beat, name="output", daemon=True).start()
-    return begin.release
+def _pulse(channel: bridge.Channel) -> None:
+    while True:
+        time.sleep(PULSE_S)
+        if channel.unsent:
+            channel.flush()
 
 
 class Program:

@@ -119,7 +119,7 @@ class Supervisor:
         self._clear_up()
         self._n, self._child = n, os.fork()
         if self._child == 0:
-            _become_program(channel)
+            _become_program(channel, first=n == 1)
         os.close(channel)
         self._say(op="spawned", n=n)
 
@@ -160,7 +160,7 @@ class Supervisor:
         self._say(op="ended", n=self._n, code=os.waitstatus_to_exitcode(status))
 
 
-def _become_program(channel: int) -> NoReturn:
+def _become_program(channel: int, *, first: bool) -> NoReturn:
     """In the forked process: away from everything of process 1, then into the program."""
     try:
         signal.set_wakeup_fd(-1)
@@ -169,7 +169,7 @@ def _become_program(channel: int) -> NoReturn:
         os.setsid()
         _only_keep(channel)
         _die_first()
-        program.serve(socket.socket(fileno=CHANNEL_FD))
+        program.serve(socket.socket(fileno=CHANNEL_FD), rehearsed=first)  # the first one waits in the pool
     finally:
         os._exit(1)
 
