@@ -24,11 +24,12 @@ closure() {
     grep -Ev '^(debconf|dpkg|tar|perl-base|dash|bash|debianutils|mawk|sed|grep|coreutils|readline-common|install-info|base-files|adduser|passwd)(:|$)'
 }
 
-# Only what runs, and what Debian's installation scripts made of it (links, the C.UTF-8 locale).
+# Only what runs, and what Debian's installation scripts made of it (links, alternatives such as that of BLAS, the C.UTF-8 locale).
 files() {
   { closure "$@" | xargs dpkg-query --listfiles 2>/dev/null || true
     printf '%s\n' /bin /sbin /lib /lib64 /etc/ld.so.cache /etc/localtime
-    find /usr/lib/locale/C.utf8 -type f; } |
+    find /usr/lib/locale/C.utf8 -type f
+    find /usr/lib -name '*.so*' -lname '/etc/alternatives/*' -printf '%p\n%l\n'; } |
     sed -E 's#^/(bin|sbin|lib|lib64)/#/usr/\1/#' |
     grep -Ev '^/usr/share/(doc|man|locale|info|lintian|bug|doc-base|applications|pixmaps)/|/include/|\.a$|^/usr/share/bash-completion|^/etc/(apt|init|logcheck|profile)|/tests?/.*\.(csv|npy|npz|pkl|zip|xlsx?)$' | sort -u |
     while read -r file; do if [ -L "$file" ] || [ -f "$file" ]; then printf '%s\0' "${file#/}"; fi; done
