@@ -72,22 +72,28 @@ class LimitRules(_Rules):
         """
         own = self.tenants.get(tenant, _Rules())
         limits = {**self.default, **self.tools.get(tool, {}), **own.default, **own.tools.get(tool, {})}
-        most = {**MOST, **self.most, **own.most}
-        for name, value in (asked or {}).items():
-            highest = max(most.get(name, 0), limits.get(name, 0))
-            if name in most and isinstance(value, int | float) and value > highest:
-                raise ToolError(
-                    f"the program asks for {name} = {value}; the most that it may have is {highest}",
-                    code="limit_too_high", path=f"limits.{name}",
-                    next="Ask for less, or have the operator raise `most` in `program_limits_file`.",
-                )  # fmt: skip
-        return _made({**limits, **(asked or {})})
+        highest = {n: max(v, limits.get(n, 0)) for n, v in {**MOST, **self.most, **own.most}.items()}
+        wanted = dict(asked or {})
+        _refuse_more(wanted, highest)
+        made = _made({**limits, **wanted})
+        _refuse_more({n: getattr(made, n) for n in wanted}, highest)  # "65536" is a number only now
+        return made
 
     def _check(self) -> None:
         """Every combination makes sense on its own."""
         for rules in (self, *self.tenants.values()):
             for part in (rules.default, rules.most, *rules.tools.values()):
                 _made({**MOST, **part})
+
+
+def _refuse_more(asked: Mapping[str, Any], highest: Mapping[str, Any]) -> None:
+    for name, value in asked.items():
+        if name in highest and isinstance(value, int | float) and value > highest[name]:
+            raise ToolError(
+                f"the program asks for {name} = {value}; the most that it may have is {highest[name]}",
+                code="limit_too_high", path=f"limits.{name}",
+                next="Ask for less, or have the operator raise `most` in `program_limits_file`.",
+            )  # fmt: skip
 
 
 def _made(values: Mapping[str, Any]) -> ProgramLimits:
