@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Iterable, Mapping
@@ -268,6 +269,8 @@ async def _why_closed(sandbox: Sandbox, ended: Ended, usage: Usage, limits: Prog
     code = await sandbox.exited(within_s=EXIT_CODE_S)
     if code is None:
         raise SandboxLost(f"the program's container was lost: {sandbox.fault or 'its process went away'}")
+    if code == -signal.SIGKILL:  # by somebody outside, such as a kernel that is short of memory; by itself is rare
+        raise SandboxLost("the program's process was killed")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return f"ProcessEnded: the program's process ended before the program had ({how})"
 
