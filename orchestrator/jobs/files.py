@@ -103,7 +103,7 @@ class JobFiles:
             if made and state is not None and state.decode().startswith(f"s|{made['attempt']}|"):
                 for sha256 in made["files"]:
                     if booked := self.blobs.books.find(tenant, sha256):
-                        found.append(Artifact(call=call, step=call.rpartition("#")[0], file=booked.file))
+                        found.append(Artifact(call=call, step=call.replace("#", ".").partition(".")[0], file=booked.file))
         return found
 
     def _note_files(self, claim: Claim, made: Stored, files: Collection[str]) -> None:

@@ -28,7 +28,7 @@ from orchestrator.settings import Settings
 from orchestrator.state.keys import JobKeys, Shard, job_keys
 from orchestrator.state.scripts import Scripts
 
-SCHEMA_VERSION = 2  # of the ledger's fields; scripts leave a job of a newer one to newer workers
+SCHEMA_VERSION = 3  # of the ledger's fields; scripts leave a job of a newer one to newer workers
 PLANNING_LEASE_MS = 2_000
 TAKEN = 10_000_000_000_000  # added to the score of an accepted job that a planner took: when its lease ends
 _SECURE_MS = 5_000

@@ -236,9 +236,7 @@ class JobStore:
     def artifacts(self, job_id: str, *, tenant: str = "default", start: int = 0, limit: int = 50) -> ArtifactPage:
         """A page of the files that the job's calls made, from its call number `start` on."""
         self._meta(job_id, tenant)
-        steps = self._plan(job_id).steps
-        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in steps])
-        names = islice((f"{s.id}#{i}" for s, n in zip(steps, totals, strict=True) for i in range(int(n or 0))), start, None)
+        names = islice(self._calls_then_theirs(job_id), start, None)
         found: list[Artifact] = []
         at = start
         while chunk := list(islice(names, _CHUNK)):
@@ -248,6 +246,18 @@ class JobStore:
                 found.append(made)
             at += len(chunk)
         return ArtifactPage(artifacts=tuple(found))
+
+    def _calls_then_theirs(self, job_id: str) -> Iterator[str]:
+        """The calls of the plan in order, then those that they made: what is made meanwhile moves no place of the plan's."""
+        steps = self._plan(job_id).steps
+        totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in steps])
+        planned = [(s.id, int(n or 0)) for s, n in zip(steps, totals, strict=True)]
+        yield from (f"{step}#{i}" for step, n in planned for i in range(n))
+        makers = (f"{step}#{i}" for step, n in planned for i in range(n))
+        while chunk := list(islice(makers, _CHUNK)):
+            counts = self._hmget(self.ledger.keys(job_id).state, [f"cn:{call}" for call in chunk])
+            for call, count in zip(chunk, counts, strict=True):
+                yield from (f"{call.replace('#', '.')}.{n}#0" for n in range(1, int(count or 0) + 1))
 
     def calls(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from typing import Any
 
 import pytest
 
+from orchestrator.catalog.context import ToolContext
 from orchestrator.errors import ToolError
-from orchestrator.jobs.ledger import Born, Child, Claim, Committed, new_token
+from orchestrator.jobs.ledger import SCHEMA_VERSION, Born, Child, Claim, Committed, new_token
 from orchestrator.models.job import CallState, JobStatus
 from orchestrator.publisher.compile import child_of
 from orchestrator.publisher.control import Control
@@ -292,7 +295,7 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_and_nothing_paid_twi
     paid: list[int] = []
     tool = engine.registry.get("pay")
     assert tool is not None
-    object.__setattr__(tool, "function", lambda amount: paid.append(amount) or amount)
+    object.__setattr__(tool, "function", lambda amount: (paid.append(amount), amount)[1])
     job, maker = begin(engine)
     tools = [("double", "value"), ("fail", "value"), ("pay", "amount"), ("one_by_one", "value")]
     asked = [(f"0:{n}", name, {argument: n}) for n in range(30) for name, argument in [rng.choice(tools)]]
@@ -326,3 +329,159 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_and_nothing_paid_twi
     assert len(paid) == len(set(paid)), "nothing is paid twice"
     assert engine.store.view(job).status is JobStatus.SUCCEEDED
     clean(engine, job)
+
+
+def control(engine: Engine) -> Control:
+    made = Control(engine.store, engine.mailbox.app)
+    made.publisher = engine.mailbox
+    return made
+
+
+def test_calls_that_have_no_room_yet_are_waited_for(engine: Engine) -> None:
+    _, maker = begin(engine)
+    maker.spawn(*((f"0:{n}", "double", {"value": n}) for n in range(40)))
+    states = [state for state, *_ in maker.answers(*range(1, 41))]
+    assert set(states) == {"q", "w"}, "a call that is parked is no call that is gone"
+    assert states.count("w") == 32
+
+
+def test_a_call_that_is_asked_for_twice_while_it_has_no_room_is_made_once(engine: Engine) -> None:
+    job, maker = begin(engine)
+    asked = [(f"0:{n}", "fail", {"value": n}) for n in range(20)]
+    maker.spawn(*asked)
+    engine.drain()
+    maker.end("f", b'{"code":"program_failed","message":"it did"}')
+    control(engine).retry(job)
+    again = Maker(engine, job)
+    assert {b.state for b in again.spawn(*asked)[1]} == {"new"}
+    lose(engine, again)
+    third = Maker(engine, job)
+    assert {b.state for b in third.spawn(*asked)[1]} == {"q", "w"}
+    assert engine.drain() == 20
+    assert [c.attempt for c in engine.store.calls(job) if c.parent] == [2] * 20
+    third.end()
+    engine.drain()
+    clean(engine, job)
+
+
+def test_two_unknown_effects_settled_at_once_let_the_program_go_on(engine: Engine) -> None:
+    job, maker = begin(engine)
+    asked = [("0:1", "pay", {"amount": 1}), ("0:2", "pay", {"amount": 2})]
+    maker.spawn(*asked)
+    for n in (1, 2):
+        lose(engine, Maker(engine, job, f"p.0.{n}#0"))
+    maker.end("u", b'{"code":"unknown","message":"see p.0.1#0"}')
+    settle = control(engine)
+    settle.resolve(job, "p.0.1#0", happened=True, result=1)
+    again = Maker(engine, job)
+    assert [b.state for b in again.spawn(*asked)[1]] == ["s", "u"]
+    settle.resolve(job, "p.0.2#0", happened=True, result=2)  # while the program still reads that it is unknown
+    assert again.end("u", b'{"code":"unknown","message":"see p.0.2#0"}').verdict == "ok"
+    last = Maker(engine, job)
+    assert [b.state for b in last.spawn(*asked)[1]] == ["s", "s"]
+    last.end()
+    engine.drain()
+    assert engine.store.view(job).status is JobStatus.SUCCEEDED
+    clean(engine, job)
+
+
+def test_a_call_that_is_to_be_tried_again_while_its_program_waits_is_made_at_once(engine: Engine) -> None:
+    job, maker = begin(engine)
+    maker.spawn(("0:1", "pay", {"amount": 7}))
+    lose(engine, Maker(engine, job, "p.0.1#0"))
+    control(engine).resolve(job, "p.0.1#0", happened=False)  # before the program heard of it
+    assert engine.drain() == 1
+    assert maker.answers(1)[0][:2] == ("s", 7)
+    maker.end()
+    engine.drain()
+    clean(engine, job)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_settling_what_an_ended_program_left_counts_nothing(engine: Engine, happened: bool) -> None:
+    job, maker = begin(engine)
+    maker.spawn(("0:1", "pay", {"amount": 1}))
+    Maker(engine, job, "p.0.1#0")
+    maker.end()
+    control(engine).resolve(job, "p.0.1#0", happened=happened, result=1 if happened else None)
+    assert engine.store.redis.hget(engine.ledger.keys(job).state, "un") in (None, b"0")
+    engine.drain()
+    assert engine.store.view(job).status is JobStatus.SUCCEEDED
+    clean(engine, job)
+
+
+def test_calls_that_waited_for_a_key_leave_their_places_to_those_of_other_programs(engine: Engine) -> None:
+    other, holder = begin(engine)
+    holder.spawn(("0:1", "one_by_one", {"value": "same"}))
+    holding = Maker(engine, other, "p.0.1#0")
+    key = hashlib.sha256(json.dumps("same").encode()).hexdigest()[:16]
+    assert engine.ledger.hold(holding.claim, key=key, limit=1).verdict == "ok"
+
+    later = {"id": "z", "tool": "double", "input": {"value": 1}, "depends_on": ["p"]}
+    job = engine.submit([{"id": "p", "tool": "program", "map": "input:xs"}, later], inputs={"xs": [1, 2]})
+    one, two = Maker(engine, job, "p#0"), Maker(engine, job, "p#1")
+    one.spawn(*((f"0:{n}", "one_by_one", {"value": "same"}) for n in range(8)))
+    engine.mailbox.calls = [c for c in engine.mailbox.calls if c.job == job]
+    engine.drain()
+    two.spawn(("0:1", "one_by_one", {"value": "free"}))
+    assert not engine.mailbox.calls, "its lane is full of calls that wait for the key"
+    one.end()
+    assert engine.drain() == 1
+    assert two.answers(1)[0][:2] == ("s", "free")
+
+
+def test_the_record_of_an_unknown_program_survives_a_retry_of_the_job(engine: Engine) -> None:
+    """A program that its step calls `once` is unknown when its worker is lost; its calls are made again when it is."""
+    again = {"id": "p", "tool": "program", "effect": "once"}
+    job = engine.submit([again, {"id": "z", "tool": "double", "input": {"value": 1}, "depends_on": ["p"]}])
+    maker = Maker(engine, job)
+    asked = [(f"0:{n}", "double", {"value": n}) for n in range(3)]
+    maker.spawn(*asked)
+    lose(engine, maker)
+    settle = control(engine)
+    settle.cancel(job)
+    engine.drain()
+    settle.retry(job)
+    settle.resolve(job, "p#0", happened=False)
+    after = Maker(engine, job)
+    assert [b.state for b in after.spawn(*asked)[1]] == ["new"] * 3
+    engine.drain()
+    assert [s for s, *_ in after.answers(1, 2, 3)] == ["s"] * 3
+
+
+def test_files_that_a_programs_calls_made_are_listed(engine: Engine) -> None:
+    @engine.tool(pool="work")
+    def write(text: str, context: ToolContext) -> str:
+        return context.save_file(text.encode(), name=f"{text}.txt")
+
+    job, maker = begin(engine)
+    maker.spawn(*((f"0:{n}", "write", {"text": f"t{n}"}) for n in range(3)))
+    engine.drain()
+    maker.end()
+    engine.drain()
+    page = engine.store.artifacts(job, limit=2)
+    rest = engine.store.artifacts(job, start=int(page.next_cursor or "0"))
+    found = [(a.call, a.step, a.file.name) for a in (*page.artifacts, *rest.artifacts)]
+    assert found == [(f"p.0.{n + 1}#0", "p", f"t{n}.txt") for n in range(3)]
+    assert rest.next_cursor is None
+
+
+def test_of_programs_in_a_large_map_only_some_tell_of_their_calls(engine: Engine) -> None:
+    later = {"id": "z", "tool": "double", "input": {"value": 1}, "depends_on": ["p"]}
+    job = engine.submit([{"id": "p", "tool": "program", "map": "input:xs"}, later], inputs={"xs": list(range(1000))})
+    for at in (0, 1):
+        maker = Maker(engine, job, f"p#{at}")
+        maker.spawn(("0:1", "double", {"value": at}))
+        message = next(c for c in engine.mailbox.calls if c.call == f"p.{at}.1#0")
+        engine.mailbox.calls.remove(message)
+        assert engine.deliver(message) == "ok"
+    told = {e.call for e in engine.events(job) if e.call and e.call.startswith("p.")}
+    assert told == {"p.0.1#0"}
+
+
+def test_a_job_with_calls_of_calls_is_left_to_those_that_know_them(engine: Engine) -> None:
+    job, maker = begin(engine)
+    state = engine.ledger.keys(job).state
+    engine.ledger.redis.hset(state, "v", SCHEMA_VERSION - 1)  # accepted by an older API
+    maker.spawn(("0:1", "double", {"value": 1}))
+    assert int(engine.ledger.redis.hget(state, "v")) == SCHEMA_VERSION

@@ -21,13 +21,15 @@ local facts = cjson.decode(v[5])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if st == 'q' then
+  local total, told_of = v[7], call
+  if facts.par then told_of = facts.par; total = redis.call('HGET', STATE, 'n:' .. string.match(step, '^[^.]*')) end
   redis.call('HSET', STATE, 'c:' .. call, string.format('r|%s|%s|%s|%d|%s', a, tries, lost, now, token))
   redis.call('ZREM', KEYS[5], member)
   redis.call('ZADD', KEYS[3], now + tonumber(ARGV[5]), member)
   local mark = ARGV[7] .. '|' .. held  -- the level at which it stood
   if tonumber(since) > tonumber(redis.call('HGET', KEYS[4], mark) or 0) then redis.call('HSET', KEYS[4], mark, since) end
-  local every = math.floor(tonumber(v[7] or 1) / 100)  -- of a large map only some items are told
-  if every <= 2 or attempt ~= '1' or tonumber(string.match(call, '%d+$')) % every == 0 then
+  local every = math.floor(tonumber(total or 1) / 100)  -- of a large map only some items are told, and what they call
+  if every <= 2 or attempt ~= '1' or tonumber(string.match(told_of, '%d+$')) % every == 0 then
     local told = {'XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 't', 'call.running', 's', string.match(step, '^[^.]*'), 'c', call, 'a', attempt}
     if facts.par then told[#told + 1] = 'd'; told[#told + 1] = cjson.encode({tool = facts.tool, parent = facts.par}) end
     redis.call(unpack(told))

@@ -41,12 +41,15 @@ elseif outcome == 'k' then
   set_call(call, 'k', a, tries, lost)
   inc('live', -1); unpublish(p)
   event('call.skipped', s, call, a, payload)
+  end_children(call)
   end_call(s, index_of(call), 'k')
 elseif outcome == 'w' then
   set_call(call, 'w', a, tries + 1, lost)
   unpublish(p)
   redis.call('ZADD', TIMERS, now + tonumber(ARGV[11]), JOB .. '|' .. call .. '|' .. attempt)
   event('call.waiting', s, call, a, '{"retry_in_ms":' .. ARGV[11] .. ',"error":' .. payload .. '}')
+elseif outcome == 'u' and p.ef ~= 'once' and num('cn:' .. call) > 0 and not unknown_child(call) then
+  unpublish(p); go_on(call, a, tries, lost)  -- what it waited for was settled while it ended
 elseif outcome == 'u' then
   set_call(call, 'u', a, tries, lost)
   note_error(call, payload)

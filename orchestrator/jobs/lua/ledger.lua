@@ -35,7 +35,7 @@ local JOB, RETENTION, KEEP, DIRECT = ARGV[1], ARGV[3], ARGV[4], ARGV[5] == '1'
 local QUEUE_COUNT = DIRECT and (#KEYS - SHARED) / 4 or #KEYS - SHARED
 local PATIENCE = 2000  -- ms after which a parked lane goes before calls of other jobs that became ready later
 local STRIDE = 10       -- ms of virtual time between two waiting jobs of one tenant
-local SCHEMA = 2       -- the newest that these scripts know; a job of a newer one is left to newer workers
+local SCHEMA = 3       -- the newest that these scripts know; a job of a newer one is left to newer workers
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -401,19 +401,38 @@ end
 local function tell_maker(p, call)
   redis.pcall('PUBLISH', get('cw:' .. p.par) or '', JOB .. '|' .. call)
 end
+-- The calls that a call made, by their steps.
+local function children_of(maker)
+  local base, names = step_of(maker) .. '.' .. text(index_of(maker)) .. '.', {}
+  for i = 1, num('cn:' .. maker) do names[i] = base .. text(i) end
+  return names
+end
+-- A child is made, or made again. One that has no room yet waits (as `go_on` lets it), so that it is made only once.
+local function make_child(s)
+  local call = s .. '#0'
+  local _, a = call_of(call)
+  if get('c:' .. call) then set_call(call, 'n', a, 0, 0) end
+  push(s, 0, 0)
+  local st = state_of(call)
+  if st and st ~= 'n' then return end
+  redis.call('ZREM', TIMERS, JOB .. '|' .. call .. '|' .. text(a))  -- of a wait before the job was retried
+  set_call(call, 'w', a, 0, 0); inc('live', 1)
+end
+local function unknown_child(maker)  -- whether the outcome of a call that it made is unknown
+  for _, s in ipairs(children_of(maker)) do
+    if state_of(s .. '#0') == 'u' then return true end
+  end
+  return false
+end
 local stopped = false  -- running calls are to stop though the job goes on
 -- A call that made others is over: what of them has not ended stops. An effect that may have happened is noted as unknown.
 local function end_children(maker)
-  local n = num('cn:' .. maker)
-  if n == 0 then return end
-  local base = step_of(maker) .. '.' .. text(index_of(maker)) .. '.'
-  local fields = {}
-  for i = 1, n do fields[#fields + 1] = 'c:' .. base .. i .. '#0'; fields[#fields + 1] = 's:' .. base .. i end
+  local names, fields = children_of(maker), {}
+  for _, s in ipairs(names) do fields[#fields + 1] = 'c:' .. s .. '#0'; fields[#fields + 1] = 's:' .. s end
   preload(fields)
-  for i = 1, n do
-    local call = base .. text(i) .. '#0'
+  for _, s in ipairs(names) do
+    local call, p = s .. '#0', spec(s)
     local st, a, tries, lost = call_of(call)
-    local p = spec(base .. text(i))
     if st == 'u' then inc('un', -1)  -- nothing waits for it any more
     elseif not st or st == 'n' then set_call(call, 'x', a, 0, 0)
     elseif st == 'q' or st == 'r' or st == 'w' then
@@ -422,7 +441,7 @@ local function end_children(maker)
       if st ~= 'w' then unpublish(p)
       elseif entry ~= '' then  -- it waited for a key, and kept its place in the lane's window
         if redis.call('ZREM', PARKED, entry) == 1 then freed[parts_of(entry)] = 0 end
-        set('ks:' .. call, ''); inc('kw:' .. p.l, -1); inc('w:' .. p.l, -1)
+        set('ks:' .. call, ''); inc('kw:' .. p.l, -1); inc('w:' .. p.l, -1); touched[p.l] = true
       end
       if st == 'q' then redis.call('ZREM', queued_key(p), JOB .. '|' .. call .. '|' .. text(a)) end
       if st == 'r' then stopped = true end
@@ -431,13 +450,15 @@ local function end_children(maker)
         note_error(call, cjson.encode({code = 'unknown', step = step_of(maker), call = call, attempt = a,
           message = 'the program ended while tool `' .. p.tool .. '` ran; its effect may have happened'}))
       else set_call(call, 'x', a, tries, lost) end
-      event('call.cancelled', base, call, a, {tool = p.tool, parent = maker})
+      event('call.cancelled', s, call, a, {tool = p.tool, parent = maker})
     end
   end
 end
 local function child_ended(p, s, st)
   local call = s .. '#0'
-  if st == 's' then event('call.succeeded', s, call, select(2, call_of(call)), {tool = p.tool, parent = p.par}) end
+  if st == 's' and num('n:' .. step_of(p.par)) <= 200 then  -- as those of the plan are told
+    event('call.succeeded', s, call, select(2, call_of(call)), {tool = p.tool, parent = p.par})
+  end
   tell_maker(p, call)
 end
 

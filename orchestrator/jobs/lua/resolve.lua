@@ -9,7 +9,10 @@ if st ~= 'u' then return {'state ' .. (st or '?'), {}} end
 if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. get('st'), {}} end
 local s = step_of(call)
 local maker = spec(s).par
-inc('un', -1)
+local mst, ma, mtries, mlost
+if maker then mst, ma, mtries, mlost = call_of(maker) end
+local over = mst == 's' or mst == 'f' or mst == 'k' or mst == 'x'  -- nothing waits for it, so it is not counted
+if not over then inc('un', -1) end
 if get('st') == 'waiting' then set('st', 'running'); event('job.running') end
 redis.call('HDEL', DATA, 'e:' .. call)
 if ARGV[7] == 'happened' then
@@ -20,8 +23,9 @@ if ARGV[7] == 'happened' then
   touched[spec(s).l] = true
   end_children(call)
   if not maker and get('t:' .. s) == 'r' then end_call(s, index_of(call), 's') end
-elseif maker then  -- it is made again when the program asks for it
+elseif maker then  -- it is made again when the program asks for it; one that runs may have asked already
   set_call(call, 'n', a, 0, 0)
+  if mst == 'r' then make_child(s) end
 else
   -- After a retry of the job the step, or the item, may still wait for what it follows.
   local p, flags = spec(s), num('i:' .. call)
@@ -33,7 +37,7 @@ else
   end
 end
 if maker then  -- the program that waits for this answer goes on
-  local mst, ma, mtries, mlost = call_of(maker)
+  tell_maker(spec(s), call)
   if mst == 'u' then
     inc('un', -1); inc('live', 1)
     redis.call('HDEL', DATA, 'e:' .. maker)

@@ -43,7 +43,7 @@ local function forget_children(maker, stale)
     elseif st == 's' then happened = happened or once
     else
       local entry = st == 'w' and get('ks:' .. call) or ''
-      if entry ~= '' then redis.call('ZREM', PARKED, entry); set('ks:' .. call, '') end
+      if entry ~= '' then redis.call('ZREM', PARKED, entry); set('ks:' .. call, ''); set('kt:' .. call, 0) end
       set_call(call, 'n', a, 0, 0); redis.call('HDEL', DATA, 'e:' .. call)
     end
   end
@@ -78,7 +78,9 @@ for _, row in ipairs(steps) do
       local dropped = stale
       for _, b in ipairs(aligned) do dropped = dropped or (again[b] and not kept[b][i]) end
       if cst == 's' and (once or not dropped) or cst == 'k' and not dropped then kept[s][i] = cst
-      elseif once and (cst == 'u' or cst == 'r') then may_have_happened(s, call, cst, select(2, call_of(call)))
+      elseif once and (cst == 'u' or cst == 'r') then
+        if get('cn:' .. call) then forget_children(call, false) end
+        may_have_happened(s, call, cst, select(2, call_of(call)))
       elseif cst then
         local entry = cst == 'w' and get('ks:' .. call)  -- it waited for a key
         if entry then redis.call('ZREM', PARKED, entry); forget('ks:' .. call); forget('kt:' .. call) end

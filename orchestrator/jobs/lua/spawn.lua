@@ -12,6 +12,7 @@ local st, a, _, _, _, held = call_of(maker)
 if get('st') ~= 'running' and get('st') ~= 'waiting' then return {'job ' .. (get('st') or 'unknown'), {}, {}, {}} end
 if st ~= 'r' or text(a) ~= attempt or held ~= token then return {'fenced', {}, {}, {}} end
 if get('cw:' .. maker) ~= ARGV[9] then set('cw:' .. maker, ARGV[9]) end
+if num('v') < SCHEMA then set('v', SCHEMA) end  -- older processes do not know what becomes of children
 local places = {}
 for at, name in ipairs(cjson.decode(get('qs'))) do places[name] = at - 1 end
 local function lane_for(q, tool, limit)
@@ -25,11 +26,6 @@ local function lane_for(q, tool, limit)
   return #lanes - 1
 end
 local base = step_of(maker) .. '.' .. text(index_of(maker)) .. '.'
-local function release(s)
-  local state, attempts = call_of(s .. '#0')
-  if state == 'x' then set_call(s .. '#0', 'n', attempts, 0, 0) end
-  push(s, 0, 0)
-end
 local answers = {}
 for at = 10, #ARGV, 8 do
   local field = 'ck:' .. maker .. '|' .. ARGV[at]
@@ -37,8 +33,8 @@ for at = 10, #ARGV, 8 do
   if known then
     local n, digest = string.match(known, '^(%d+)|(.*)$')
     local s = base .. n
-    local state = state_of(s .. '#0') or 'q'
-    if digest == ARGV[at + 1] and (state == 'n' or state == 'x') then release(s); state = 'new' end
+    local state = state_of(s .. '#0')
+    if digest == ARGV[at + 1] and (state == 'n' or state == 'x') then make_child(s); state = 'new' end
     answers[#answers + 1] = {tonumber(n), state, digest}
   elseif not q then answers[#answers + 1] = {0, 'no queue', ''}
   else
@@ -49,7 +45,7 @@ for at = 10, #ARGV, 8 do
     facts.b, facts.a = {}, {}
     if ARGV[at + 7] ~= '' then redis.call('HSET', ENVELOPES, ARGV[at + 6], ARGV[at + 7]) end
     set('s:' .. s, cjson.encode(facts)); set('x:' .. s, ARGV[at + 5]); set(field, text(n) .. '|' .. ARGV[at + 1])
-    release(s)
+    make_child(s)
     answers[#answers + 1] = {n, 'new', ARGV[at + 1]}
   end
 end
