@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,11 +21,15 @@ app = typer.Typer(help="The containers that programs run in.", no_args_is_help=T
 def build(
     base: Annotated[str | None, typer.Option(help="Image with Python 3.10 or newer to start from.")] = None,
     libraries: Annotated[str | None, typer.Option(help="Packages that programs may import, separated by spaces.")] = None,
+    pip_config: Annotated[
+        Path | None, typer.Option(help="pip.conf that finds the libraries; it does not get into the image.")
+    ] = None,
+    ca_bundle: Annotated[Path | None, typer.Option(help="PEM file of the authorities that pip trusts then.")] = None,
     tag: Annotated[str | None, typer.Option(help="The image's name; default: `sandbox_image`.")] = None,
 ) -> int:
     """Build the image that programs run in, then check it. Needs Docker."""
-    given = {"--base": base, "--libraries": libraries, "--tag": tag}
-    words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    given = {"--base": base, "--libraries": libraries, "--pip-config": pip_config, "--ca-bundle": ca_bundle, "--tag": tag}
+    words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
     return _become("workers.code.build", *words)
 
 

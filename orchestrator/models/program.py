@@ -65,10 +65,12 @@ class ProgramResult(_Wire):
     error: str | None = None
     status: Status = "success"
     usage: Usage | None = None
+    errors: str = Field(default="", description="what it printed on stderr, such as by `logging`")
+    traceback: str | None = Field(default=None, description="of the error that ended it, as Python words it")
 
     def to_dict(self) -> dict[str, Any]:
         """Exactly `output, result, tool_calls, execution_time, execution_id, error, status`, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"usage"})
+        return self.model_dump(mode="json", exclude={"usage", "errors", "traceback"})
 
 
 class ProgramLimits(BaseModel):

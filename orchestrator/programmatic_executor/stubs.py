@@ -18,6 +18,7 @@ from orchestrator.programmatic_executor.names import NamedTool, identifier, name
 HEADER = "# AUTO-GENERATED - DO NOT EDIT"
 _MAX_TEXT = 2000
 _MAX_VALUE = 300
+_MAX_FIELDS = 12
 _TYPE_WORDS = "from typing import Any, Literal"
 
 BRIDGE = f"""{HEADER}
@@ -148,9 +149,28 @@ def _text(named: NamedTool) -> str:
     parts = [_clip(named.tool.description) or f"The tool {named.tool.name}."]
     if named.parameters:
         parts.append("Args:\n" + "\n".join(f"    {_argument(name, p)}" for name, p in named.parameters))
+    if returned := _fields(named.tool):
+        parts.append("Returns:\n" + "\n".join(f"    {line}" for line in returned))
     if named.tool.examples:
         parts.append("Examples:\n" + "\n".join(_example(named, e) for e in named.tool.examples))
     return "\n\n".join(parts)
+
+
+def _fields(tool: ToolDefinition) -> list[str]:
+    """The fields of a result that is an object, since its type says no more than `dict`."""
+    schema = tool.output_schema or {}
+    fields = schema.get("properties")
+    if not isinstance(fields, dict):
+        return []
+    definitions = _definitions(tool)
+    shown = [(name, s) for name, s in fields.items() if isinstance(s, dict)]
+    lines = [
+        " ".join(
+            f"{literal(str(name))}: {hint(s, definitions)}. {_clip(str(s.get('description') or ''), _MAX_VALUE)}".split()
+        ).rstrip(". ")
+        for name, s in shown[:_MAX_FIELDS]
+    ]
+    return lines + (["..."] if len(shown) > _MAX_FIELDS else [])
 
 
 def _argument(name: str, p: ToolParameter) -> str:

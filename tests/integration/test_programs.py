@@ -94,7 +94,8 @@ def test_a_record_has_exactly_the_fields_of_the_references(p: Platform) -> None:
     assert p.wait(job).status is JobStatus.SUCCEEDED
     record = p.store.result(job).steps["p"]
     assert set(record) == {
-        "output", "result", "tool_calls", "execution_time", "execution_id", "error", "status", "usage",
+        "output", "result", "tool_calls", "execution_time", "execution_id", "error", "status", "usage", "errors",
+        "traceback",
     }  # fmt: skip
     assert (record["output"], record["status"], record["error"]) == ("45 people\n", "success", None)
     assert record["result"] == {"total": sum(100 * len(f"emp_{n}") for n in range(45))}
@@ -141,7 +142,10 @@ def test_what_goes_wrong_fails_the_step_and_says_why(p: Platform, code: str, sai
 
 
 def test_a_failed_program_may_be_returned_as_a_record(p: Platform) -> None:
-    record = ran(p, program("print('before')\n1 / 0", on_failure="return"))
+    code = "import logging\nlogging.warning('careful')\nprint('before')\ndef f():\n    return 1 / 0\nf()"
+    record = ran(p, program(code, on_failure="return"))
+    assert record["errors"] == "WARNING:root:careful\n"
+    assert "line 5, in f" in record["traceback"]
     assert (record["status"], record["output"]) == ("error", "before\n")
     assert record["error"].startswith("ZeroDivisionError")
     refused = ran(p, program("import os", on_failure="return"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from orchestrator.errors import BackendError
 from orchestrator.settings import Settings, load_settings
@@ -18,7 +20,7 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def run(settings: Settings, *, base: str, libraries: str, tag: str) -> None:
+def run(settings: Settings, *, base: str, libraries: str, tag: str, more: Mapping[str, bytes]) -> None:
     """Builds the image and says how it goes.
 
     Raises:
@@ -26,7 +28,7 @@ def run(settings: Settings, *, base: str, libraries: str, tag: str) -> None:
     """
     engine = Engine.of(settings)
     try:
-        for line in build(engine, tag=tag, base=base, libraries=libraries):
+        for line in build(engine, tag=tag, base=base, libraries=libraries, more=more):
             say(line)
     finally:
         engine.close()
@@ -39,10 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.code.build", description=__doc__)
     parser.add_argument("--base", default=settings.sandbox_base, help="image with Python 3.10 or newer to start from")
     parser.add_argument("--libraries", default="", help='packages to install, such as "numpy pandas"')
+    parser.add_argument("--pip-config", type=Path, help="pip.conf that finds the packages")
+    parser.add_argument("--ca-bundle", type=Path, help="PEM file of the authorities that pip trusts")
     parser.add_argument("--tag", default=settings.sandbox_image, help="the image's name")
     options = parser.parse_args(argv)
+    files = {"pip.conf": options.pip_config, "ca.pem": options.ca_bundle}
     try:
-        run(settings, base=options.base, libraries=options.libraries, tag=options.tag)
+        more = {name: path.read_bytes() for name, path in files.items() if path is not None}
+    except OSError as error:
+        parser.error(str(error))
+    try:
+        run(settings, base=options.base, libraries=options.libraries, tag=options.tag, more=more)
     except BackendError as error:
         say(str(error))
         return check.UNREACHABLE

@@ -6,7 +6,8 @@ import hashlib
 import importlib.resources
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import IO
 
 from orchestrator.errors import BackendError
@@ -48,8 +49,22 @@ def require_image(engine: Engine, name: str) -> Image:
     return image
 
 
-def build(engine: Engine, *, tag: str, base: str, libraries: str = "") -> Iterator[str]:
-    """Builds the image; yields what the engine says.
+def require_any(engine: Engine, name: str) -> Image:
+    """An image of somebody else.
+
+    Raises:
+        BackendError: the engine has none of that name.
+    """
+    engine.about()
+    if (image := engine.image(name)) is None:
+        raise BackendError(f"the engine has no image `{name}`", next=f"Run `docker pull {name}`, or name one of `docker images`.")
+    return image
+
+
+def build(
+    engine: Engine, *, tag: str, base: str, libraries: str = "", more: Mapping[str, bytes] = MappingProxyType({})
+) -> Iterator[str]:
+    """Builds the image; yields what the engine says. `more`: `pip.conf` and `ca.pem` for the libraries, kept out of the image.
 
     Raises:
         BackendError: the base cannot be had, or a step failed.
@@ -57,17 +72,17 @@ def build(engine: Engine, *, tag: str, base: str, libraries: str = "") -> Iterat
     engine.about()
     arguments = {"BASE_IMAGE": base, "LIBRARIES": libraries}
     try:
-        yield from engine.build(_tar(), tag=tag, arguments=arguments, labels={VERSION: version()})
+        yield from engine.build(_tar(more), tag=tag, arguments=arguments, labels={VERSION: version()})
     except BackendError as error:
         if engine.image(base) is None:
             raise BackendError(f"the base image `{base}` cannot be had: {error.message}", next=BASE_HINT) from error
         raise
 
 
-def _tar() -> IO[bytes]:
+def _tar(more: Mapping[str, bytes]) -> IO[bytes]:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
-        for name, text in content().items():
+        for name, text in {**content(), **more}.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(text), 0o644
             tar.addfile(entry, io.BytesIO(text))

@@ -253,6 +253,8 @@ def _record(program: Program, ended: Ended, *, usage: Usage, seconds: float, why
         error=error,
         status="error" if why is not None and ended.status == "success" else ended.status,
         usage=usage,
+        errors=ended.errors,
+        traceback=ended.error.traceback if ended.error is not None else None,
     )
 
 
