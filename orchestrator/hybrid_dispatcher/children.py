@@ -43,6 +43,10 @@ ARGUMENTS_MAX = 1 << 20
 BATCH = 64
 
 
+class NotMade(ToolError):
+    """x"""
+
+
 class Diverged(ToolError):
     """A program that ran again made other calls than the first time."""
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from orchestrator.client.aio import AsyncClient
 from orchestrator.client.outcome import outcome
+from orchestrator.hybrid_dispatcher.single import on_platform
 from orchestrator.models.event import Event
 from orchestrator.models.program import CallRecord, ProgramLimits, ProgramResult
 from orchestrator.models.tool import ToolCatalog
@@ -78,7 +76,7 @@ class ProgrammaticToolExecutor:
         tools = callable_by_programs(self.catalog)
         plan = {"steps": [{"id": STEP, "tool": "run_program", "input": self._input(list(tools))}], "output": f"step:{STEP}"}
         inputs = {"code": code, "input_data": input_data}
-        async with _platform(list(tools)) as client:
+        async with on_platform(list(tools)) as client:
             job = await client.submit(plan, inputs=inputs)
             calls = _Told(self.on_tool_call)
             async for event in job.events():
@@ -127,11 +125,3 @@ class _Told:
         said = self._tell(name, success, latency, error)
         if inspect.isawaitable(said):
             await said
-
-
-def _platform(names: Sequence[str]) -> AbstractAsyncContextManager[AsyncClient]:
-    """A client of the platform in use; the way to it is an entry point, since this room lies below it."""
-    found = {point.name: point for point in entry_points(group="toolweaver.inline")}
-    own = found["own"].load()(names)
-    made: AbstractAsyncContextManager[AsyncClient] = found["platform"].load()(own)
-    return made

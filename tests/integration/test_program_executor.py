@@ -121,3 +121,36 @@ def test_a_tool_that_nobody_offers_is_named(running: Platform, tmp_path: Path) -
     assert done.returncode == 1
     assert "There is no tool `nobody_has_this`" in done.stderr
     assert os.environ.get("HOME", "/nowhere") not in done.stderr.splitlines()[-1]
+
+
+def test_one_tool_is_called_by_server_and_name(running: Platform, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import asyncio\n"
+        "from orchestrator.errors import NotFound, ToolTimeout\n"
+        "from orchestrator.hybrid_dispatcher import call_tool, register_function\n"
+        "\n"
+        "@register_function('twice', effect='none')\n"
+        "def twice(n: int) -> int:\n"
+        "    return 2 * n\n"
+        "\n"
+        "async def main():\n"
+        "    print((await call_tool('finance', 'get_expenses', {'user_id': 'ada'}))['total'])\n"
+        "    print(await call_tool('function', 'twice', {'n': 21}))\n"
+        "    for server, name, given, seconds in (('hr', 'get_expenses', {'user_id': 'a'}, 30), ('finance', 'nothing', {}, 30),"
+        " ('finance', 'get_expenses', {'user_id': 'a', 'wait_s': 60}, 1)):\n"
+        "        try:\n"
+        "            await call_tool(server, name, given, timeout=seconds)\n"
+        "        except (NotFound, ToolTimeout) as error:\n"
+        "            print(error)\n"
+        "\n"
+        "asyncio.run(main())\n"
+    )
+    env = running.env | {"TOOLWEAVER_URL": f"http://127.0.0.1:{running.env['TOOLWEAVER_API_PORT']}"}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second, third, fourth, fifth = done.stdout.splitlines()
+    assert (first, second) == ("300", "42")
+    assert third == "Server `hr` has no tool `get_expenses`. It belongs to `finance`."
+    assert "There is no tool `nothing`" in fourth
+    assert fifth.startswith("tool `get_expenses` took longer than 1 s and was cancelled")
