@@ -20,10 +20,9 @@ from typing import Any
 
 import redis
 from celery import Celery
-from kombu.exceptions import OperationalError
 from redis.client import PubSub
 
-from orchestrator.errors import EffectUnknown, Overtaken, ToolError, ToolWeaverError
+from orchestrator.errors import EffectUnknown, Overtaken, ToolError
 from orchestrator.jobs.ledger import Born, Child, Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
@@ -39,12 +38,16 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0  # between two looks at what is waited for, in case a hint was lost
 LISTEN_S = 5.0
 PATIENCE_S = 60.0  # with a store that is away, as for commits
-ARGUMENTS_MAX = 1 << 20
 BATCH = 64
 
 
 class NotMade(ToolError):
-    """x"""
+    """It is not known whether a program's call was made. Run again, the program finds it under its key, or makes it then."""
+
+    code = "call_not_made"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True, next="The program runs again, and what its calls gave is not asked for again.")
 
 
 class Diverged(ToolError):
@@ -113,6 +116,7 @@ class Children:
         Raises:
             ToolError: the tool failed, with the code and message that it failed with.
             Overtaken: the running call may make no calls any more.
+            NotMade: the store did not say whether the call was made; asking under another key could make it twice.
             Diverged: an earlier attempt of it called something else under this key.
             EffectUnknown: the tool's effect may or may not have happened.
         """
@@ -145,10 +149,7 @@ class Children:
         try:
             verdict, born = await self._loop.run_in_executor(self._spawner, self._spawned, group)
         except Exception as error:
-            _fail(
-                group,
-                error if isinstance(error, ToolWeaverError) else ToolError(f"the call could not be made: {error}", retryable=True),
-            )
+            _fail(group, NotMade(f"it is not known whether a call of the program was made: {error}"))
             return
         if verdict != "ok":
             _fail(group, Overtaken(f"The program makes no more calls: {verdict}."))
@@ -166,12 +167,12 @@ class Children:
                 committed, born = self.store.ledger.spawn(claim, children, channel=self._channel)
                 break
             except redis.RedisError as error:
-                if not transient(error) or time.monotonic() > give_up:
+                if not transient(error) or time.monotonic() > give_up or self._closed:
                     raise
                 time.sleep(0.2)
         try:
             follow(self.store.ledger, self._publisher, committed)
-        except (OperationalError, redis.RedisError) as error:
+        except Exception as error:  # whatever it is: the calls are made, and the reconciler publishes them
             log.warning("calls of a program stay in the outbox: %s", error, extra={"action": "publish_failed"})
         return committed.verdict, born
 
@@ -182,6 +183,8 @@ class Children:
         return replace(child, envelope=(name, text))
 
     def _note(self, asked: _Asked, made: Born) -> None:
+        if asked.future.done():
+            return  # nobody waits any more; the call stops with its maker
         claim, tool = asked.claim, asked.child.facts["tool"]
         if made.state == "no queue":
             asked.future.set_exception(
@@ -193,8 +196,7 @@ class Children:
             return
         asked.call = f"{claim.step}.{claim.index}.{made.number}#0"
         if made.digest != asked.child.digest:
-            if not asked.future.done():
-                self._keep(self._tell_difference(asked))
+            self._keep(self._tell_difference(asked))
             return
         self._waiting.setdefault((claim.job, asked.call), []).append(asked)
         if made.state not in ("new", "q", "r", "w"):

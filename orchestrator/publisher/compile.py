@@ -19,6 +19,7 @@ from orchestrator.publisher.graph import Graph, Node, build_graph, references
 
 NO_LIST, TOO_LONG = -1, -2
 _NO_LIMIT = 1_000_000
+ARGUMENTS_MAX = 1 << 20  # bytes of JSON: they stand in the ledger, and travel with others in one script
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,11 @@ def child_of(
     timeout_s: float | None = None,
     shards: int = 1,
 ) -> Child:
-    """A call of a tool as a running call makes it: its arguments are values, never references. The tool's timeout is the most."""
+    """A call of a tool as a running call makes it: its arguments are values, never references. The tool's timeout is the most.
+
+    Raises:
+        ToolError: the arguments are too large.
+    """
     timeout_s = min(tool.timeout_s, timeout_s or tool.timeout_s)
     retry = Retry()
     facts: dict[str, Any] = {
@@ -144,8 +149,17 @@ def child_of(
 
 
 def digest(tool: str, arguments: Mapping[str, Any]) -> str:
-    """What tells two calls of a program apart: the tool and its arguments."""
+    """What tells two calls of a program apart: the tool and its arguments.
+
+    Raises:
+        ToolError: these are too large.
+    """
     text = json.dumps([tool, arguments], sort_keys=True, separators=(",", ":"))
+    if len(text) > ARGUMENTS_MAX:
+        raise ToolError(
+            f"the arguments of tool `{tool}` are {len(text)} bytes of JSON; the most that a program may pass is {ARGUMENTS_MAX}",
+            code="arguments_too_large", next="Pass a part at a time, or a reference to a file.",
+        )  # fmt: skip
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

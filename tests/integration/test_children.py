@@ -295,7 +295,12 @@ def test_whatever_happens_in_whatever_order_nothing_is_left_and_nothing_paid_twi
     paid: list[int] = []
     tool = engine.registry.get("pay")
     assert tool is not None
-    object.__setattr__(tool, "function", lambda amount: (paid.append(amount), amount)[1])
+
+    def pay(amount: int) -> int:
+        paid.append(amount)
+        return amount
+
+    object.__setattr__(tool, "function", pay)
     job, maker = begin(engine)
     tools = [("double", "value"), ("fail", "value"), ("pay", "amount"), ("one_by_one", "value")]
     asked = [(f"0:{n}", name, {argument: n}) for n in range(30) for name, argument in [rng.choice(tools)]]

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import EffectUnknown, NotFound, Overtaken, PermissionDenied, ToolError, ToolWeaverError
-from orchestrator.hybrid_dispatcher.children import Children, Diverged
+from orchestrator.hybrid_dispatcher.children import Children, Diverged, NotMade
 from orchestrator.jobs.ledger import Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.program import ProgramLimits, ProgramResult, Usage
@@ -166,11 +167,12 @@ class _Grant:
     def refusal(self, code: str) -> _Refusal | None:
         """Why a program is not run; asked once for each program, since the calls of a map run the same one."""
         digest = hashlib.sha256(code.encode("utf-8", "surrogatepass")).digest()
-        if digest not in self.refusals:
-            if len(self.refusals) >= PROGRAMS:
-                self.refusals.clear()
-            self.refusals[digest] = _refusal(code, self.tools)
-        return self.refusals[digest]
+        with suppress(KeyError):  # other threads may clear it meanwhile
+            return self.refusals[digest]
+        if len(self.refusals) >= PROGRAMS:
+            self.refusals.clear()
+        found = self.refusals[digest] = _refusal(code, self.tools)
+        return found
 
     def stubs(self, code: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """Modules and plain names for a program: of all its tools, or of a large catalog those that it mentions."""
@@ -206,7 +208,7 @@ class _Calls:
             return await self._children.call(
                 self._claim, call.tool, call.arguments, key=call.key, caller=call.caller.model_dump(exclude_none=True)
             )
-        except (Overtaken, EffectUnknown, Diverged) as error:
+        except (Overtaken, EffectUnknown, Diverged, NotMade) as error:
             if not self._stop.done():
                 self._stop.set_exception(error)
             raise ToolError("the program is being stopped", code="stopped") from None
@@ -215,7 +217,7 @@ class _Calls:
         """How the program ended.
 
         Raises:
-            Overtaken, EffectUnknown, Diverged: what stopped it.
+            Overtaken, EffectUnknown, Diverged, NotMade: what stopped it.
         """
         task = asyncio.ensure_future(running)
         try:
