@@ -6,6 +6,7 @@ The programs are given to the container as they are, past the check that would r
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import pytest
 from orchestrator.models.program import KIB, MIB, ProgramResult
 from tests.sandbox.hostile import PROGRAMS, quick
 from tests.sandbox.hostile.harness import Neighbour, Outcome, Secrets, Watch, descriptors, memory, run_all, run_one
-from tests.sandbox.hostile.program import CANARY, Hostile
+from tests.sandbox.hostile.program import CANARY, PRELUDE, Hostile
 from tests.sandbox.lab import Lab
 from tests.support import wait_until
 
@@ -58,6 +59,7 @@ def batch(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batch]
         with Watch() as watch:
             outcomes = asyncio.run(run_all(lab, CHOSEN, planted))
         left = _left(lab)
+        gc.collect()
         yield Batch(outcomes, planted.visits, memory() - watch.before, watch.peak - watch.before, descriptors() - files, left)
 
 
@@ -81,10 +83,18 @@ def test_a_hostile_program_gets_nowhere(batch: Batch, program: Hostile) -> None:
         assert (toolbox.late, toolbox.running, toolbox.paid) == (0, 0, []), "a tool ran after the end, or against its schema"
         assert toolbox.invoked <= program.bounds().calls
         assert toolbox.peak <= program.bounds().in_flight
-    if program.held:
-        assert all("HELD" in result.output for result in outcome.results), [(r.status, r.error) for r in outcome.results]
+    _check_held(program, outcome)
     if program.value is not ...:
         assert outcome.results[-1].result == program.value
+
+
+def _check_held(program: Hostile, outcome: Outcome) -> None:
+    told = [(r.status, r.error, r.output[-300:]) for r in outcome.results]
+    if program.beside is not None:
+        assert "HELD" in outcome.results[0].output, told
+    if program.held:
+        due = ["held()" in text.removeprefix(PRELUDE) for text in program.texts()]
+        assert all("HELD" in result.output for result, is_due in zip(outcome.results, due, strict=True) if is_due), told
 
 
 def _breaches(outcome: Outcome) -> list[str]:
@@ -100,7 +110,7 @@ def _check_result(program: Hostile, result: ProgramResult) -> None:
     limits = program.bounds()
     assert result.status in program.status, result.error
     assert result.execution_time <= limits.timeout_s + GRACE_S
-    assert not CLUMSY.match(result.error or "") or not _speaks_past_the_bridge(program), "the attack fell over its own feet"
+    assert program.area != "forgery" or not CLUMSY.match(result.error or ""), "the attack fell over its own feet"
     assert _is_plain(result.result), "a value is plain JSON"
     assert len(json.dumps(result.result)) <= FAR
     assert len(result.output.encode()) <= limits.output_bytes + KIB
@@ -112,10 +122,6 @@ def _check_result(program: Hostile, result: ProgramResult) -> None:
         assert (record.duration or 0) >= 0
         assert (record.result_size or 0) >= 0
         assert _is_plain(record.parameters)
-
-
-def _speaks_past_the_bridge(program: Hostile) -> bool:
-    return program.area == "forgery"
 
 
 def _is_plain(value: Any) -> bool:

@@ -295,6 +295,7 @@ time.sleep(60)
 send({'op': 'ready'})
 time.sleep(60)
 """,
+        status=_REFUSED | STUCK,
     ),
     forged(
         "ready_for_ever",
@@ -663,4 +664,6 @@ held()
     ),
 ]
 
-PROGRAMS: list[Hostile] = _ENDS + _LENGTHS + _JSON + _NUMBERS + _OPS + _CALLS + _FLOODS + _SHAPES + _THEFT
+_MANNERS = [replace(program, variant=True) for program in _LENGTHS + _JSON + _NUMBERS + _OPS + _CALLS + _SHAPES]
+
+PROGRAMS: list[Hostile] = _ENDS + _MANNERS + _FLOODS + _THEFT

@@ -121,7 +121,14 @@ async def _execute(
         reuse=program.same_job,
     )
     toolbox.ended = True
-    outcome.results.append(result)
+    outcome.results.append(_slim(result))
+
+
+def _slim(result: ProgramResult) -> ProgramResult:
+    """Without a very large value, so that what the process holds is the product's: of a list or text only the first part."""
+    if isinstance(result.result, (list, str)) and len(result.result) > 10_000:
+        return result.model_copy(update={"result": result.result[:10_000]})
+    return result
 
 
 async def _pair(lab: Lab, program: Hostile, planted: Secrets, outcome: Outcome) -> None:

@@ -17,13 +17,19 @@ for name in ("json.py", "sitecustomize.py", "usercustomize.py", "asyncio.py", "r
 os.makedirs("/tmp/.local/lib/python3.11/site-packages", exist_ok=True)
 open("/tmp/.local/lib/python3.11/site-packages/x.pth", "w").write("import os; print('BREACH a path file was left')\\n")
 os.symlink("/", "/tmp/link")
-os.mkfifo("/tmp/pipe")
+try:
+    os.mkfifo("/tmp/pipe")
+except OSError:
+    pass
 os.makedirs("/tmp/closed/inner")
 open("/tmp/closed/inner/left-behind", "w").close()
 os.chmod("/tmp/closed/inner", 0)
 os.chmod("/tmp/closed", 0)
 open(b"/tmp/odd-\\xff\\n-name", "w").close()
-socket.socket(socket.AF_UNIX).bind("/tmp/socket")
+try:
+    socket.socket(socket.AF_UNIX).bind("/tmp/socket")
+except OSError:
+    pass
 held()
 """
 _FIND_FILES = """
@@ -133,7 +139,6 @@ os.chdir("/dev")
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
-held()
 os._exit(0)
 """
 _FIND_PATCHES = """
@@ -220,7 +225,6 @@ for _ in range(3000):
                 try: os.fork()
                 except OSError: pass
     except OSError: break
-held()
 os._exit(0)
 """,
         then=_FIND_PROCESSES,
@@ -256,7 +260,6 @@ held()
         "same_job_killed_before",
         "leakage",
         """
-held()
 os.kill(os.getpid(), 9)
 """,
         then=_ENTER_TMP,

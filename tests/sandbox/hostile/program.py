@@ -32,7 +32,7 @@ class Hostile:
         beside: a program of another job, run in another container as soon as this one calls the tool `armed`.
         limits: differences to the limits of the suite.
         status: how it may end.
-        held: it must come to its end and print `HELD`: proof that every attack of its was tried.
+        held: each of its texts that calls `held` must come to that point: proof that every attack of its was tried.
         value: what its value must be, if that is what the attack is about.
         bare: run without the helpers, as the text is.
         variant: one of a family that differs in a value only; the quick run takes every third of them.

@@ -105,7 +105,7 @@ held()
 80
 """,
         value=80,
-        note="more orphans than processes are allowed, with codes of their own: PID 1 must reap them, and take none for the program",
+        note="more orphans than processes are allowed, with codes of their own: PID 1 reaps them, and takes none for the program",
     ),
     bomb(
         "double_fork_daemon",
