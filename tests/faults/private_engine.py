@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from tests.support import wait_until
 
@@ -32,7 +34,8 @@ class PrivateEngine:
         """Starts it, and waits until it answers."""
         places = {"data-root": "data", "exec-root": "run", "pidfile": "pid"}
         words = [f"--{name}={self.folder / place}" for name, place in places.items()]
-        (self.folder / "pid").unlink(missing_ok=True)
+        for file in (self.folder / "pid", self.folder / "run" / "containerd" / "containerd.pid"):
+            file.unlink(missing_ok=True)  # of those before, whose ids may be zombies' or others' by now
         with (self.folder / "log").open("ab") as log:
             self._running = subprocess.Popen(
                 ["dockerd", f"--host={self.host}", "--bridge=none", "--iptables=false", *words],
@@ -41,13 +44,20 @@ class PrivateEngine:
         wait_until(self.answers, description="the engine answers", timeout=90, every=0.1)
 
     def answers(self) -> bool:
-        """Whether it does."""
+        """Whether it does; fails when it has ended."""
+        assert self._running is not None
+        assert self._running.poll() is None, (self.folder / "log").read_text(encoding="utf-8")[-2000:]
         asked = subprocess.run(("docker", "-H", self.host, "version"), capture_output=True, timeout=30, check=False)
         return asked.returncode == 0
 
     def kill(self) -> None:
-        """kill -9; containers go on for a while."""
+        """kill -9; containers go on for a while, the engine's own containerd dies with it."""
         self._end(signal.SIGKILL)
+        wait_until(lambda: "containerd" not in map(_name, self._family()), description="containerd is gone")
+
+    def _family(self) -> list[psutil.Process]:
+        """Its own processes that live: containerd, and a shim for each container."""
+        return [p for p in psutil.process_iter() if _name(p).startswith("containerd") and _tells(p, str(self.folder))]
 
     def _end(self, how: signal.Signals) -> None:
         assert self._running is not None, "start() comes first"
@@ -55,14 +65,34 @@ class PrivateEngine:
         self._running.wait(60)
 
     def close(self) -> None:
-        """Ends it in order."""
+        """Ends it in order, and what it may have left behind."""
         if self._running is not None and self._running.poll() is None:
             self._end(signal.SIGTERM)
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+        for mount in sorted((m for m in mounts if m.startswith(f"{self.folder}/")), reverse=True):
+            subprocess.run(("umount", "--lazy", mount), check=False)
 
     def take_image(self, name: str) -> None:
         """Copies an image from the machine's engine."""
         with subprocess.Popen(("docker", "save", name), stdout=subprocess.PIPE) as saved:
             subprocess.run(("docker", "-H", self.host, "load"), stdin=saved.stdout, check=True, capture_output=True, timeout=120)
+
+
+def _tells(process: psutil.Process, folder: str) -> bool:
+    try:
+        return any(folder in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 @contextmanager
