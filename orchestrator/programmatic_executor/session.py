@@ -50,6 +50,8 @@ _VALUE_BYTES = 64  # what a value costs in memory, about, besides its text
 _KEPT_BYTES = 8 << 10  # arguments that a record keeps whole
 _MOST_MESSAGE, _MOST_TRACEBACK, _MOST_NAME = 4_000, 16_000, 200
 _KEY = re.compile(r"0(\.[a-z]{0,8}\d{1,9})*:\d{1,9}", re.ASCII)
+_CALL = re.compile(rb'\{"op": ?"call", ?"id": ?\d{1,9}, ?"key": ?"[^"\\]{1,4096}", ?"tool": ?"[^"\\]{0,1000}", ?"args": ?(?=\{)')
+_LARGE = re.compile(rb'\{"op": ?"(out|done)",')
 _MOST_KEY = 4_096  # a thousand tasks, each begun by the one before
 _TOO_MUCH = f"The arguments have more than {ARGUMENT_BYTES >> 20} MiB or {ARGUMENT_VALUES} values. Pass a file, or send less."
 _TOLD = (ToolError, RequestError, PolicyError, PlanError)  # their messages are written for who made the call
@@ -234,7 +236,7 @@ class Session:
         self._spent += max(len(frame), _FRAME_COST)
         if self._spent > self._limits.total_bytes:
             raise FrameError(f"more than {self._limits.total_bytes} bytes in all (`total_bytes`)")
-        message = decode(frame, depth=self._limits.depth)
+        message = _outsized(frame) or decode(frame, depth=self._limits.depth)
         op = message.get("op")
         handle = self._ops.get(op) if isinstance(op, str) else None
         if handle is None:
@@ -515,6 +517,24 @@ class Session:
                 next="Pass large values as files, by reference.",
             )
         return frame
+
+
+def _outsized(frame: Frame) -> dict[str, Any] | None:
+    """A call whose arguments are too many to be taken in, without them: what they would become is many times their bytes.
+
+    Raises:
+        FrameError: it is as large and neither call, output nor end.
+    """
+    if len(frame) <= _FEW_BYTES:
+        return None
+    call = _CALL.match(frame)
+    if call is None:
+        if len(frame) > ARGUMENT_BYTES and not _LARGE.match(frame):
+            raise FrameError(f"a frame of {len(frame)} bytes of no known kind")
+        return None
+    if len(frame) <= ARGUMENT_BYTES and (len(frame) <= ARGUMENT_VALUES or count_values(frame) <= ARGUMENT_VALUES):
+        return None
+    return decode(call[0] + b"{}}", depth=2)
 
 
 def _told_error(error: Any) -> ProgramFailure:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from orchestrator.errors import ToolError
+from orchestrator.programmatic_executor.frames import FrameError, TooManyValues, decode
 from orchestrator.programmatic_executor.limits import LimitRules
 from tests.sandbox.lab import Lab
 
@@ -61,3 +66,95 @@ def test_a_limit_written_as_text_is_held_against_the_most_too(asked: dict[str, s
         LimitRules().of("code_exec", tenant="anybody", asked=asked)
     assert told.value.code in ("limit_too_high", "bad_limit")
     assert LimitRules().of("code_exec", tenant="anybody", asked={"memory_mb": "64"}).memory_mb == 64
+
+
+# What a frame becomes in the host's memory
+
+
+def peak_mib(data: bytes) -> tuple[Any, int]:
+    """What a frame is, or why it is none, and how much memory that took at most."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmHWM")
+    try:
+        found: Any = decode(data, depth=64)
+    except FrameError as error:
+        found = error
+    return found, (memory("VmHWM") - before) >> 10
+
+
+def memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def done(value: bytes) -> bytes:
+    return b'{"op":"done","has_value":true,"error":null,"value":%s}' % value
+
+
+MOST = 16 << 20
+BOMBS = {
+    "one wide character": done(b'"' + b"a" * (MOST - 100) + "\U0001f600".encode() + b'"'),
+    "one wide character, escaped": done(b'"' + b"a" * (MOST - 100) + rb'\ud83d\ude00"'),
+    "half of a character": done(b'"' + b"a" * (MOST - 100) + rb'\ud83d"'),
+    "short texts": done(b"[" + b'"ab",' * 2_000_000 + b"1]"),
+    "lists": done(b"[" + b"[]," * 2_000_000 + b"1]"),
+    "objects": done(b"[" + b'{"a":{}},' * 500_000 + b"1]"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_before_it_is_read(name: str) -> None:
+    found, mib = peak_mib(BOMBS[name])
+    assert isinstance(found, TooManyValues)
+    assert mib < 64
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a" * 10_000_000 + "\U0001f600",
+        ["\U0001f600 " + "a" * 40] * 200_000,
+        [{"id": n, "name": f"user {n}", "total": n / 7} for n in range(200_000)],
+        [1 << 100, -0.0, 1e308, 5e-324, 0.1, True, None, '\0"\\/\n\u2028', [], {}] * 20_000,
+    ],
+    ids=["text", "texts", "rows", "odd"],
+)
+def test_honest_values_of_ten_megabytes_come_whole(value: Any) -> None:
+    data = json.dumps({"value": value}, ensure_ascii=False).encode()
+    assert repr(decode(data, depth=64)["value"]) == repr(value)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"1" * 400 + b".0", b"NaN", b"Infinity", b"9" * 5_000])
+def test_numbers_that_are_none_are_refused_in_large_frames_too(number: bytes) -> None:
+    with pytest.raises(FrameError):
+        decode(done(b'["%s",{"a":[%s]}]' % (b"x" * (2 << 20), number)), depth=64)
+
+
+ARGUMENTS = r"""
+told = []
+for value in ([[]] * 1_000_000, ["ab"] * 1_000_000, "x" * 5_000_000, {str(n): n for n in range(400_000)}):
+    try:
+        await echo(value=value)
+    except ToolError as error:
+        told.append(error.code)
+output = told
+"""
+
+
+async def test_bombs_in_arguments_are_refused_unread(lab: Lab) -> None:
+    called: list[Any] = []
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmHWM")
+    ended = await lab.run(ARGUMENTS, tools={"echo": lambda value: called.append(value)})
+    assert (ended.result, called) == (["limit_exceeded"] * 4, [])
+    assert [call.parameters for call in ended.tool_calls] == [{}] * 4
+    assert (memory("VmHWM") - before) >> 10 < 64
+
+
+async def test_a_large_frame_of_no_kind_is_not_read(lab: Lab) -> None:
+    ended = await lab.run(
+        'import os, struct\nbody = b\'{"args":{"a":[\' + b\'[],\' * 1_500_000 + b\'1]},"op":"call"}\'\n'
+        "data = struct.pack('>I', len(body)) + body\nwhile data: data = data[os.write(3, data):]\nimport time; time.sleep(9)"
+    )
+    assert ended.status == "security_error"
+    assert "no known kind" in str(ended.error)
