@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import threading
 import time
@@ -36,7 +35,8 @@ log = logging.getLogger(__name__)
 TAKE_S = 15.0  # the longest wait for a container when none is ready
 IDLE_S = 10.0  # a job's container that is not used for so long is removed
 TICK_S = 0.5
-MAKERS = max(2, min(4, os.cpu_count() or 2))  # containers made at the same time
+BREATH_S = 0.03  # programs go first: what replaces and removes their containers begins so much later
+MAKERS = 4  # containers made at the same time: the engine mostly waits for the kernel, more than there are cores pays
 REMOVERS = 4
 FAULTS = 3  # failures in a row after which takers are told at once
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between failures
@@ -367,10 +367,10 @@ class SandboxPool:
 
     def _give_back(self, sandbox: Sandbox, kept: _Kept | None) -> None:
         container = sandbox._container
-        if kept is None:
-            self._spawn(self._remove(container), name="sandbox remove")
-            return
         fault = sandbox.condemned or container.control.broken
+        if kept is None:
+            self._spawn(self._remove(container, after_s=0.0 if fault else BREATH_S), name="sandbox remove")
+            return
         if fault is not None:
             self._discard(container, fault)
             self._one_less(kept)
@@ -409,6 +409,8 @@ class SandboxPool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._more.wait()
+            if self._warm and not self._takers:
+                await asyncio.sleep(BREATH_S)
 
     async def _make_one(self) -> None:
         assert self._maker is not None, "the pool was started"
@@ -475,7 +477,8 @@ class SandboxPool:
         log.info("removing %s: %s", container.name, why, extra={"action": "sandbox_discarded"})
         self._spawn(self._remove(container), name="sandbox remove")
 
-    async def _remove(self, container: Container) -> None:
+    async def _remove(self, container: Container, *, after_s: float = 0.0) -> None:
+        await asyncio.sleep(after_s)
         container.control.close()  # ends it at once; the engine may take its time
         async with self._removing:
             for pause in (*PAUSES_S, None):
