@@ -27,9 +27,12 @@ from tests.faults.private_engine import PrivateEngine
 from tests.faults.program_load import ProgramLoad, slowest
 from tests.faults.sandbox_watch import Watch, guards
 from tests.processes import Platform, platform
-from tests.sandbox.lab import IMAGE, prepare
+from tests.sandbox.lab import IMAGE, prepare, sandbox_settings
 from tests.support import wait_until
-from workers.code.engine import SOCKET
+from workers.code.engine import SOCKET, Engine
+from workers.code.image import require_image
+from workers.code.leases import PLACE, Owner, container_name, owners, place_name
+from workers.code.pool import SandboxPool
 
 pytestmark = pytest.mark.chaos
 
@@ -229,8 +232,10 @@ def scene() -> Iterator[Scene]:
         p.start_worker("aio", pool="async", concurrency=50)
         for name in WORKERS:
             p.start_worker(name, pool="code", concurrency=4)
-        for name in ("aio", *WORKERS):
-            p.wait_announced(name)
+        try:
+            p.wait_ready(workers=1 + len(WORKERS))
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{p.logs()}") from None
         rng = random.Random(SEED)
         watch = stack.enter_context(Watch(os.environ.get("DOCKER_HOST", SOCKET), place, lease_s=LEASE_S))
         yield Scene(p, ProgramLoad(p, at_once=6, rng=rng), watch, rng, own)
@@ -297,3 +302,28 @@ def _row(scene: Scene, victim: str, strikes: list[tuple[int, float]]) -> report.
     removal = max((d.gone - d.since for d in doomed if d.gone is not None), default=None)
     jobs = [slowest(scene.load.jobs, lambda job, at=at: at if job.began < at < (job.ended or at) else None) for _, at in strikes]
     return report.Kill(victim, len(strikes), len(doomed), removal, max((j for j in jobs if j is not None), default=None))
+
+
+async def test_what_was_created_and_not_started_when_pool_and_guard_died_goes_when_the_worker_comes_back() -> None:
+    """It runs nothing, so that no lease ends it: the pool that starts over the same folder does, before it serves."""
+    try:
+        prepare()
+    except BackendError as error:
+        pytest.skip(f"no sandbox here: {error}")
+    with tempfile.TemporaryDirectory(prefix="tw-") as folder:
+        pool = SandboxPool(sandbox_settings(sandbox_dir=Path(folder), sandbox_warm_max=1))
+        engine, before = Engine.of(sandbox_settings()), Owner(Path(folder), "")
+        before.begin()
+        name = container_name(before.id, "00000000")
+        left = engine.create(require_image(engine, IMAGE).id, name=name, labels=before.labels, command=["x"])
+        assert before.guard_pid is not None
+        os.kill(before.guard_pid, signal.SIGKILL)
+        assert before._lock is not None
+        os.close(before._lock)  # as when its process ends
+        await pool.start()
+        try:
+            assert left not in {c.id for c in engine.containers(f"{PLACE}={place_name(Path(folder))}")}
+            assert owners(Path(folder)) == {pool.owner.id}
+        finally:
+            await pool.close()
+            engine.close()
