@@ -26,6 +26,11 @@ CALLER = {"type": "code_execution", "execution_id": "code_exec_00000000", "tool_
 
 @pytest.fixture
 def engine(settings: Settings) -> Engine:
+    return engine_of(settings)
+
+
+def engine_of(settings: Settings) -> Engine:
+    """An engine with a program, and with tools that it may call."""
     made = Engine(settings)
 
     @made.tool(effect="idempotent", pool="programs")
