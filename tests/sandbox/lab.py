@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchestrator.catalog.register import ToolRegistry, register_function
-from orchestrator.errors import BackendError, ToolError, ToolWeaverError
+from orchestrator.errors import BackendError
 from orchestrator.models.program import ProgramLimits, ProgramResult
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.programmatic_executor.session import Ended, Program, Session, ToolCall
@@ -213,14 +213,9 @@ def definition(name: str, function: Tool) -> ToolDefinition:
 
 
 async def _answer(function: Tool, call: ToolCall) -> Any:
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function(**call.arguments)
-        return await asyncio.to_thread(function, **call.arguments)
-    except ToolWeaverError:
-        raise
-    except Exception as error:
-        raise ToolError(f"{type(error).__name__}: {error}") from error
+    if inspect.iscoroutinefunction(function):
+        return await function(**call.arguments)
+    return await asyncio.to_thread(function, **call.arguments)
 
 
 async def _why_closed(sandbox: Sandbox, ended: Ended) -> str:
