@@ -12,8 +12,8 @@ from typing import Any
 
 from orchestrator.errors import LimitExceeded, ProgramError
 
-MAX_CODE = 256 * 1024
-"""Bytes of UTF-8 that a program may have."""
+MAX_CODE = 64 * 1024
+"""Bytes of UTF-8 that a program may have. Python takes quadratic time for some of them, in which no thread of the process runs."""
 
 _MAX_SHOWN = 120
 _MAX_BRACKETS = 100  # Python itself stops at 200
@@ -123,12 +123,13 @@ def _check_characters(source: Source) -> None:
     _check_brackets(source)
 
 
+# Possessive, and a text without its end goes to the end: whatever is matched is never looked at again.
 _LEXEMES = re.compile(
-    r"#[^\n]*"
-    r"|'''[^\\]*?(?:\\.[^\\]*?)*?'''"
-    r'|"""[^\\]*?(?:\\.[^\\]*?)*?"""'
-    r"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'"
-    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
+    r"#[^\n]*+"
+    r"|'''(?:[^\\']|\\.|'(?!''))*+(?:''')?"
+    r'|"""(?:[^\\"]|\\.|"(?!""))*+(?:""")?'
+    r"|'(?:[^'\\\n]|\\.)*+'?"
+    r'|"(?:[^"\\\n]|\\.)*+"?'
     r"|[\[\](){}]",
     re.S,
 )

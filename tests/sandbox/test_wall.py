@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.errors import ToolError
+from orchestrator.errors import ProgramError, ToolError
+from orchestrator.programmatic_executor.check import check_program
 from orchestrator.programmatic_executor.frames import FrameError, TooManyValues, decode
 from orchestrator.programmatic_executor.limits import LimitRules
+from orchestrator.programmatic_executor.source import MAX_CODE
 from tests.sandbox.lab import Lab
+
+LEASE_S = 8.0  # the setting `sandbox_lease_s`
 
 # Each is tried in the program's process; `EPERM` is what a filter answers.
 TRIED = r"""
@@ -158,3 +164,24 @@ async def test_a_large_frame_of_no_kind_is_not_read(lab: Lab) -> None:
     )
     assert ended.status == "security_error"
     assert "no known kind" in str(ended.error)
+
+
+# Sources that keep the check busy: no thread of the host runs meanwhile, and without pings all its containers end
+
+COSTLY = {
+    "a text that never ends, in escaped quotes": ('"' + '\\"' * MAX_CODE)[:MAX_CODE],
+    "the same with the other quotes": ("'" + "\\'" * MAX_CODE)[:MAX_CODE],
+    "three quotes, again and again": ("'''\\'''a" * MAX_CODE)[:MAX_CODE],
+    "a text with many values": 'f"' + "{a}" * (MAX_CODE // 3 - 2) + '"',
+    "a call with many names": f"f({','.join(f'a{n}=1' for n in range(MAX_CODE // 9))})",
+    "a pattern with many names": f"match a:\n case F({','.join(f'a{n}=1' for n in range(MAX_CODE // 9))}): b",
+    "a name bound again and again": ("a=b.c\n" * MAX_CODE)[: MAX_CODE - 9000] + "a.d()\n" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_no_source_keeps_the_check_for_long(name: str) -> None:
+    began = time.thread_time()
+    with contextlib.suppress(ProgramError):
+        check_program(COSTLY[name], tools={})
+    assert time.thread_time() - began < LEASE_S / 4

@@ -49,7 +49,7 @@ def test_a_plan_with_a_program_that_may_run_passes(given: dict[str, Any]) -> Non
         (plan(TAX, tools=["merge_items"]), "code", "no_such_tool", "compute_tax", "There are merge_items"),
         (plan(TAX, tools=["compute_taxi"]), "tools", "not_found", "There is no tool `compute_taxi`", "toolweaver tools"),
         (plan(TAX, tools=["code_exec"]), "tools", "permission_denied", "may not be called by programs", "cannot start another"),
-        (plan("1\n" * 200_000), "code", "limit_exceeded", "256 KiB", ""),
+        (plan("1\n" * 200_000), "code", "limit_exceeded", "64 KiB", ""),
     ],
     ids=["import", "syntax", "name", "not granted", "no tool", "code in code", "long"],
 )
