@@ -27,11 +27,13 @@ from orchestrator.errors import BackendError
 from orchestrator.models.program import ProgramLimits
 from workers.code.engine import BUILD, Engine, Missing
 from workers.code.figures import Meter
-from workers.code.leases import Owner
+from workers.code.image import content
+from workers.code.leases import Owner, container_name
 
 log = logging.getLogger(__name__)
 
 INSIDE = "/run/toolweaver"  # where a container sees the folder of its socket
+RUNNER = "/opt/toolweaver/sandbox_image"  # where a foreign image sees our files
 SOCKET = "host.sock"
 HEADER = struct.Struct(">I")
 PROTOCOL = 1
@@ -47,19 +49,61 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A file or folder of the engine's machine that a program sees; what is mounted within it stays out."""
+
+    host: str
+    inside: str
+    writable: bool = False
+
+    def mount(self) -> dict[str, Any]:
+        """As the engine wants to be told. Unlike a bind it makes no folder where there is none."""
+        options = {"NonRecursive": True}
+        return {
+            "Type": "bind",
+            "Source": self.host,
+            "Target": self.inside,
+            "ReadOnly": not self.writable,
+            "BindOptions": options,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all containers of a pool are: of our own image, or of somebody else's, into which our runner is mounted."""
+
+    foreign: bool = False
+    network: str = "none"  # any other is for the owner of the machine alone to choose
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What is started: our image knows it, any other is told; and its own health check would run beside the program."""
+        command = ["python3", "-s", "-B", f"{RUNNER}/runner.py"]
+        return {"entrypoint": command, "healthcheck": {"test": ["NONE"]}} if self.foreign else {}
+
+
+OURS = Kind()
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
-    """The limits that the engine sets on a container."""
+    """The limits that the engine sets on a container, and what of the machine it sees."""
 
     memory_mb: int
     cpus: float
     pids: int
     tmp_mb: int
+    volumes: tuple[Volume, ...] = ()
 
     @classmethod
-    def of(cls, limits: ProgramLimits | None) -> Shape:
+    def of(cls, limits: ProgramLimits | None, volumes: tuple[Volume, ...] = ()) -> Shape:
         """Those of a program's limits."""
         wanted = limits or ProgramLimits()
-        return cls(memory_mb=wanted.memory_mb, cpus=wanted.cpus, pids=wanted.pids, tmp_mb=wanted.tmp_mb)
+        return cls(memory_mb=wanted.memory_mb, cpus=wanted.cpus, pids=wanted.pids, tmp_mb=wanted.tmp_mb, volumes=volumes)
+
+    def same_place(self, other: Shape) -> bool:
+        """Whether a running container of the one can become one of the other, by `update`."""
+        return (self.tmp_mb, self.volumes) == (other.tmp_mb, other.volumes)
 
     def update(self) -> dict[str, int]:
         """What the engine can change on a running container: all but the size of its temporary folder."""
@@ -71,10 +115,17 @@ class Shape:
         return round(self.cpus * 1e9)
 
 
-def seccomp_profile() -> str:
-    """The system calls that a program may make, as the engine wants to be told."""
-    text = (importlib.resources.files("sandbox_image") / "seccomp.json").read_text(encoding="utf-8")
-    return json.dumps(json.loads(text), separators=(",", ":"))
+def seccomp_profile(*, network: bool = False) -> str:
+    """The system calls that a program may make, as the engine wants to be told. `network`: sockets to others too, as a client."""
+    profile = json.loads((importlib.resources.files("sandbox_image") / "seccomp.json").read_text(encoding="utf-8"))
+    if network:
+        profile["syscalls"] += [_socket_rule(family) for family in (socket.AF_INET, socket.AF_INET6)]
+    return json.dumps(profile, separators=(",", ":"))
+
+
+def _socket_rule(family: int) -> dict[str, Any]:
+    only = {"index": 0, "value": int(family), "valueTwo": 0, "op": "SCMP_CMP_EQ"}
+    return {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [only]}
 
 
 def hardening(shape: Shape, seccomp: str) -> dict[str, Any]:
@@ -202,6 +253,7 @@ class Container:
     shape: Shape
     folder: Path
     control: Control
+    kind: Kind = OURS
     channel: socket.socket | None = None
     n: int = 0
     born: float = field(default_factory=time.monotonic)
@@ -287,6 +339,19 @@ class Maker:
     seccomp: str = field(default_factory=seccomp_profile)
     harden: Callable[[Shape, str], dict[str, Any]] = hardening
     user: str = USER
+    kind: Kind = OURS
+
+    def unpack(self) -> None:
+        """Lays our files out for containers of a foreign image, where they go with the owner."""
+        self._runner.mkdir(mode=0o755)
+        self._runner.chmod(0o755)
+        for name, data in content().items():
+            (self._runner / name).write_bytes(data)
+            (self._runner / name).chmod(0o644)
+
+    @property
+    def _runner(self) -> Path:
+        return self.owner.folder / "runner"
 
     async def make(self, shape: Shape, labels: Mapping[str, str] | None = None) -> Container:
         """A container that runs and whose program process is ready.
@@ -295,8 +360,8 @@ class Maker:
             BackendError: the engine does not make it, or it does not answer in time.
         """
         began = time.monotonic()
-        name = f"toolweaver-{self.owner.id}-{secrets.token_hex(4)}"
-        folder = self.owner.folder / name[-8:]
+        folder = self.owner.folder / secrets.token_hex(4)
+        name = container_name(self.owner.id, folder.name)
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
         try:
@@ -318,8 +383,13 @@ class Maker:
         engine = self.engine
 
         def start() -> str:
+            walls = self.harden(shape, self.seccomp)
+            if self.kind.network != "none":
+                walls["network_mode"] = self.kind.network
             binds = {str(folder): {"bind": INSIDE, "mode": "ro"}}
-            config = engine.host_config(binds=binds, **self.harden(shape, self.seccomp))
+            if self.kind.foreign:
+                binds[str(self._runner)] = {"bind": RUNNER, "mode": "ro"}
+            config = engine.host_config(binds=binds, mounts=[v.mount() for v in shape.volumes], **walls)
             id = engine.create(
                 self.image,
                 name=name,
@@ -329,8 +399,10 @@ class Maker:
                 working_dir="/tmp",
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"},
                 labels={**labels, **self.owner.labels},
-                network_disabled=True,
+                stop_signal="SIGKILL",  # its first process ends with its line or its lease, not when it is asked to
+                network_disabled=self.kind.network == "none",
                 host_config=config,
+                **self.kind.entry,
             )
             try:
                 engine.start(id)
@@ -359,7 +431,7 @@ class Maker:
         except BaseException:
             control.close()
             raise
-        return Container(self.engine, id, name, pid, meter, shape, folder, control)
+        return Container(self.engine, id, name, pid, meter, shape, folder, control, self.kind)
 
     async def _accept(self, id: str, listener: socket.socket) -> socket.socket:
         until = time.monotonic() + HELLO_S

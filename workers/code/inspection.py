@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import BackendError
-from workers.code.container import INSIDE, MIB, OPEN_FILES, SHM_BYTES, SOCKET, USER, Container, encode, receive
+from workers.code.container import INSIDE, MIB, OPEN_FILES, RUNNER, SHM_BYTES, SOCKET, USER, Container, Kind, encode, receive
 from workers.code.figures import CGroup
 
 PROBE_S = 20.0
@@ -155,7 +155,7 @@ async def look(container: Container) -> list[Check]:
         *_limits(seen),
         *_engine(seen),
         *_attempts(seen),
-        *_first(await container.control.report()),
+        *_first(await container.control.report(), container.kind),
     ]
 
 
@@ -215,7 +215,8 @@ def _process(seen: Seen) -> Iterator[Check]:
 
 def _namespaces(seen: Seen) -> Iterator[Check]:
     devices = [line.split(":")[0].strip() for line in seen.files.get("net/dev", "").splitlines() if ":" in line]
-    yield _same("network devices", ["lo"], devices)
+    if seen.container.kind.network == "none":
+        yield _same("network devices", ["lo"], devices)
     if not seen.container.local:
         return
     for name in ("net", "pid", "ipc", "uts", "mnt", "cgroup"):
@@ -229,7 +230,7 @@ def _namespaces(seen: Seen) -> Iterator[Check]:
 
 def _mounted(seen: Seen) -> Iterator[Check]:
     mounts = {where: (kind, options) for where, kind, options in seen.mounts()}
-    for where in ("/", INSIDE):
+    for where in ("/", INSIDE, RUNNER) if seen.container.kind.foreign else ("/", INSIDE):
         yield Check(
             f"mount {where}",
             "ro",
@@ -297,11 +298,14 @@ def _cores(group: CGroup) -> float:
 
 
 def _engine(seen: Seen) -> Iterator[Check]:
-    host = seen.host
-    yield _same("network", "none", host.get("NetworkMode"))
+    host, kind = seen.host, seen.container.kind
+    yield _same("network", kind.network, host.get("NetworkMode"))
     yield _same("privileged", False, host.get("Privileged"))
     yield _same("devices", [], host.get("Devices") or [])
-    yield _same("folders of the host", [f"{seen.container.folder}:{INSIDE}:ro"], host.get("Binds") or [])
+    ours = [f"{seen.container.folder}:{INSIDE}:ro"]
+    ours += [f"{seen.container.folder.parent / 'runner'}:{RUNNER}:ro"] if kind.foreign else []
+    yield _same("folders of the host", ours, host.get("Binds") or [])
+    yield _same("other mounts of the host", len(seen.container.shape.volumes), len(host.get("Mounts") or []))
     yield _same("log", "none", (host.get("LogConfig") or {}).get("Type"))
     yield _same("removed at its end", True, host.get("AutoRemove"))
     for name, key in (("processes of the host", "PidMode"), ("host's users", "UsernsMode")):
@@ -311,15 +315,20 @@ def _engine(seen: Seen) -> Iterator[Check]:
 
 def _attempts(seen: Seen) -> Iterator[Check]:
     yield Check("attempts made", "all", str(len(seen.attempts)), len(seen.attempts) > 0)
+    networked = seen.container.kind.network != "none"
     for what, found in seen.attempts.items():
+        if networked and what.startswith("network socket"):
+            continue
         yield _same(f"attempt: {what}", "refused", found)
 
 
-def _first(report: Mapping[str, Any]) -> Iterator[Check]:
+def _first(report: Mapping[str, Any], kind: Kind) -> Iterator[Check]:
     """What the first process says of itself; the rest of it was seen from outside."""
     yield _same("first process", 1, report.get("pid"))
     yield _same("hashes are the same each time", True, report.get("hash_seed_fixed"))
-    yield _same("kinds of sockets", [], report.get("sockets"))
+    wanted = [] if kind.network == "none" else ["AF_INET", "AF_INET6"]
+    yield _same("kinds of sockets", wanted, report.get("sockets"))
     allowed = [name for name, refused in dict(report.get("refused") or {"any": False}).items() if not refused]
     yield _same("calls that it may make and must not", [], allowed)
-    yield _same("ways to other users and packages", [], [t for t in report.get("tools") or () if t not in SHELLS])
+    if not kind.foreign:  # such an image has what its owner wants; without rights it leads nowhere
+        yield _same("ways to other users and packages", [], [t for t in report.get("tools") or () if t not in SHELLS])

@@ -23,12 +23,12 @@ from typing import Any
 from orchestrator.errors import BackendError
 from orchestrator.models.program import ProgramLimits, Usage
 from orchestrator.settings import Settings
-from workers.code.container import Container, Maker, Shape
+from workers.code.container import OURS, Container, Kind, Maker, Shape, Volume, seccomp_profile
 from workers.code.demand import Demand
 from workers.code.engine import Engine, Missing
-from workers.code.image import require_image
+from workers.code.image import require_any, require_image
 from workers.code.inspection import verify
-from workers.code.leases import SWEEP_S, Owner, remove_of, sweep
+from workers.code.leases import SWEEP_S, Owner, remove_of, sweep, unwanted
 
 log = logging.getLogger(__name__)
 
@@ -131,10 +131,16 @@ class _Circuit:
 
 
 class SandboxPool:
-    """The warm pool of one process. `start` it on the loop that takes from it, and `close` it."""
+    """The warm pool of one process. `start` it on the loop that takes from it, and `close` it.
 
-    def __init__(self, settings: Settings, *, engine: Engine | None = None) -> None:
+    `limits` are those of the containers that wait; `kind` says whose image the setting `sandbox_image` names.
+    """
+
+    def __init__(
+        self, settings: Settings, *, engine: Engine | None = None, kind: Kind = OURS, limits: ProgramLimits | None = None
+    ) -> None:
         self._settings = settings
+        self._kind = kind
         self._engine = engine or Engine.of(settings)
         self._owner = Owner.of(settings, self._engine.host)
         self._slots = asyncio.Semaphore(settings.sandbox_concurrency)
@@ -150,7 +156,7 @@ class SandboxPool:
         self._more = asyncio.Event()
         self._heart: _Heart | None = None
         self._maker: Maker | None = None
-        self._plain = Shape.of(None)
+        self._plain = Shape.of(limits)
 
     # Life
 
@@ -161,10 +167,13 @@ class SandboxPool:
             BackendError: Docker or the image is missing, or a wall of the container does not stand.
         """
         try:
-            image = await self._engine.run(require_image, self._engine, self._settings.sandbox_image)
+            require = require_any if self._kind.foreign else require_image
+            image = await self._engine.run(require, self._engine, self._settings.sandbox_image)
             await self._engine.run(self._owner.begin)
             await self._engine.run(sweep, self._engine, self._owner.place)
-            self._maker = Maker(self._engine, self._owner, image.id, self._settings.sandbox_lease_s)
+            self._maker = self._maker_of(image.id)
+            if self._kind.foreign:
+                await self._engine.run(self._maker.unpack)
             self._heart = _Heart(self._all, every_s=self._settings.sandbox_lease_s / PINGS)
             self._heart.start()
             await self._verify(self._maker)
@@ -174,6 +183,10 @@ class SandboxPool:
         self._spawn(self._keep_full(), name="sandbox refill")
         self._spawn(self._look_after(), name="sandbox care")
         self._spawn(self._sweep(), name="sandbox sweep")
+
+    def _maker_of(self, image: str) -> Maker:
+        seccomp = seccomp_profile(network=self._kind.network != "none")
+        return Maker(self._engine, self._owner, image, self._settings.sandbox_lease_s, seccomp=seccomp, kind=self._kind)
 
     async def _verify(self, maker: Maker) -> None:
         """One container is looked at from all sides, and removed."""
@@ -238,6 +251,7 @@ class SandboxPool:
         job: str | None = None,
         reuse: bool = False,
         labels: Mapping[str, str] = NO_LABELS,
+        volumes: tuple[Volume, ...] = (),
     ) -> AsyncIterator[Sandbox]:
         """A sandbox for one execution, for as long as the block runs; it is removed afterwards, in the background.
 
@@ -247,11 +261,12 @@ class SandboxPool:
             reuse: A container that the same job used before, with the same limits, may be used again: its processes
                 were ended and its temporary folder emptied. A block that raises, or condemns it, prevents that.
             labels: What is noted with it in the log.
+            volumes: What it sees of the machine; never what a job asks for. It takes a container made for it.
 
         Raises:
             BackendError: no container can be had now; retryable.
         """
-        shape = Shape.of(limits)
+        shape = Shape.of(limits, volumes)
         async with self._slots:
             kept = self._jobs.setdefault((job, shape), _Kept()) if reuse and job is not None else None
             container = await (self._take_kept(kept, shape) if kept is not None else self._take_new(shape))
@@ -269,7 +284,7 @@ class SandboxPool:
     async def _take_new(self, shape: Shape) -> Container:
         """A container that nobody used."""
         self._demand.arrived()
-        if shape.tmp_mb != self._plain.tmp_mb:
+        if not shape.same_place(self._plain):
             return await self._make_own(shape)
         until = time.monotonic() + TAKE_S
         while True:
@@ -464,14 +479,22 @@ class SandboxPool:
                 self._spawn(self._remove(entry[1].result()), name="sandbox remove")
 
     async def _sweep(self) -> None:
-        """Removes what dead owners left on this machine, and what the engine made of this pool's requests without telling."""
+        """Removes what dead owners left on this machine, and what of this pool could not be removed; replaces a dead guard."""
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
-                for id in await self._engine.run(sweep, self._engine, self._owner.place):
-                    log.info("removed container %s of a pool that is gone", id[:12], extra={"action": "sandbox_swept"})
+                await self._engine.run(self._sweep_once)
             except (BackendError, OSError) as error:
                 log.warning("the sweep failed: %s", error, extra={"action": "sweep_failed"})
+
+    def _sweep_once(self) -> None:
+        if self._owner.keep_guarded():
+            log.warning("the guard of the containers was gone; there is a new one", extra={"action": "guard_replaced"})
+        for id in sweep(self._engine, self._owner.place):
+            log.info("removed container %s of a pool that is gone", id[:12], extra={"action": "sandbox_swept"})
+        for id in unwanted(self._engine, self._owner):
+            self._engine.remove(id)
+            log.info("removed container %s, which was given up", id[:12], extra={"action": "sandbox_swept"})
 
     def _discard(self, container: Container, why: str) -> None:
         log.info("removing %s: %s", container.name, why, extra={"action": "sandbox_discarded"})
