@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ProgramError, ToolError
+from orchestrator.models.program import ProgramLimits
 from orchestrator.programmatic_executor.check import check_program
 from orchestrator.programmatic_executor.frames import FrameError, TooManyValues, decode
 from orchestrator.programmatic_executor.limits import LimitRules
@@ -185,3 +189,24 @@ def test_no_source_keeps_the_check_for_long(name: str) -> None:
     with contextlib.suppress(ProgramError):
         check_program(COSTLY[name], tools={})
     assert time.thread_time() - began < LEASE_S / 4
+
+
+# The socket of a container that is being made
+
+
+async def test_who_connects_before_the_container_does_is_sent_away(lab: Lab) -> None:
+    met: list[bytes] = []
+
+    def stranger(until: float) -> None:
+        while not met and time.monotonic() < until:
+            for path in lab.pool.owner.folder.glob("*/host.sock"):
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+                    sock.settimeout(10)
+                    sock.connect(str(path))
+                    met.append(sock.recv(1))
+
+    thread = threading.Thread(target=stranger, args=(time.monotonic() + 10,))
+    thread.start()
+    ended = await lab.run("output = 1", limits=ProgramLimits(tmp_mb=64))  # takes a container of its own
+    await asyncio.to_thread(thread.join)
+    assert (ended.status, ended.result, met) == ("success", 1, [b""])

@@ -39,6 +39,7 @@ HEADER = struct.Struct(">I")
 PROTOCOL = 1
 CONTROL_BYTES = 1 << 16  # of one frame of the first process
 READY_BYTES = 256
+SEND_BYTES = 1 << 20  # on their way, each direction: with the usual 200 KB both sides of a large value wait for each other
 HELLO_S, SPAWN_S, LOOK_S = 20.0, 10.0, 1.0
 USER = "65534:65534"
 OPEN_FILES = 256
@@ -267,6 +268,8 @@ class Container:
         """
         self._close_channel()
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self.n += 1
         ours.setblocking(False)
         with theirs:
@@ -417,12 +420,10 @@ class Maker:
         seen = await self.engine.run(self.engine.inspect, id)
         pid = int(seen["State"]["Pid"])
         meter = Meter(self.engine, id, pid)
-        sock = await self._accept(id, listener)
+        sock = await self._accept(id, listener, pid if meter.cgroup is not None else None)
         (folder / SOCKET).unlink()  # nobody else will connect
         control = Control(sock)
         try:
-            if meter.cgroup is not None and _peer(sock) != pid:
-                raise ContainerLost("somebody else connected to the container's socket")
             async with asyncio.timeout(HELLO_S):
                 await control.greet()
         except (EOFError, OSError, ValueError) as error:
@@ -433,12 +434,18 @@ class Maker:
             raise
         return Container(self.engine, id, name, pid, meter, shape, folder, control, self.kind)
 
-    async def _accept(self, id: str, listener: socket.socket) -> socket.socket:
+    async def _accept(self, id: str, listener: socket.socket, pid: int | None) -> socket.socket:
+        """The line of the container's first process; where its number is known, others who connect are sent away."""
         until = time.monotonic() + HELLO_S
         while time.monotonic() < until:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
-                    return (await asyncio.get_running_loop().sock_accept(listener))[0]
+                    sock = (await asyncio.get_running_loop().sock_accept(listener))[0]
+                if pid is None or _peer(sock) == pid:
+                    return sock
+                sock.close()
+                log.warning("somebody else connected to the socket of container %s", id[:12], extra={"action": "sandbox_stranger"})
+                continue
             try:
                 running = (await self.engine.run(self.engine.inspect, id))["State"].get("Running")
             except Missing:
