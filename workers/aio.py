@@ -119,7 +119,12 @@ class AsyncRunner:
         Raises:
             Exception: what the service raised; it is not entered then.
         """
-        asyncio.run_coroutine_threadsafe(service.__aenter__(), self._loop).result(SERVICE_S)
+        entering = asyncio.run_coroutine_threadsafe(service.__aenter__(), self._loop)
+        try:
+            entering.result(SERVICE_S)
+        except TimeoutError:
+            entering.cancel()
+            raise
         self._service = service
 
     def _leave_service(self) -> None:

@@ -249,6 +249,10 @@ class Children:
         try:
             answers = await self._loop.run_in_executor(self._fetcher, self.store.children, job, calls)
         except Exception as error:  # it is looked at again
+            if len(calls) > 1 and not transient(error):  # such as one value that is gone: the others have their answers
+                for call in calls:
+                    await self._fetch(job, [call])
+                return
             log.warning("answers of a program's calls could not be read: %s", error, extra={"action": "read_failed", "job_id": job})
             return
         for call, (state, value, why) in zip(calls, answers, strict=True):

@@ -15,7 +15,7 @@ class Event(BaseModel):
 
     Types: `job.accepted job.running job.waiting job.succeeded job.failed job.cancelled`,
     `step.running step.waiting step.progress step.succeeded step.failed step.skipped`,
-    `call.running call.waiting call.succeeded call.failed call.skipped call.unknown`, `log`, `alert`
+    `call.running call.waiting call.succeeded call.failed call.skipped call.unknown call.cancelled`, `log`, `alert`
     (a program met a limit or did what it may not: `data` has `alert`, `execution_id` and `message`), and `gap`
     (events before this point were trimmed; `data` is the job's view now).
     """

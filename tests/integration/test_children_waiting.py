@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 import redis
 
-from orchestrator.errors import ToolError
+from orchestrator.errors import BackendError, ToolError
 from orchestrator.hybrid_dispatcher import children as module
 from orchestrator.hybrid_dispatcher.children import Children, NotMade
 from orchestrator.settings import Settings
@@ -148,3 +148,21 @@ async def test_answers_come_after_the_store_forgot_its_scripts_and_cut_its_conne
     await until(lambda: engine.mailbox.calls)
     await asyncio.to_thread(engine.drain)
     assert await asyncio.wait_for(second, 5) == 4
+
+
+async def test_an_answer_that_cannot_be_read_holds_up_no_other(engine: Engine, children: Children) -> None:
+    _, maker = begin(engine)
+    read = engine.store.children
+
+    def broken(job: str, calls: Sequence[str]) -> Any:
+        if "p.0.1#0" in calls:
+            raise BackendError("its value is gone")
+        return read(job, calls)
+
+    engine.store.children = broken  # type: ignore[method-assign, assignment]
+    gone, other = ask(children, maker, ("0:1", "double", {"value": 1}), ("0:2", "double", {"value": 2}))
+    await until(lambda: len(engine.mailbox.calls) == 2)
+    await asyncio.to_thread(engine.drain)
+    assert await asyncio.wait_for(other, 5) == 4
+    assert not gone.done()
+    gone.cancel()
