@@ -64,6 +64,11 @@ class PrivateEngine:
         self._running.send_signal(how)
         self._running.wait(60)
 
+    def said(self, of: list[str]) -> str:
+        """What its log says of containers."""
+        lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
+        return "\n".join(line for line in lines if any(id in line for id in of))
+
     def close(self) -> None:
         """Ends it in order, and what it may have left behind."""
         if self._running is not None and self._running.poll() is None:

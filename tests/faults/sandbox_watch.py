@@ -109,7 +109,7 @@ class Watch:
         """All that is still there of pools that have ended: containers, their processes, guards, folders of sockets."""
         containers = [f"{c.id[:12]} {c.state}" for c in self.listed()]
         folders = [str(p) for p in self.place.iterdir() if p.name.removesuffix(LOCK) in owners(self.place)]
-        return containers + folders + [f"{p.pid} {p.name()}" for p in inside(self.place)] + [str(g) for g in guards(self.place)]
+        return containers + folders + [f"process {pid}" for pid in (*inside(self.place), *guards(self.place))]
 
     def wait_nothing_left(self) -> None:
         """Fails with what is left when it is there for longer than it may be."""
@@ -119,9 +119,9 @@ class Watch:
             raise AssertionError(f"left after {self.most_s} s: {self.left()}") from None
 
 
-def inside(place: Path) -> list[psutil.Process]:
+def inside(place: Path) -> list[int]:
     """The processes in containers that have a folder of `place`, whatever the engine knows of them."""
-    return [p for p in psutil.process_iter() if str(place) in _mounts(p.pid)]
+    return [pid for pid in psutil.pids() if str(place) in _mounts(pid)]
 
 
 def _mounts(pid: int) -> str:

@@ -65,6 +65,11 @@ class Scene:
             self.p.start_again(name)
         self.load.look(more=more)
 
+    def told(self, struck: list[str]) -> str:
+        """For the message of a test that fails."""
+        late = "\n".join(f"{id}: {what}" for id, what in self.watch.late.items())
+        return f"{late}\nstruck: {struck}\n{self.engine.said(list(self.watch.late)) if self.engine else ''}\n{self.p.logs()}"
+
     def until(self, found: Callable[[], object], what: str) -> None:
         """Waits for something to strike, while the jobs go on."""
 
@@ -250,11 +255,11 @@ def test_whatever_is_killed_around_programs_no_container_stays_and_every_job_end
         scene.until(lambda until=until: time.monotonic() > until, "a moment passes")
         times.append(time.monotonic())
         VICTIMS[victim](scene, number)
-        assert not scene.watch.late, scene.watch.late
+        assert not scene.watch.late, scene.told(plan[: number + 1])
     _finish(scene)
     repeats = scene.load.audit()
     _end_workers(scene)
-    assert not scene.watch.late, scene.watch.late
+    assert not scene.watch.late, scene.told(plan)
     for victim in VICTIMS:
         report.add(_row(scene, victim, [(n, t) for n, (v, t) in enumerate(zip(plan, times, strict=True)) if v == victim]))
     total = sum(len(scene.watch.of_strike(n)) for n in range(len(plan)))

@@ -165,24 +165,37 @@ def forget(place: Path, owner: str) -> None:
 def remove_of(engine: Engine, place: Path, owner: str) -> list[str]:
     """Removes the containers of one owner, in whatever state they are; their ids."""
     found = engine.containers(f"{OWNER}={owner}", f"{PLACE}={place_name(place)}")
-    for container in found:
-        engine.remove(container.id)
-    return [c.id for c in found]
+    return _remove_all(engine, [c.id for c in found])
+
+
+def _remove_all(engine: Engine, containers: list[str]) -> list[str]:
+    """Removes what can be removed: one that cannot must not keep the others.
+
+    Raises:
+        BackendError: some could not be.
+    """
+    failure = None
+    for id in containers:
+        try:
+            engine.remove(id)
+        except BackendError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return containers
 
 
 def sweep(engine: Engine, place: Path) -> list[str]:
     """Removes containers and folders whose owner is gone; the ids of the containers."""
-    removed, ours = [], place_name(place)
+    ours = place_name(place)
     found = engine.containers(OWNER)
     held = {c.id: c.labels[OWNER] for c in found if c.labels.get(PLACE) == ours}
     dead = {o for o in owners(place) | set(held.values()) if not lives(place, o)}
-    for container in found:
-        if held.get(container.id) in dead or _forgotten(container):
-            engine.remove(container.id)
-            removed.append(container.id)
-    for owner in dead:
-        forget(place, owner)
-    return removed
+    try:
+        return _remove_all(engine, [c.id for c in found if held.get(c.id) in dead or _forgotten(c)])
+    finally:
+        for owner in dead:
+            forget(place, owner)
 
 
 def _forgotten(container: Listed) -> bool:
@@ -191,11 +204,12 @@ def _forgotten(container: Listed) -> bool:
     return here and container.state not in ("running", "paused") and time.time() - container.created > FORGOTTEN_S
 
 
-def unwanted(engine: Engine, owner: Owner) -> list[str]:
-    """The containers of an owner that lives whose folder is gone: they were given up, and their removal failed."""
+def remove_unwanted(engine: Engine, owner: Owner) -> list[str]:
+    """Removes the containers of an owner that lives whose folder is gone: they were given up, and their removal failed."""
     found = engine.containers(f"{OWNER}={owner.id}", f"{PLACE}={place_name(owner.place)}")
     known = {container_name(owner.id, folder.name) for folder in owner.folder.iterdir()}  # each folder is older than its container
-    return [c.id for c in found if c.name.startswith(container_name(owner.id, "")) and c.name not in known]
+    own = container_name(owner.id, "")
+    return _remove_all(engine, [c.id for c in found if c.name.startswith(own) and c.name not in known])
 
 
 def sweep_after(engine: Engine, place: Path, owner: str) -> Iterator[list[str]]:

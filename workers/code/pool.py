@@ -28,7 +28,7 @@ from workers.code.demand import Demand
 from workers.code.engine import Engine, Missing
 from workers.code.image import require_any, require_image
 from workers.code.inspection import verify
-from workers.code.leases import SWEEP_S, Owner, remove_of, sweep, unwanted
+from workers.code.leases import SWEEP_S, Owner, remove_of, remove_unwanted, sweep
 
 log = logging.getLogger(__name__)
 
@@ -492,8 +492,7 @@ class SandboxPool:
             log.warning("the guard of the containers was gone; there is a new one", extra={"action": "guard_replaced"})
         for id in sweep(self._engine, self._owner.place):
             log.info("removed container %s of a pool that is gone", id[:12], extra={"action": "sandbox_swept"})
-        for id in unwanted(self._engine, self._owner):
-            self._engine.remove(id)
+        for id in remove_unwanted(self._engine, self._owner):
             log.info("removed container %s, which was given up", id[:12], extra={"action": "sandbox_swept"})
 
     def _discard(self, container: Container, why: str) -> None:
