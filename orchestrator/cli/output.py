@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec
 
 import typer
 from pydantic import BaseModel, ValidationError
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +20,7 @@ from orchestrator.errors import BackendError, JobFailed, ToolWeaverError, to_pro
 
 DONE, JOB_FAILED, BAD_REQUEST, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 PIPE_WIDTH = 200  # columns, where there is no terminal to ask
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all controls but tab and newline
 
 P = ParamSpec("P")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,8 +37,17 @@ def stderr() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    console = _Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return console if console.is_terminal else _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+class _Console(Console):
+    """Programs and tools choose much of what is printed: none of it steers the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            steers = not segment.control and _STEERING.search(segment.text)
+            yield Segment(_STEERING.sub("\ufffd", segment.text), segment.style) if steers else segment
 
 
 def say(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import output
 from orchestrator.errors import ProgramError, ToolError
 from orchestrator.models.program import ProgramLimits
 from orchestrator.programmatic_executor.check import check_program
@@ -142,7 +144,7 @@ def test_numbers_that_are_none_are_refused_in_large_frames_too(number: bytes) ->
 
 ARGUMENTS = r"""
 told = []
-for value in ([[]] * 1_000_000, ["ab"] * 1_000_000, "x" * 5_000_000, {str(n): n for n in range(400_000)}):
+for value in ([[]] * 300_000, ["ab"] * 800_000, "x" * 5_000_000, {str(n): n for n in range(150_000)}):
     try:
         await echo(value=value)
     except ToolError as error:
@@ -210,3 +212,18 @@ async def test_who_connects_before_the_container_does_is_sent_away(lab: Lab) -> 
     ended = await lab.run("output = 1", limits=ProgramLimits(tmp_mb=64))  # takes a container of its own
     await asyncio.to_thread(thread.join)
     assert (ended.status, ended.result, met) == ("success", 1, [b""])
+
+
+# What a program says, on the terminal of who asks
+
+
+def test_what_a_program_prints_steers_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    evil = "\x1b]0;mine\x07\x1b[2J\x9b31m\rover"
+    output.say(evil)
+    output.fail(ToolError(evil, next=evil), as_json=False)
+    output.print_table([evil], [[evil]])
+    said = "".join(capsys.readouterr())
+    assert said.count("mine") == 5
+    assert set(re.findall(r"\x1b[^m]*m|[\x00-\x09\x0b-\x1f\x7f-\x9f]", said)) <= {f"\x1b[{n}m" for n in ("0", "1", "1;31", "36")}
