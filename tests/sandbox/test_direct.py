@@ -254,7 +254,9 @@ def test_a_program_that_takes_too_much_memory_or_forges_its_end(settings: Settin
 def test_programs_share_nothing(executor: CodeExecutor) -> None:
     executor.execute("open('/tmp/mine', 'w').write('x')")
     seen = executor.execute("import os\n[os.listdir('/tmp'), os.getuid(), os.environ.get('HOME')]")
-    assert seen.result == [[], 65534, "/tmp"]
+    files, user_id, home = seen.result
+    assert (files, home) == ([], "/tmp")
+    assert user_id >= 65534
 
 
 # The courtesy
