@@ -25,7 +25,7 @@ KERNEL_FOLDERS = ("/proc", "/sys", "/dev")
 
 # What must fail, tried by a program. Each ends in `refused` or tells what was possible.
 PROBE = r"""
-import ctypes, os, socket, sys
+import ctypes, os, resource, socket, struct, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,8 +68,10 @@ def connect():
     s.connect("INSIDE/SOCKET")
 
 arm = os.uname().machine == "aarch64"
-numbers = {"unshare": 97, "mount": 40, "setns": 268, "bpf": 280, "keyctl": 219, "pivot_root": 41} if arm else {
-    "unshare": 272, "mount": 165, "setns": 308, "bpf": 321, "keyctl": 250, "pivot_root": 155}
+numbers = {"unshare": 97, "mount": 40, "setns": 268, "bpf": 280, "keyctl": 219, "pivot_root": 41, "prctl": 167} if arm else {
+    "unshare": 272, "mount": 165, "setns": 308, "bpf": 321, "keyctl": 250, "pivot_root": 155, "prctl": 157}
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000), 8)
+rules = struct.pack("HP", 1, ctypes.addressof(allow))
 found = {
     "network socket": attempt(sock(socket.AF_INET, socket.SOCK_STREAM)),
     "network socket, version 6": attempt(sock(socket.AF_INET6, socket.SOCK_STREAM)),
@@ -87,6 +89,10 @@ found = {
     "file in the runner's folder": attempt(lambda: write("/opt/toolweaver/probe")),
     "file beside the host's socket": attempt(lambda: write("INSIDE/probe")),
     "memory of the first process": attempt(lambda: open("/proc/1/mem", "rb").close()),
+    "limits of the first process": attempt(lambda: resource.prlimit(1, resource.RLIMIT_NOFILE) and None),
+    "likelihood of the first process to be killed": attempt(lambda: open("/proc/1/oom_score_adj", "w").close()),
+    "filter for calls": call(numbers["prctl"], 22, 2, rules, 0, 0),
+    "filter for a socket": attempt(lambda: socket.socket(socket.AF_UNIX).setsockopt(1, 26, rules)),
     "root again": attempt(lambda: os.setuid(0)),
 }
 files = {}
