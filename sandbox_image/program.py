@@ -85,10 +85,12 @@ _REHEARSAL = (
 
 
 def serve(sock: socket.socket, *, rehearsed: bool = True) -> NoReturn:
-    """The life of a program's process, after `warm_up`: be ready, get one program, run it, say how it ended. Never returns.
+    """The life of a program's process: be ready, get one program, run it, say how it ended. Never returns.
 
     A process that will wait for its program rehearses; one whose program comes at once would only lose time with it.
     """
+    if sys.modules.get("toolweaver_bridge") is not bridge:
+        warm_up()  # nobody did before the fork
     channel = bridge.open_channel(sock)
     channel.on_first_write = functools.partial(_start_pulse, channel)
     sys.stdout, sys.stderr = bridge.Stream(channel, "stdout"), bridge.Stream(channel, "stderr")
