@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from workers.code.container import USER, Shape, hardening, seccomp_profile
+from workers.code.container import Shape, hardening, seccomp_profile
 from workers.code.engine import Engine
 
 SNIPPET = (
@@ -43,7 +43,7 @@ class DockerRun:
         self._profile.flush()
         flags = _flags(hardening(Shape.of(None), self._profile.name))
         python = ["--entrypoint", "/opt/toolweaver/python3", image, "-s", "-B", "-c", PRINTED]
-        self.command = ["docker", "run", *flags, f"--user={USER}", "--workdir=/tmp", "--hostname=sandbox", *python]
+        self.command = ["docker", "run", *flags, "--user=65534:65534", "--workdir=/tmp", "--hostname=sandbox", *python]
 
     def once(self) -> float:
         """Seconds until the snippet's answer is here and the command has ended."""
