@@ -46,7 +46,7 @@ output = [before["total"], paid, after["total"]]
 """
 TIMEOUT = "timeout"
 PAID = "paid 7"
-RETRIES = {"max": 10, "backoff_s": 0.3, "max_backoff_s": 3.0}  # whoever is struck again and again comes back again and again
+RETRIES = {"max": 50, "backoff_s": 0.3, "max_backoff_s": 3.0}  # whoever is struck again and again comes back again and again
 
 
 def _busy() -> int:
