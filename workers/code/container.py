@@ -39,9 +39,12 @@ HEADER = struct.Struct(">I")
 PROTOCOL = 1
 CONTROL_BYTES = 1 << 16  # of one frame of the first process
 READY_BYTES = 256
-SEND_BYTES = 1 << 20  # on their way, each direction: with the usual 200 KB both sides of a large value wait for each other
 HELLO_S, SPAWN_S, LOOK_S = 20.0, 10.0, 1.0
-USER = "65534:65534"
+FOREIGN_USER = 65534  # in images of others: what their owner puts into a volume shall not belong to a made-up user
+FIRST_USER, USERS = (
+    0x7000_0000,
+    1 << 24,
+)  # ids that no system gives out; the kernel counts much by user, so each container has its own
 OPEN_FILES = 256
 INODES = 16_384  # in the temporary folder
 SHM_BYTES = 1 << 20
@@ -255,6 +258,7 @@ class Container:
     folder: Path
     control: Control
     kind: Kind = OURS
+    user: int = FOREIGN_USER
     channel: socket.socket | None = None
     n: int = 0
     born: float = field(default_factory=time.monotonic)
@@ -268,8 +272,6 @@ class Container:
         """
         self._close_channel()
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self.n += 1
         ours.setblocking(False)
         with theirs:
@@ -341,7 +343,7 @@ class Maker:
     lease_s: float
     seccomp: str = field(default_factory=seccomp_profile)
     harden: Callable[[Shape, str], dict[str, Any]] = hardening
-    user: str = USER
+    user: str | None = None  # default: one of its own for each container
     kind: Kind = OURS
 
     def unpack(self) -> None:
@@ -363,15 +365,17 @@ class Maker:
             BackendError: the engine does not make it, or it does not answer in time.
         """
         began = time.monotonic()
+        user = FOREIGN_USER if self.kind.foreign else FIRST_USER + secrets.randbelow(USERS)
         folder = self.owner.folder / secrets.token_hex(4)
         name = container_name(self.owner.id, folder.name)
         folder.mkdir(mode=0o711)
         folder.chmod(0o711)
         try:
             with _listen(folder / SOCKET) as listener:
-                id = await self._start(name, shape, folder, labels or {})
+                id = await self._start(name, shape, folder, labels or {}, user=self.user or f"{user}:{user}")
                 try:
                     made = await self._connect(id, name, listener, shape, folder)
+                    made.user = user
                     await made.spawn()
                 except BaseException:
                     await asyncio.shield(self.engine.run(self.engine.remove, id))
@@ -382,7 +386,7 @@ class Maker:
         made.took_s = time.monotonic() - began
         return made
 
-    async def _start(self, name: str, shape: Shape, folder: Path, labels: Mapping[str, str]) -> str:
+    async def _start(self, name: str, shape: Shape, folder: Path, labels: Mapping[str, str], *, user: str) -> str:
         engine = self.engine
 
         def start() -> str:
@@ -397,7 +401,7 @@ class Maker:
                 self.image,
                 name=name,
                 command=["--socket", f"{INSIDE}/{SOCKET}", "--lease", f"{self.lease_s:g}"],
-                user=self.user,
+                user=user,
                 hostname="sandbox",
                 working_dir="/tmp",
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import BackendError
-from workers.code.container import INSIDE, MIB, OPEN_FILES, RUNNER, SHM_BYTES, SOCKET, USER, Container, Kind, encode, receive
+from workers.code.container import INSIDE, MIB, OPEN_FILES, RUNNER, SHM_BYTES, SOCKET, Container, Kind, encode, receive
 from workers.code.figures import CGroup
 
 PROBE_S = 20.0
@@ -208,7 +208,7 @@ def _same(flag: str, wanted: object, found: object) -> Check:
 
 
 def _process(seen: Seen) -> Iterator[Check]:
-    user, group = USER.split(":")
+    user = group = str(seen.container.user)
     yield _same("user", " ".join([user] * 4), seen.status("Uid"))
     yield _same("group", " ".join([group] * 4), seen.status("Gid"))
     groups = seen.status("Groups")
