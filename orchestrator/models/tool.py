@@ -13,6 +13,7 @@ from orchestrator.models.access import Action
 from orchestrator.models.plan import Effect
 
 MAX_EXAMPLES = 5
+CODE_POOL = "code"
 ParameterType = Literal["string", "number", "integer", "boolean", "array", "object", "null", "any"]
 ToolType = Literal["mcp", "function", "code_exec"]
 
@@ -112,8 +113,8 @@ class ToolDefinition(BaseModel):
 
     @property
     def callable_by_code(self) -> bool:
-        """Whether programs may call it. Code inside code is refused: its pool would fill with programs that wait for programs."""
-        return "code_execution" in self.allowed_callers and self.type != "code_exec"
+        """Whether programs may call it. What runs in their own pool is refused: it would fill with programs that wait for it."""
+        return "code_execution" in self.allowed_callers and self.type != "code_exec" and self.pool != CODE_POOL
 
     @property
     def content_hash(self) -> str:

@@ -79,7 +79,8 @@ class Owner:
         if self._lock is None or (self._guard is not None and self._guard.poll() is None):
             return False
         command = (sys.executable, "-m", "workers.code.guard", str(self.place), self.id, self.host)
-        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        quiet = subprocess.DEVNULL  # whoever waits for the end of our output shall not wait for the guard
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
         return True
 
     @property
