@@ -56,8 +56,8 @@ class PrivateEngine:
         wait_until(lambda: "containerd" not in map(_name, self._family()), description="containerd is gone")
 
     def _family(self) -> list[psutil.Process]:
-        """Its own processes that live: containerd, and a shim for each container."""
-        return [p for p in psutil.process_iter() if _name(p).startswith("containerd") and _tells(p, str(self.folder))]
+        """Its own processes that live: containerd, a shim for each container, and what of `runc` was forgotten."""
+        return [p for p in psutil.process_iter() if _name(p).startswith(("containerd", "runc")) and _tells(p, str(self.folder))]
 
     def _end(self, how: signal.Signals) -> None:
         assert self._running is not None, "start() comes first"
@@ -88,9 +88,17 @@ class PrivateEngine:
 
 def _tells(process: psutil.Process, folder: str) -> bool:
     try:
-        return any(folder in word for word in process.cmdline())
+        words = process.cmdline()
+        return any(folder in word for word in (*words, *_targets(process.pid)))
     except psutil.Error:
         return False
+
+
+def _targets(pid: int) -> list[str]:
+    """What its open files are."""
+    with suppress(OSError):
+        return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    return []
 
 
 def _name(process: psutil.Process) -> str:

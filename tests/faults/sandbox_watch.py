@@ -120,8 +120,18 @@ class Watch:
 
 
 def inside(place: Path) -> list[int]:
-    """The processes in containers that have a folder of `place`, whatever the engine knows of them."""
-    return [pid for pid in psutil.pids() if str(place) in _mounts(pid)]
+    """The processes in containers that have a folder of `place`, whatever the engine knows of them.
+
+    An engine that is killed between a creation and a start may forget a `runc init`, which waits and runs nothing of ours.
+    """
+    return [pid for pid in psutil.pids() if str(place) in _mounts(pid) and _command(pid) != b"runc\0init\0"]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _mounts(pid: int) -> str:
