@@ -442,9 +442,9 @@ class Maker:
         """The line of the container's first process; where its number is known, others who connect are sent away."""
         until = time.monotonic() + HELLO_S
         while time.monotonic() < until:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    sock = (await asyncio.get_running_loop().sock_accept(listener))[0]
+            if await _readable(listener, LOOK_S):  # an accept with a time limit would lose who comes just as it is cancelled
+                sock = listener.accept()[0]
+                sock.setblocking(False)
                 if pid is None or _peer(sock) == pid:
                     return sock
                 sock.close()
@@ -492,6 +492,20 @@ async def _exactly(sock: socket.socket, count: int) -> bytes:
             raise EOFError("it ended")
         parts += part
     return parts
+
+
+async def _readable(sock: socket.socket, within_s: float) -> bool:
+    """Whether something can be taken from a socket now or soon; takes nothing."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, ready.set)
+    try:
+        async with asyncio.timeout(within_s):
+            await ready.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(sock)
+    return True
 
 
 @contextlib.contextmanager
