@@ -29,7 +29,8 @@ PEER_IMAGE = "toolweaver-bench-peer:local"
 PEER_FILE = """
 FROM {base}
 RUN ["python3", "-c", "import os, shutil; shutil.which('python') or os.symlink(shutil.which('python3'), '/usr/bin/python')"]
-RUN ["python3", "-c", "import os; os.makedirs('/sandbox', exist_ok=True); os.path.exists('/etc/passwd') or open('/etc/passwd', 'w').write('root:x:0:0::/:/bin/sh')"]
+RUN ["python3", "-c", "import os; os.makedirs('/sandbox', exist_ok=True)"]
+RUN ["python3", "-c", "print('root:x:0:0::/:/bin/sh', file=open('/etc/passwd', 'a'))"]
 CMD ["python3", "-c", "import time; time.sleep(86400)"]
 """
 
