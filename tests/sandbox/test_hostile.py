@@ -30,6 +30,7 @@ CHOSEN = PROGRAMS if os.environ.get("HOSTILE") == "all" else quick()
 GRACE_S = 3.0
 GONE_S = 2.0
 GROWTH = 64 * MIB
+ROUNDS = 5  # a bomb that is not held slows a neighbour in each; other tests beside this one do not
 BOMBS = ("fork_bomb", "memory_of_many_processes", "spin_in_c_threads", "tmp_of_many_files", "stdout_flood")
 SECRET = re.compile(CANARY + "[0-9a-f]{16}")
 FAR = 32 * MIB
@@ -164,17 +165,17 @@ def test_tools_in_flight_were_cancelled(batch: Batch) -> None:
 
 
 def test_a_neighbour_feels_little_of_bombs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """One bomb at a time, each on its one core of the machine's; twice, since other processes are noisy."""
+    """One bomb at a time, each on its one core of the machine's. Quiet or not is measured anew while other processes are noisy."""
     bombs = [program for program in PROGRAMS if program.name in BOMBS]
     assert len(bombs) == len(BOMBS)
     measured = []
     with Secrets(tmp_path_factory.mktemp("neighbour")) as planted:
-        for _ in range(2):
+        for _ in range(ROUNDS):
             quiet, during = asyncio.run(_p95(lab, bombs, planted))
             measured.append(f"{quiet * 1e3:.1f} -> {during * 1e3:.1f} ms")
             if during <= 2 * quiet:
                 return
-    pytest.fail(f"a neighbour's p95 more than doubled, twice: {measured}")
+    pytest.fail(f"a neighbour's p95 more than doubled, every time: {measured}")
 
 
 async def _p95(lab: Lab, bombs: list[Hostile], planted: Secrets) -> tuple[float, float]:

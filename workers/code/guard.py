@@ -16,7 +16,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its pool, and not before
     if sys.stdin.buffer.read() == b"done":
         return
-    os.execv(sys.executable, [sys.executable, "-m", "workers.code.leases", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "workers.code.leases", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

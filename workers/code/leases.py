@@ -78,7 +78,7 @@ class Owner:
         """Starts the guard where there is none, or none any more; whether it did."""
         if self._lock is None or (self._guard is not None and self._guard.poll() is None):
             return False
-        command = (sys.executable, "-m", "workers.code.guard", str(self.place), self.id, self.host)
+        command = (sys.executable, "-P", "-m", "workers.code.guard", str(self.place), self.id, self.host)
         quiet = subprocess.DEVNULL  # whoever waits for the end of our output shall not wait for the guard
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
         return True
