@@ -96,7 +96,7 @@ class Peer:
 
     def _open(self, base: str) -> None:
         import docker
-        from llm_sandbox import SandboxSession
+        from llm_sandbox import SandboxSession  # type: ignore[import-not-found,unused-ignore]
 
         _build_peer(base)
         shape = Shape.of(None)
