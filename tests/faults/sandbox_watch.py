@@ -11,7 +11,7 @@ import psutil
 
 from orchestrator.errors import BackendError
 from tests.support import wait_until
-from workers.code.engine import Engine, Listed
+from workers.code.engine import Engine, Listed, Missing
 from workers.code.leases import LOCK, OWNER, PLACE, lives, owners, place_name
 
 EVERY_S = 0.5
@@ -83,8 +83,19 @@ class Watch:
             )
 
     def listed(self) -> list[Listed]:
-        """The containers of this platform, in whatever state."""
-        return self._engine.containers(f"{PLACE}={place_name(self.place)}")
+        """The containers of this platform, in whatever state.
+
+        An engine that was killed while it removed one may list it as dead, and say of the same id that there is no such
+        container: that one is gone.
+        """
+        found = self._engine.containers(f"{PLACE}={place_name(self.place)}")
+        return [c for c in found if c.state != "dead" or self._exists(c.id)]
+
+    def _exists(self, container: str) -> bool:
+        try:
+            return bool(self._engine.inspect(container))
+        except Missing:
+            return False
 
     def pid(self, container: str) -> int:
         """The first process of a container as the host sees it; 0 when it has none."""
