@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -36,6 +37,8 @@ async def serve(store: JobStore, app: Celery) -> AsyncIterator[None]:
     made = Programs(store, app)
     await made.start()
     _programs = made
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is looked at no more: a full collection would hold up all programs
     try:
         yield
     finally:
