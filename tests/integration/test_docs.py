@@ -88,7 +88,11 @@ def test_shell(block: Block, shell: dict[str, str]) -> None:
     need(block, shell)
     if "curl" in block.text and not shutil.which("curl"):
         pytest.skip("no curl on this machine")
-    printed = run(["bash", "-euo", "pipefail", "-c", block.text], shell, code=int(block.info.removeprefix("docker").removeprefix("exit=") or 0))
+    printed = run(
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        shell,
+        code=int(block.info.removeprefix("docker").removeprefix("exit=") or 0),
+    )
     if block.output is not None:
         assert printed.strip() == block.output.strip()
 
