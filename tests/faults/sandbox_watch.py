@@ -157,6 +157,6 @@ def guards(place: Path) -> dict[int, str]:
     found = {}
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if str(place) in words and words[2:3] in (["workers.code.guard"], ["workers.code.leases"]):
+        if str(place) in words and {"workers.code.guard", "workers.code.leases"} & set(words):
             found[process.pid] = str(words[words.index(str(place)) + 1])
     return found
