@@ -40,7 +40,7 @@ while True:
 """
 PAYMENT = """
 before = await get_expenses("d0")
-paid = await pay(7, wait_s=0.5)
+paid = await pay(7, wait_s=2.0)
 after = await get_expenses("d1")
 output = [before["total"], paid, after["total"]]
 """
