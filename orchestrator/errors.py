@@ -252,6 +252,8 @@ class CallCancelled(ToolWeaverError):
 class Overtaken(CallCancelled):
     """This call was overtaken, or its job ended: what it does counts no more."""
 
+    code = "call_overtaken"
+
 
 def _in_program(error: ToolWeaverError, first: str, move: str) -> str:
     """The first line is of the first problem alone; below it the place, source and caret of each."""

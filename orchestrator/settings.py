@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     @property
     def sandbox_folder(self) -> Path:
         """Where the containers' sockets lie; a socket's path must be short."""
-        return (self.sandbox_dir or Path(tempfile.gettempdir()) / f"toolweaver-{os.getuid()}").expanduser().absolute()
+        return (self.sandbox_dir or Path(tempfile.gettempdir()) / f"tw-sandbox-{os.getuid()}").expanduser().absolute()
 
     @property
     def blob_url(self) -> str:

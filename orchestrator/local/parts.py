@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from orchestrator.broker.queues import POOLS
 from orchestrator.errors import BackendError, RequestError
@@ -25,7 +22,7 @@ from orchestrator.settings import Settings
 PORTS_TRIED = 50
 CHECK_S = 90.0
 LOCAL_DRAIN_S = 3.0
-_reserved: list[int] = []  # descriptors of locked files, one a port
+_reserved: list[socket.socket] = []  # one a port
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
 
 
@@ -70,7 +67,7 @@ def _checked(module: str) -> str | None:
 
 
 def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
-    """The first free port from `first` on. It is this process's till it ends: no other platform of this user is given it.
+    """The first free port from `first` on. It is this process's till it ends: no other platform of this machine is given it.
 
     Raises:
         BackendError: none of the next ones is free.
@@ -91,18 +88,19 @@ def free_port(host: str, first: int, *, setting: str = "api_port") -> int:
 
 
 def _reserve(port: int) -> bool:
-    """Whether no other platform has chosen the port and is yet to listen on it: two that start at once would share an API."""
-    path = Path(tempfile.gettempdir()) / f"toolweaver-{os.getuid()}-port-{port}.lock"
-    try:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:  # somebody else's file: the probe has to do
+    """Whether no other platform has chosen the port and is yet to listen on it: two that start at once would share an API.
+
+    Who has chosen one holds a name in Linux's abstract namespace of sockets, which ends with its process.
+    """
+    if sys.platform != "linux":
         return True
+    name = socket.socket(socket.AF_UNIX)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        name.bind(f"\0toolweaver-port-{port}")
     except OSError:
-        os.close(lock)
+        name.close()
         return False
-    _reserved.append(lock)
+    _reserved.append(name)
     return True
 
 

@@ -38,7 +38,8 @@ class PrivateEngine:
             file.unlink(missing_ok=True)  # of those before, whose ids may be zombies' or others' by now
         with (self.folder / "log").open("ab") as log:
             self._running = subprocess.Popen(
-                ["dockerd", f"--host={self.host}", "--bridge=none", "--iptables=false", *words],
+                # A network of its own: without a bridge it would take away that of the machine's engine.
+                ["unshare", "--net", "--", "dockerd", f"--host={self.host}", "--bridge=none", "--iptables=false", *words],
                 stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         wait_until(self.answers, description="the engine answers", timeout=90, every=0.1)

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.chaos
 TOOLS = Path(__file__).parents[1] / "program_tools.py"
 WORKERS = ("code", "code2")
 LEASE_S = 8.0 if LONG else 3.0  # of a container
-STRIKES = 50 if LONG else 12
+STRIKES = 50 if LONG else 8
 BETWEEN_S = (0.3, 6.0) if LONG else (0.3, 3.0)
 SEED = int(os.environ.get("CHAOS_SEED", "5"))
 

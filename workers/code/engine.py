@@ -287,9 +287,13 @@ def _listed(found: Mapping[str, Any]) -> Listed:
 class Missing(BackendError):
     """The engine does not have it."""
 
+    code = "engine_has_none"
+
 
 class Conflicting(BackendError):
     """It is there already, or is being removed."""
+
+    code = "engine_conflict"
 
 
 def _may_pass(error: Exception) -> bool:
