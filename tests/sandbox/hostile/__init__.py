@@ -13,7 +13,7 @@ PROGRAMS: tuple[Hostile, ...] = tuple(
 )
 
 
-MANY = 30  # programs of one area
+MANY = 20  # programs of one area
 
 
 def quick() -> tuple[Hostile, ...]:
