@@ -155,7 +155,7 @@ def test_nothing_is_left(batch: Batch) -> None:
 
 def test_the_orchestrating_process_stays_small(batch: Batch) -> None:
     assert batch.growth < GROWTH, f"it grew by {batch.growth >> 20} MiB (at most {batch.peak >> 20})"
-    assert batch.more_descriptors <= 8  # of a pool that is larger than before
+    assert batch.more_descriptors <= 32, "more than a pool that is larger by some containers; a leak would be one a program"
 
 
 def test_tools_in_flight_were_cancelled(batch: Batch) -> None:
