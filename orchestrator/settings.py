@@ -107,6 +107,13 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TOOLWEAVER_DOCKER_HOST", "DOCKER_HOST"),
         description="address of the container engine that programs run in; default: Docker's usual socket",
     )
+    servers_file: Path | None = Field(
+        default=None, description="JSON file that names MCP servers and OpenAPI documents; default: `mcp.json` in `home`"
+    )
+    server_connect_s: float = Field(default=20.0, gt=0, description="how long a server may take to start and to list its tools")
+    discovery_ttl_s: int = Field(default=86_400, ge=0, description="how long `discover_all` answers from its file")
+    breaker_failures: int = Field(default=5, ge=1, description="failures in a row after which a server or tool is not called")
+    breaker_open_s: float = Field(default=60.0, gt=0, description="seconds after which one call probes it again")
     sandbox_image: str = Field(default="toolweaver-sandbox:latest", description="image that programs run in")
     sandbox_base: str = Field(default="python:3.11-slim", description="image that `toolweaver sandbox build` starts from")
     sandbox_warm_max: int = Field(default=6, ge=1, le=64, description="containers kept ready at most, before anybody asks")
@@ -197,6 +204,11 @@ class Settings(BaseSettings):
     def sandbox_folder(self) -> Path:
         """Where the containers' sockets lie; a socket's path must be short."""
         return (self.sandbox_dir or Path(tempfile.gettempdir()) / f"tw-sandbox-{os.getuid()}").expanduser().absolute()
+
+    @property
+    def servers_path(self) -> Path:
+        """Where MCP servers and OpenAPI documents are named."""
+        return (self.servers_file or self.home / "mcp.json").expanduser().absolute()
 
     @property
     def blob_url(self) -> str:

@@ -19,8 +19,8 @@ PATH = Path(manifest.__file__).with_name("manifest.json")
 
 def manifest_text() -> str:
     """The manifest as it must stand in the package: the tools of the bundled pools, by name."""
-    modules = {m.__name__ for m in POOLS}
-    bundled = [t.definition for n in sorted(registry.names()) if (t := registry.get(n)) and t.function.__module__ in modules]
+    modules = tuple(f"{m.__name__}." for m in POOLS)
+    bundled = [t.definition for n in sorted(registry.names()) if (t := registry.get(n)) and t.origin.startswith(modules)]
     catalog = ToolCatalog(source="bundled", tools=bundled)
     return json.dumps(catalog.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False) + "\n"
 

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from pydantic_core import to_jsonable_python
 
 from orchestrator.catalog.files import Unfetched
-from orchestrator.catalog.register import RegisteredTool, ToolRegistry
+from orchestrator.catalog.register import ServedTool, ToolRegistry
 from orchestrator.errors import (
     BackendError,
     CallCancelled,
@@ -159,7 +159,7 @@ class Ran:
 class Prepared:
     """A call that is ready to run: its tool, and the arguments that it takes."""
 
-    tool: RegisteredTool
+    tool: ServedTool
     arguments: dict[str, Any]
     context: CallContext
 
@@ -172,7 +172,7 @@ class Prepared:
         claim, ledger = self.context.claim, self.context.store.ledger
         if time.monotonic() - claim.asked > ledger.settings.lease_s and not self._still_held(claim, ledger):
             raise Parked("the lease ran out before the tool began")
-        return self.tool.function(**self.arguments)
+        return self.tool.call(self.arguments, self.context)
 
     @staticmethod
     def _still_held(claim: Claim, ledger: Ledger) -> bool:
@@ -282,11 +282,9 @@ class Runner:
         context.files.allow = partial(self._permits.allow_bytes, claim)
         arguments = tool.validate_input(self._given(claim, tool, scope), files=context.files)
         self._take_key(claim, arguments)
-        if tool.context_parameter is not None:
-            arguments[tool.context_parameter] = context
         return Prepared(tool, arguments, context)
 
-    def _given(self, claim: Claim, tool: RegisteredTool, scope: Scope) -> dict[str, Any]:
+    def _given(self, claim: Claim, tool: ServedTool, scope: Scope) -> dict[str, Any]:
         """The input as the tool takes it: references resolved, but for those that it fetches itself when it wants to."""
         template = claim.spec.get("input", {})
         later = _lazy_references(tool, template)
@@ -297,7 +295,7 @@ class Runner:
         needed = sorted(calls_needed(reference, self._scope(claim, {})))
         return self._scope(claim, self.read(claim.job, needed)).resolve(reference)
 
-    def _permit(self, claim: Claim, tool: RegisteredTool) -> None:
+    def _permit(self, claim: Claim, tool: ServedTool) -> None:
         try:
             self._permits.check(claim, tool.definition)
         except redis.RedisError as error:
@@ -339,7 +337,7 @@ class Runner:
         if asked.verdict != "ok":
             raise Parked(asked.verdict)
 
-    def _tool(self, claim: Claim) -> RegisteredTool:
+    def _tool(self, claim: Claim) -> ServedTool:
         name, planned = claim.spec["tool"], claim.spec.get("hash")
         tool = self.registry.get(name)
         if tool is None:
@@ -355,7 +353,7 @@ class Runner:
                 )
         return tool
 
-    def succeeded(self, claim: Claim, tool: RegisteredTool, value: Any, *, files: Collection[str] = ()) -> Ending:
+    def succeeded(self, claim: Claim, tool: ServedTool, value: Any, *, files: Collection[str] = ()) -> Ending:
         """The end of a call whose tool returned `value` and made `files`.
 
         Raises:
@@ -515,7 +513,7 @@ async def _watched(coroutine: Any, context: CallContext, timeout_s: float) -> An
     return task.result()
 
 
-def _allow_caller(claim: Claim, tool: RegisteredTool) -> None:
+def _allow_caller(claim: Claim, tool: ServedTool) -> None:
     """Lets a call pass that comes from where the tool may be called: a plan, or a program."""
     caller = claim.spec.get("caller", {}).get("type", "direct")
     allowed = tool.definition.allowed_callers
@@ -549,7 +547,7 @@ def _timed_out(claim: Claim) -> Ending:
     return _failed(claim, timeout)
 
 
-def _lazy_references(tool: RegisteredTool, template: Mapping[str, Any]) -> dict[str, str]:
+def _lazy_references(tool: ServedTool, template: Mapping[str, Any]) -> dict[str, str]:
     """The parameters that the tool fetches itself, and what they refer to."""
     lazy = ((name, template.get(name)) for name in tool.lazy_parameters)
     return {name: value for name, value in lazy if isinstance(value, str) and parse_reference(value) is not None}

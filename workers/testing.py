@@ -28,7 +28,7 @@ from celery import Celery
 from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS
 from orchestrator.catalog.manifest import bundled_catalog
-from orchestrator.catalog.register import RegisteredTool, ToolRegistry, register_function, registry
+from orchestrator.catalog.register import ServedTool, ToolRegistry, register_function, registry
 from orchestrator.errors import BackendError, CallCancelled, NotFound, ToolError, ToolTimeout
 from orchestrator.extras import server_binary
 from orchestrator.jobs.events import EventReader
@@ -148,9 +148,7 @@ def call_tool(tool: Callable[..., Any] | str, context: FakeContext | None = None
     found = find_tool(tool)
     context = context or FakeContext()
     arguments = found.validate_input(input, files=context.files)
-    if found.context_parameter is not None:
-        arguments[found.context_parameter] = context
-    return found.validate_output(_called(found, arguments))
+    return found.validate_output(_called(found, arguments, context))
 
 
 def run_plan(plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any] | None = None) -> JobResult:
@@ -167,7 +165,7 @@ def run_plan(plan: Mapping[str, Any] | Plan, inputs: Mapping[str, Any] | None = 
         return engine.run_plan(plan, inputs)
 
 
-def find_tool(tool: Callable[..., Any] | str, tools: ToolRegistry = registry) -> RegisteredTool:
+def find_tool(tool: Callable[..., Any] | str, tools: ToolRegistry = registry) -> ServedTool:
     """The registered tool of that name or function; a bundled one is loaded by its name.
 
     Raises:
@@ -176,7 +174,7 @@ def find_tool(tool: Callable[..., Any] | str, tools: ToolRegistry = registry) ->
     if isinstance(tool, str):
         found = tools.get(tool) or _bundled(tool, tools)
     else:
-        found = next((t for n in tools.names() if (t := tools.get(n)) and t.function is tool), None)
+        found = next((t for n in tools.names() if getattr(t := tools.get(n), "function", None) is tool), None)
     if found is None:
         name = tool if isinstance(tool, str) else getattr(tool, "__name__", repr(tool))
         raise NotFound(f"`{name}` is no registered tool", next="Decorate it with `@register_function()`, and import its module.")
@@ -311,7 +309,7 @@ class Engine:
         return ToolCatalog(tools=[*(t for t in base if t.name not in own), *own.values()])
 
 
-def _bundled(name: str, tools: ToolRegistry) -> RegisteredTool | None:
+def _bundled(name: str, tools: ToolRegistry) -> ServedTool | None:
     """A tool of a bundled pool, whose module is imported for it."""
     definition = bundled_catalog().get_tool(name) if tools is registry else None
     if definition is not None and definition.pool in POOLS:
@@ -319,13 +317,13 @@ def _bundled(name: str, tools: ToolRegistry) -> RegisteredTool | None:
     return tools.get(name)
 
 
-def _called(tool: RegisteredTool, arguments: dict[str, Any]) -> Any:
+def _called(tool: ServedTool, arguments: dict[str, Any], context: FakeContext) -> Any:
     seconds = tool.definition.timeout_s
     try:
         if tool.is_async:
-            return asyncio.run(_awaited(tool.function(**arguments), seconds))
+            return asyncio.run(_awaited(tool.call(arguments, context), seconds))
         with time_limit(seconds):
-            return tool.function(**arguments)
+            return tool.call(arguments, context)
     except TimeLimitReached:
         raise ToolTimeout(f"`{tool.definition.name}` ran longer than its timeout_s of {seconds:g}") from None
 

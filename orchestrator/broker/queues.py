@@ -42,6 +42,8 @@ POOLS = {
         Pool("async", kind="async", summary="registered `async def` functions, many at once on one loop"),
         Pool("ocr", extra="ocr", summary="text from images"),
         Pool("small_model", summary="small models and rules"),
+        Pool("mcp", kind="async", extra="mcp", summary="tools of MCP servers"),
+        Pool("http", kind="async", summary="operations of OpenAPI documents"),
         Pool("code", kind="async", extra="sandbox", check="workers.code.check", summary="programs in containers"),
     )
 }

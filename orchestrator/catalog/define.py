@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -33,6 +33,43 @@ class _Schema(GenerateJsonSchema):
         return False
 
 
+class ServedTool(Protocol):
+    """A tool that a worker can run: its definition, the check of what goes in and comes out, and the call itself."""
+
+    @property
+    def definition(self) -> ToolDefinition:
+        """What it is."""
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from: two of one name and different origins are a conflict."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `call` gives a coroutine."""
+
+    @property
+    def lazy_parameters(self) -> frozenset[str]:
+        """The parameters whose values are fetched when the tool asks for them."""
+
+    def validate_input(self, value: Mapping[str, Any], *, files: FileSource | None = None) -> dict[str, Any]:
+        """The arguments as `call` takes them.
+
+        Raises:
+            ToolError: `bad_input`, with every bad field in `problems`.
+        """
+
+    def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        """The result, or the coroutine that gives it."""
+
+    def validate_output(self, value: Any) -> Any:
+        """The result as a JSON value.
+
+        Raises:
+            ToolError: `bad_output`.
+        """
+
+
 @dataclass(frozen=True)
 class RegisteredTool:
     """A tool and the function behind it."""
@@ -49,6 +86,16 @@ class RegisteredTool:
         """The parameters whose values are fetched when the function asks for them."""
         fields = self.arguments.model_fields.items()
         return frozenset(name.removeprefix(_PREFIX) for name, field in fields if get_origin(field.annotation) is Lazy)
+
+    @property
+    def origin(self) -> str:
+        """The function's place."""
+        return f"{self.function.__module__}.{getattr(self.function, '__qualname__', type(self.function).__qualname__)}"
+
+    def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
+        """Calls the function; it gets the context if it asks for it."""
+        own = {self.context_parameter: context} if self.context_parameter is not None else {}
+        return self.function(**arguments, **own)
 
     def validate_input(self, value: Mapping[str, Any], *, files: FileSource | None = None) -> dict[str, Any]:
         """The function's keyword arguments: typed, models built; what was not given is left to the function's defaults.

@@ -13,13 +13,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.broker.queues import POOLS
-from orchestrator.catalog.define import RegisteredTool, read_signature
+from orchestrator.catalog.define import RegisteredTool, ServedTool, read_signature
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.models.plan import Effect
 from orchestrator.models.program import CallerType
 from orchestrator.models.tool import ToolDefinition, ToolExample, ToolType
 
-__all__ = ["RegisteredTool", "ToolRegistry", "load_entry_points", "load_tools", "register_function", "registry", "tool"]
+__all__ = [
+    "RegisteredTool",
+    "ServedTool",
+    "ToolRegistry",
+    "load_entry_points",
+    "load_tools",
+    "register_function",
+    "registry",
+    "tool",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 ENTRY_POINTS = "toolweaver.tools"
@@ -29,9 +38,9 @@ class ToolRegistry:
     """The tools of this process, by name."""
 
     def __init__(self) -> None:
-        self._tools: dict[str, RegisteredTool] = {}
+        self._tools: dict[str, ServedTool] = {}
 
-    def add(self, tool: RegisteredTool) -> None:
+    def add(self, tool: ServedTool) -> None:
         """Adds a tool; the same function again (a reloaded module) takes its own place.
 
         Raises:
@@ -39,14 +48,18 @@ class ToolRegistry:
         """
         name = tool.definition.name
         known = self._tools.get(name)
-        if known is not None and _origin(known.function) != _origin(tool.function):
+        if known is not None and known.origin != tool.origin:
             raise Conflict(
-                f"two functions want to be the tool `{name}`: `{_origin(known.function)}` and `{_origin(tool.function)}`",
+                f"two functions want to be the tool `{name}`: `{known.origin}` and `{tool.origin}`",
                 next="Give one of them another name: `@register_function('other_name')`.",
             )
         self._tools[name] = tool
 
-    def get(self, name: str) -> RegisteredTool | None:
+    def remove(self, name: str) -> None:
+        """Takes a tool out, if it is there."""
+        self._tools.pop(name, None)
+
+    def get(self, name: str) -> ServedTool | None:
         """The tool of that name, or None."""
         return self._tools.get(name)
 
@@ -57,10 +70,6 @@ class ToolRegistry:
     def definitions(self) -> list[ToolDefinition]:
         """All definitions, in the order of registration."""
         return [t.definition for t in self._tools.values()]
-
-
-def _origin(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 registry = ToolRegistry()

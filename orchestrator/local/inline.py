@@ -76,7 +76,7 @@ def own_functions(plan: Mapping[str, Any] | Plan) -> list[str]:
 def own_among(names: Iterable[str]) -> list[str]:
     """Those of the names that are functions of the script or notebook itself."""
     found = {name: registry.get(name) for name in names}
-    return sorted(name for name, tool in found.items() if tool is not None and tool.function.__module__ == "__main__")
+    return sorted(name for name, tool in found.items() if tool is not None and tool.origin.startswith("__main__."))
 
 
 def private_runner() -> Runner | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,6 +16,10 @@ MAX_EXAMPLES = 5
 CODE_POOL = "code"
 ParameterType = Literal["string", "number", "integer", "boolean", "array", "object", "null", "any"]
 ToolType = Literal["mcp", "function", "code_exec"]
+TOOL_NAME = r"^[A-Za-z][\w.:/-]*$"
+MAX_TOOL_NAME = 128
+_TYPES = frozenset(get_args(ParameterType))
+_SAID_ELSEWHERE = ("description", "enum", "default")
 
 
 class ToolParameter(BaseModel):
@@ -59,11 +63,14 @@ class ToolDefinition(BaseModel):
 
     `pool` names the worker pool (and queue) that runs it; `effect` says what a repeat would do: `none` (reads),
     `idempotent` (repeats are harmless), `once` (never repeated silently; the default).
+
+    A tool is described by `parameters`, or by `json_schema`, the whole schema of its input as a server gave it (any dialect
+    that the schema's `$schema` names, 2020-12 otherwise); `parameters` is a view of that then.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z][\w.:/-]*$", max_length=128)
+    name: str = Field(pattern=TOOL_NAME, max_length=MAX_TOOL_NAME)
     type: ToolType = "function"
     description: str = ""
     parameters: tuple[ToolParameter, ...] = ()
@@ -81,6 +88,20 @@ class ToolDefinition(BaseModel):
     output_schema: dict[str, Any] | None = None
     requires: tuple[Action, ...] = Field(default=(), max_length=32, description="actions that it needs, such as `network:https`")
     definitions: dict[str, Any] | None = Field(default=None, description="`$defs` that the parameters' schemas refer to")
+    json_schema: dict[str, Any] | None = Field(default=None, description="the whole schema of the input, as it was imported")
+    server: str | None = Field(default=None, description="the MCP server or API that offers it; None: a function")
+    native_name: str | None = Field(default=None, description="its name there, where that is another one")
+    tags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = Field(default=(), description="other names that plans may use, such as former ones")
+    deprecated: str | None = Field(default=None, description="why it is not to be used any more, and what to use instead")
+    tenants: tuple[str, ...] | None = Field(default=None, description="who sees it; None: everybody")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _view_of_schema(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("json_schema") and not data.get("parameters"):
+            return {**data, "parameters": parameters_of(data["json_schema"])}
+        return data
 
     @field_validator("examples")
     @classmethod
@@ -102,7 +123,9 @@ class ToolDefinition(BaseModel):
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        """JSON Schema (2020-12) of the tool's input object."""
+        """JSON Schema of the tool's input object: the imported one, untouched, or 2020-12 made of the parameters."""
+        if self.json_schema is not None:
+            return self.json_schema
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {p.name: p.to_schema() for p in self.parameters},
@@ -118,9 +141,20 @@ class ToolDefinition(BaseModel):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 (first 16 hex digits) of the definition; a plan pins it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """SHA-256 (first 16 hex digits) of the definition: its version, which a plan pins."""
+        return hashlib.sha256(self.to_row().encode()).hexdigest()[:16]
+
+    def to_row(self) -> str:
+        """The definition as canonical JSON, without defaults and without what `json_schema` says already."""
+        derived = {"parameters"} if self.json_schema is not None else None
+        return json.dumps(
+            self.model_dump(mode="json", exclude_defaults=True, exclude=derived),
+            sort_keys=True, separators=(",", ":"), ensure_ascii=False,
+        )  # fmt: skip
+
+    def visible_to(self, tenant: str) -> bool:
+        """Whether a tenant sees it at all."""
+        return self.tenants is None or tenant in self.tenants
 
     def to_llm_format(self, include_examples: bool = True, max_examples: int = MAX_EXAMPLES) -> dict[str, Any]:
         """The neutral function format `{name, description, parameters}`; examples are folded into the description."""
@@ -128,6 +162,30 @@ class ToolDefinition(BaseModel):
         if include_examples and self.examples:
             description += "\n\nExamples:" + "".join(_example_text(n, e) for n, e in enumerate(self.examples[:max_examples], 1))
         return {"name": self.name, "description": description, "parameters": self.input_schema}
+
+
+def parameters_of(schema: Mapping[str, Any]) -> tuple[ToolParameter, ...]:
+    """The properties of an object's schema as parameters; what a parameter cannot say stays in its `json_schema`."""
+    properties = schema.get("properties")
+    required = schema.get("required")
+    needed = frozenset(n for n in required if isinstance(n, str)) if isinstance(required, list) else frozenset()
+    if not isinstance(properties, Mapping):
+        return ()
+    return tuple(_parameter(name, s if isinstance(s, Mapping) else {}, name in needed) for name, s in properties.items() if name)
+
+
+def _parameter(name: str, schema: Mapping[str, Any], required: bool) -> ToolParameter:
+    kind, enum, described = schema.get("type"), schema.get("enum"), schema.get("description")
+    rest = {k: v for k, v in schema.items() if k not in _SAID_ELSEWHERE}
+    return ToolParameter(
+        name=name,
+        type=kind if isinstance(kind, str) and kind in _TYPES else "any",  # type: ignore[arg-type]
+        description=described if isinstance(described, str) else "",
+        required=required,
+        enum=tuple(enum) if isinstance(enum, list) else None,
+        default=schema.get("default"),
+        json_schema=rest if set(rest) - {"type"} else None,
+    )
 
 
 def _example_text(number: int, example: ToolExample) -> str:
