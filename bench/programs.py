@@ -44,9 +44,9 @@ from ours import Ours
 from examples.expenses import tools
 from examples.expenses.plan import plan
 from orchestrator.catalog.register import registry
+from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.plan import Plan
-from orchestrator.programmatic_executor.stubs import StubGenerator
 
 FOLDER = Path(__file__).parents[1] / "examples" / "expenses"
 NAMES = ("get_team_members", "get_expenses")

@@ -255,7 +255,7 @@ TOOLS = {f.__name__: definition(f.__name__, f) for f in (tool, big)}
 
 
 def _program(code: str, input: Any = None, *names: str) -> Program:
-    from orchestrator.programmatic_executor.stubs import StubGenerator
+    from orchestrator.catalog.render.stubs import StubGenerator
 
     tools = {name: TOOLS[name] for name in names}
     stubs = StubGenerator(tools.values())

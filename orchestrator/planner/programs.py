@@ -10,7 +10,7 @@ from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.problems import Problems, join
 from orchestrator.planner.steps import Item
 from orchestrator.programmatic_executor.check import check_program
-from orchestrator.programmatic_executor.names import callable_by_programs
+from orchestrator.programmatic_executor.granted import callable_by_programs
 
 
 def check_program_of(item: Item, arguments: Mapping[str, Any], *, catalog: ToolCatalog, problems: Problems) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from orchestrator.catalog.render.names import PRELOADED, NamedTool, name_tools
 from orchestrator.errors import ProgramError, SecurityError
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.programmatic_executor.dangers import MODULES, dotted, find_dangers
-from orchestrator.programmatic_executor.names import PRELOADED, NamedTool, name_tools
 from orchestrator.programmatic_executor.scan import Chain, Facts, Place, scan
 from orchestrator.programmatic_executor.source import Source, read
 

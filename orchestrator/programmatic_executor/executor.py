@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.client.outcome import outcome
 from orchestrator.hybrid_dispatcher.single import on_platform
 from orchestrator.models.event import Event
 from orchestrator.models.program import CallRecord, ProgramLimits, ProgramResult
 from orchestrator.models.tool import ToolCatalog
-from orchestrator.programmatic_executor.names import callable_by_programs
-from orchestrator.programmatic_executor.stubs import StubGenerator
+from orchestrator.programmatic_executor.granted import callable_by_programs
 
 OnToolCall = Callable[[str, bool, float, str | None], Awaitable[None] | None]
 """Told of each call as it ends: `(name, success, latency in seconds, error)`."""

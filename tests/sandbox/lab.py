@@ -23,11 +23,11 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchestrator.catalog.register import ToolRegistry, register_function
+from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.errors import BackendError
 from orchestrator.models.program import ProgramLimits, ProgramResult
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.programmatic_executor.session import Ended, Program, Session, ToolCall
-from orchestrator.programmatic_executor.stubs import StubGenerator
 from orchestrator.settings import Settings, load_settings
 from workers.code.engine import Engine
 from workers.code.image import build, require_image, version

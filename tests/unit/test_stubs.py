@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from mypy import api as mypy
 
+from orchestrator.catalog.render.hints import hint
+from orchestrator.catalog.render.names import NamedTool, identifier, name_tools
+from orchestrator.catalog.render.stubs import HEADER, StubGenerator, stub
 from orchestrator.errors import NotFound, PermissionDenied
 from orchestrator.models.tool import ToolCatalog, ToolDefinition, ToolExample, ToolParameter
-from orchestrator.programmatic_executor.hints import hint
-from orchestrator.programmatic_executor.names import NamedTool, callable_by_programs, identifier, name_tools
-from orchestrator.programmatic_executor.stubs import HEADER, StubGenerator, stub
+from orchestrator.programmatic_executor.granted import callable_by_programs
 
 GET_EXPENSES = ToolDefinition(
     name="get_expenses",

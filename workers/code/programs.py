@@ -18,6 +18,8 @@ from celery import Celery
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.manifest import bundled_catalog
+from orchestrator.catalog.render.names import identifier
+from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import EffectUnknown, NotFound, Overtaken, PermissionDenied, ToolError, ToolWeaverError
 from orchestrator.hybrid_dispatcher.children import Children, Diverged, NotMade
@@ -26,10 +28,9 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.program import ProgramLimits, ProgramResult, Usage
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.programmatic_executor.check import check_program
+from orchestrator.programmatic_executor.granted import callable_by_programs
 from orchestrator.programmatic_executor.limits import LimitRules
-from orchestrator.programmatic_executor.names import callable_by_programs, identifier
 from orchestrator.programmatic_executor.session import Ended, Program, Session, ToolCall
-from orchestrator.programmatic_executor.stubs import StubGenerator
 from workers.code.audit import Audit, Audits
 from workers.code.pool import Sandbox, SandboxPool
 from workers.code.request import Request

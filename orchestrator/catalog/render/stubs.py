@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.catalog.render.hints import hint, literal
+from orchestrator.catalog.render.names import NamedTool, identifier, name_tools
 from orchestrator.models.tool import ToolCatalog, ToolDefinition, ToolExample, ToolParameter
-from orchestrator.programmatic_executor.hints import hint, literal
-from orchestrator.programmatic_executor.names import NamedTool, identifier, name_tools
 
 HEADER = "# AUTO-GENERATED - DO NOT EDIT"
 _MAX_TEXT = 2000
