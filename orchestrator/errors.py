@@ -99,9 +99,17 @@ class ToolError(ToolWeaverError):
     code = "tool_failed"
     http_status = 502
 
-    def __init__(self, message: str | None = None, *, retryable: bool = False, code: str | None = None, **rest: Any) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retryable: bool = False,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+        **rest: Any,
+    ) -> None:
         super().__init__(message, **rest)
-        self._retryable = retryable
+        self._retryable, self.retry_after_s = retryable, retry_after_s
         if code is not None:
             self.code = code
 
@@ -114,6 +122,18 @@ class ToolTimeout(ToolError):
     """The call ran longer than its `timeout_s`."""
 
     code = "timeout"
+
+
+class CircuitBreakerOpenError(ToolError):
+    """What this needs failed again and again, so it is not called for a while; `retry_after_s` says for how long."""
+
+    code = "circuit_open"
+    http_status = 503
+
+    def __init__(
+        self, message: str | None = None, *, retryable: bool = True, retry_after_s: float | None = None, **rest: Any
+    ) -> None:
+        super().__init__(message, retryable=retryable, retry_after_s=retry_after_s, **rest)
 
 
 class EffectUnknown(ToolError):

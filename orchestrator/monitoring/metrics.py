@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-TOOLS_MOST = 200  # names of tools that are told apart; all others count as `other`
+TOOLS_MOST = 200  # names of tools that one metric tells apart; all others count as `other`
 OTHER, UNKNOWN_TOOL = "other", "unknown"
 _INF = "+Inf"
 
@@ -51,7 +51,11 @@ PROGRAM_SECONDS = Name(
 PROGRAM_CPU_SECONDS = Name(
     "toolweaver_program_cpu_seconds", "counter", "Processor time of programs, in seconds, measured by the host."
 )
-ALL = (PROGRAM_EXECUTIONS, PROGRAM_ALERTS, PROGRAM_CALLS, PROGRAM_SECONDS, PROGRAM_CPU_SECONDS)
+CIRCUIT_CHANGES = Name(
+    "toolweaver_circuit_changes", "counter", "Changes of circuit breakers, by the state that they went to.", ("circuit", "state")
+)
+ALL = (PROGRAM_EXECUTIONS, PROGRAM_ALERTS, PROGRAM_CALLS, PROGRAM_SECONDS, PROGRAM_CPU_SECONDS, CIRCUIT_CHANGES)
+_MANY = (PROGRAM_CALLS, CIRCUIT_CHANGES)  # the first label of these names tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Metrics:
     def __init__(self, client: redis.Redis, key: str) -> None:
         self._redis: Any = client  # redis-py types one method for its sync and async client at once
         self._key = key
-        self._tools: set[str] | None = None
+        self._tools: dict[Name, set[str]] = {}
 
     def add(self, counts: Iterable[Count]) -> None:
         """Counts all of it at once, in one round trip.
@@ -96,16 +100,16 @@ class Metrics:
         return generate_latest(registry)
 
     def _bounded(self, count: Count) -> Count:
-        if count.name is not PROGRAM_CALLS:
+        if count.name not in _MANY:
             return count
-        if self._tools is None:  # what others told apart before stays apart
-            self._tools = {
-                labels[0] for name, *labels in map(json.loads, self._redis.hkeys(self._key)) if name == PROGRAM_CALLS.name
-            }
+        if count.name not in self._tools:  # what others told apart before stays apart
+            fields = map(json.loads, self._redis.hkeys(self._key))
+            self._tools[count.name] = {labels[0] for name, *labels in fields if name == count.name.name}
+        known = self._tools[count.name]
         tool, *others = count.labels
-        if tool not in self._tools and len(self._tools) >= TOOLS_MOST:
+        if tool not in known and len(known) >= TOOLS_MOST:
             return Count(count.name, (OTHER, *others), count.by)
-        self._tools.add(tool)
+        known.add(tool)
         return count
 
 

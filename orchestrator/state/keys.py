@@ -8,8 +8,15 @@ from functools import lru_cache
 
 WORKERS = "tw:workers"
 WORKERS_INFO = "tw:workers:info"
-CATALOG = "tw:catalog"
-CATALOG_VERSION = "tw:catalog:version"
+CATALOG = "tw:{catalog}:tools"  # a hash: the announced tools; one tag for all that one script changes
+CATALOG_VERSION = "tw:{catalog}:version"  # `epoch:number:floor`: readers older than the floor read everything
+CATALOG_HASHES = "tw:{catalog}:hashes"  # a hash: content hashes, by name
+CATALOG_OWNERS = "tw:{catalog}:owners"  # a hash: the source that published a tool, by name
+CATALOG_CHANGED = "tw:{catalog}:changed"  # names by the number of their last change
+CATALOG_GONE = "tw:{catalog}:gone"  # names that were withdrawn, by the number of that change
+CATALOG_FORMER = "tw:{catalog}:former"  # a hash: former tools, by `name@hash`
+CATALOG_VERSIONS = "tw:{catalog}:versions"  # a hash: the hashes of former tools, latest first, by name
+SERVERS = "tw:servers"  # a hash: how servers of tools are, by name
 ENDED = "tw:ended"  # a channel: jobs that ended before their time, or calls of which were stopped
 CHILDREN = "tw:children:"  # a channel per process that runs programs: calls of theirs that ended
 BLOB_STORE = "tw:blobs:store"
@@ -18,6 +25,11 @@ POLICIES = "tw:policies"
 POLICIES_VERSION = "tw:policies:version"
 AUDITED = "tw:audited"
 METRICS = "tw:metrics"  # a hash: the counters of all processes
+
+
+def catalog_source(source: str) -> str:
+    """Set: the names that a source published; whether they are still its own, the owners say."""
+    return f"tw:{{catalog}}:source:{source}"
 
 
 def api_key(id: str) -> str:
@@ -33,6 +45,11 @@ def audit_log(tenant: str) -> str:
 def audit_details(tenant: str) -> str:
     """Stream: what the latest programs of a tenant did; their entries in its log name the places."""
     return f"tw:audit:{tenant}:details"
+
+
+def breaker(name: str) -> str:
+    """Hash: a circuit that opens when what it protects keeps failing; one call asks several, so all share a tag."""
+    return f"tw:breaker:{{b}}:{name}"
 
 
 def request_bucket(tenant: str) -> str:

@@ -84,7 +84,7 @@ def test_a_foreign_problem_is_still_an_error(problem: dict[str, object]) -> None
 
 
 def test_what_passes_by_itself_is_retryable() -> None:
-    assert {c.__name__ for c in CLASSES if c().retryable} == {"BackendError", "RateLimited", "StoreFull"}
+    assert {c.__name__ for c in CLASSES if c().retryable} == {"BackendError", "CircuitBreakerOpenError", "RateLimited", "StoreFull"}
 
 
 def test_an_error_reads_as_place_message_and_move() -> None:
