@@ -52,6 +52,11 @@ def breaker(name: str) -> str:
     return f"tw:breaker:{{b}}:{name}"
 
 
+def mcp_answer(idempotency_key: str) -> str:
+    """String: what a server of tools answered to a call, until the ledger has it and for a while after."""
+    return f"tw:mcp:answer:{idempotency_key}"
+
+
 def request_bucket(tenant: str) -> str:
     """Hash: the requests that a tenant may still make now."""
     return f"tw:requests:{tenant}"
