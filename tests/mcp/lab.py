@@ -59,7 +59,7 @@ class RealServers:
             "time": ["--local-timezone", "UTC"],
         }
         env = {"memory": {"MEMORY_FILE_PATH": str(self.graph)}}
-        return command | {key: known[name] for key, known in (("args", arguments), ("env", env)) if name in known}  # type: ignore[attr-defined]
+        return command | {key: known[name] for key, known in (("args", arguments), ("env", env)) if name in known}
 
     def entries(self, *names: str) -> dict[str, dict[str, Any]]:
         """Some servers, or all six, by name."""
