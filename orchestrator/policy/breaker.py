@@ -331,6 +331,7 @@ class CircuitBreaker:
         timeout: Seconds after which one call probes.
         name: What messages call it; all processes with this name and the same Redis share the circuit.
         client: Redis; default: the circuit is this object's own.
+        probe_s: Seconds that a probe may take before another call may try, since its process may have died. Default: `timeout`.
         ignore: Errors that say nothing about what is called, such as those of a wrong request.
     """
 
@@ -341,12 +342,13 @@ class CircuitBreaker:
         *,
         name: str = "default",
         client: redis.Redis | None = None,
+        probe_s: float | None = None,
         ignore: type[Exception] | tuple[type[Exception], ...] = (),
     ) -> None:
         self._gate = Gate(client, Rules(failure_threshold, timeout))
         self._blocks = client is not None
         self.failure_threshold, self.timeout, self.name = failure_threshold, timeout, name
-        self._ignore = ignore
+        self._probe_s, self._ignore = probe_s, ignore
 
     @property
     def state(self) -> State:
@@ -364,7 +366,7 @@ class CircuitBreaker:
         Raises:
             CircuitBreakerOpenError: the function was not called.
         """
-        permit = await self._step(lambda: self._gate.admit((self.name,)))
+        permit = await self._step(lambda: self._gate.admit((self.name,), lease_s=self._probe_s))
         try:
             result = await func(*args, **kwargs)
         except self._ignore:
