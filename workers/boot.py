@@ -37,6 +37,8 @@ from workers.step import Runner
 
 log = logging.getLogger(__name__)
 
+MOST_TOLD = 500
+
 Service = Callable[[JobStore, Celery], AbstractAsyncContextManager[None]]
 """What the tools of an async pool need, kept for as long as its worker runs: `serve` of the pool's module."""
 
@@ -91,7 +93,7 @@ class Worker:
         self._beater = Beater(
             self.beats,
             store.ledger,
-            also=lambda: self.presence.show(store),
+            also=lambda: self.presence.show(store, tools=self._served()),
             kills=self.pool.kind in ("prefork", "async"),
             on_refused=self._async.calls.refuse if self._async is not None else None,
         )
@@ -110,8 +112,13 @@ class Worker:
             self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
 
     def definitions(self) -> list[Any]:
-        """The tools of this pool."""
-        return [t for t in self.tools.definitions() if t.pool == self.pool.name]
+        """The pool's own tools. Those of servers come and go: whoever holds their sessions publishes them, under other names."""
+        return [t for t in self.tools.definitions() if t.pool == self.pool.name and t.server is None]
+
+    def _served(self) -> list[str]:
+        """The names of what it serves now, if they are not too many to be told every few seconds."""
+        known = (self.tools.get(name) for name in self.tools.names())
+        return [t.definition.name for t in known if t is not None and t.definition.pool == self.pool.name][:MOST_TOLD]
 
     def run(self) -> None:
         """Serves the queue until SIGTERM."""

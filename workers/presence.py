@@ -41,10 +41,15 @@ class Presence:
         )
         self._gone = False
 
-    def show(self, store: JobStore) -> None:
-        """Says that the worker is alive, and forgets those that died without a word; nothing once it was taken back."""
+    def show(self, store: JobStore, *, tools: Sequence[str] | None = None) -> None:
+        """Says that the worker is alive, and forgets those that died without a word; nothing once it was taken back.
+
+        `tools`: those that it serves now, where they are others than at its start.
+        """
         if self._gone:
             return
+        if tools is not None and tuple(tools) != self.info.tools:
+            self.info = self.info.model_copy(update={"tools": tuple(tools)})
         store.redis.eval(_SHOW, 2, WORKERS, WORKERS_INFO, self.info.id, self.info.model_dump_json(), ALIVE_MS)
 
     def withdraw(self, store: JobStore) -> None:
