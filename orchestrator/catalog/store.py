@@ -1,57 +1,215 @@
-"""The tools that pools announced, in Redis: a pool writes its own on start, and they stay when it goes away."""
+"""The tools that there are, in Redis: whoever serves tools publishes them under its name, and everybody sees them at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import logging
+import secrets
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import redis
+from pydantic import ValidationError
 
+from orchestrator.errors import Conflict
+from orchestrator.models.catalog import Diff, ServerState
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
-from orchestrator.state.keys import CATALOG, CATALOG_VERSION
+from orchestrator.state.keys import (
+    CATALOG,
+    CATALOG_CHANGED,
+    CATALOG_FORMER,
+    CATALOG_GONE,
+    CATALOG_HASHES,
+    CATALOG_OWNERS,
+    CATALOG_VERSION,
+    CATALOG_VERSIONS,
+    SERVERS,
+    catalog_source,
+)
+from orchestrator.state.scripts import Scripts
+
+log = logging.getLogger(__name__)
+
+POOL_SOURCE = "pool:"
+_MOST_CHANGES = 1_000  # tools that are read one by one; of more, all are read
+_KEYS = (
+    CATALOG_VERSION, CATALOG, CATALOG_HASHES, CATALOG_OWNERS, CATALOG_CHANGED, CATALOG_GONE, CATALOG_FORMER, CATALOG_VERSIONS,
+)  # fmt: skip
+
+
+class NameTaken(Conflict):
+    """Another source owns a tool of this name. `diff` is what became of the others: they were published."""
+
+    code = "name_taken"
+
+    def __init__(self, message: str | None = None, *, diff: Diff | None = None, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.diff = diff or Diff()
 
 
 class CatalogStore:
-    """What every process sees of the tools; what was read is kept until somebody announces something."""
+    """What every process sees of the tools. What was read is kept, and only what changed since is read again.
+
+    A source is who offers tools: `pool:function`, `mcp:time`, `openapi:petstore`. Threads may share a store.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis: Any = client  # redis-py types one method for its sync and async client at once
+        self._scripts = Scripts(client, Path(__file__).parent / "lua")
+        self._lock = threading.Lock()
         self._version: bytes | None = None
-        self._tools: list[ToolDefinition] = []
+        self._known: dict[str, ToolDefinition] = {}
+        self._sorted: tuple[ToolDefinition, ...] = ()
+        self._hash: tuple[bytes | None, str] | None = None
+
+    def publish(self, source: str, tools: Iterable[ToolDefinition], *, replace: bool = True) -> Diff:
+        """Makes the tools of a source exactly these, all at once; with `replace` off, those that it does not name stay.
+
+        Raises:
+            NameTaken: another source owns a name; the rest was published, as its `diff` says.
+        """
+        rows = [part for t in {t.name: t for t in tools}.values() for part in (t.name, t.content_hash, t.to_row())]
+        family = POOL_SOURCE if source.startswith(POOL_SOURCE) else ""
+        added, changed, removed, taken = self._scripts.call(
+            "publish", [*_KEYS, catalog_source(source)], [source, family, int(replace), _epoch(), *rows]
+        )
+        diff = Diff(added=_texts(added), changed=_texts(changed), removed=_texts(removed))
+        if taken:
+            raise _taken(source, _texts(taken), diff)
+        return diff
 
     def announce(self, tools: Iterable[ToolDefinition]) -> None:
-        """Writes tools; one of the same name is replaced."""
-        rows = {t.name: t.model_dump_json(exclude_defaults=True) for t in tools}
-        if rows:
-            pipe = self._redis.pipeline()
-            pipe.hset(CATALOG, mapping=rows)
-            pipe.incr(CATALOG_VERSION)
-            pipe.execute()
+        """Adds tools of pools; one of the same name is replaced.
 
-    def withdraw(self, names: Iterable[str]) -> None:
-        """Takes tools out that nobody will run again."""
-        pipe = self._redis.pipeline()
-        pipe.hdel(CATALOG, *names)
-        pipe.incr(CATALOG_VERSION)
-        pipe.execute()
+        Raises:
+            NameTaken: a server's tool has one of the names.
+        """
+        by_pool: dict[str, list[ToolDefinition]] = {}
+        for tool in tools:
+            by_pool.setdefault(tool.pool, []).append(tool)
+        for pool, own in by_pool.items():
+            self.publish(f"{POOL_SOURCE}{pool}", own, replace=False)
+
+    def withdraw(self, names: Iterable[str], *, source: str | None = None) -> tuple[str, ...]:
+        """Takes tools out that nobody will run again; of a `source`, only those that are still its own. Gives what was there."""
+        return _texts(self._scripts.call("withdraw", _KEYS, [source or "", _epoch(), *names]))
 
     def version(self) -> bytes | None:
-        """Changes with every announcement."""
+        """Changes with every tool that does."""
         raw: bytes | None = self._redis.get(CATALOG_VERSION)
         return raw
 
     def all(self, base: ToolCatalog | None = None) -> ToolCatalog:
-        """The announced tools over those of `base` (the bundled ones), by name."""
-        version = self.version()
-        if version != self._version:
-            rows = self._redis.hgetall(CATALOG)
-            self._tools = [ToolDefinition.model_validate_json(raw) for _, raw in sorted(rows.items())]
-            self._version = version
-        announced = {t.name: t for t in self._tools}
-        kept = [t for t in base.tools if t.name not in announced] if base else []
-        return ToolCatalog(source="announced", tools=[*kept, *self._tools])
+        """The announced tools over those of `base` (the bundled ones), by name; the catalog is the caller's own."""
+        known, announced = self._fresh()
+        kept = [t for t in base.tools if t.name not in known] if base else []
+        return ToolCatalog.model_construct(source="announced", version="1.0", tools=[*kept, *announced], metadata={})
 
-    def get(self, name: str) -> ToolDefinition | None:
-        """The announced tool of that name, or None."""
-        raw = self._redis.hget(CATALOG, name)
+    def get(self, name: str, *, version: str | None = None) -> ToolDefinition | None:
+        """The announced tool of that name, or None; or one of its last versions by content hash, also of one withdrawn."""
+        if version is None:
+            raw = self._redis.hget(CATALOG, name)
+            return ToolDefinition.model_validate_json(raw) if raw else None
+        pipe = self._redis.pipeline()
+        pipe.hget(CATALOG_HASHES, name)
+        pipe.hget(CATALOG, name)
+        pipe.hget(CATALOG_FORMER, f"{name}@{version}")
+        present, row, former = pipe.execute()
+        raw = row if present == version.encode() else former
         return ToolDefinition.model_validate_json(raw) if raw else None
+
+    def catalog_hash(self) -> str:
+        """SHA-256 (first 16 hex digits) of all announced tools and their versions: equal where the tools are."""
+        if self._hash is not None and self._hash[0] == self.version():
+            return self._hash[1]
+        pipe = self._redis.pipeline()
+        pipe.get(CATALOG_VERSION)
+        pipe.hgetall(CATALOG_HASHES)
+        version, hashes = pipe.execute()
+        found = hashlib.sha256(b"\n".join(name + b" " + h for name, h in sorted(hashes.items()))).hexdigest()[:16]
+        self._hash = (version, found)
+        return found
+
+    def owners(self) -> dict[str, str]:
+        """The source that published each tool, by name."""
+        return {k.decode(): v.decode() for k, v in self._redis.hgetall(CATALOG_OWNERS).items()}
+
+    def server_states(self) -> dict[str, ServerState]:
+        """How the servers of tools are, by name."""
+        rows = self._redis.hgetall(SERVERS)
+        return {k.decode(): ServerState.model_validate_json(raw) for k, raw in sorted(rows.items())}
+
+    def put_server_state(self, state: ServerState) -> None:
+        """Says how a server is."""
+        self._redis.hset(SERVERS, state.name, state.model_dump_json(exclude_defaults=True))
+
+    def drop_server_state(self, name: str) -> None:
+        """Forgets a server; its tools are withdrawn by `publish(source, [])`."""
+        self._redis.hdel(SERVERS, name)
+
+    def _fresh(self) -> tuple[Mapping[str, ToolDefinition], tuple[ToolDefinition, ...]]:
+        with self._lock:
+            if (self._version is None or self.version() != self._version) and not self._read_changes():
+                self._read_all()
+            return self._known, self._sorted
+
+    def _read_changes(self) -> bool:
+        """Whether what was known could be brought up to date by what changed since."""
+        answer = self._scripts.call(
+            "changes", [CATALOG_VERSION, CATALOG, CATALOG_CHANGED, CATALOG_GONE], [self._version or "", _MOST_CHANGES]
+        )
+        if len(answer) < 2:
+            return False
+        version, flat = answer
+        known = dict(self._known)  # others may look through the former one
+        for raw_name, row in zip(flat[::2], flat[1::2], strict=True):
+            known.pop(raw_name.decode(), None)
+            if row is not None:
+                known |= _tools({raw_name: row})
+        self._take(version, known)
+        return True
+
+    def _read_all(self) -> None:
+        pipe = self._redis.pipeline()
+        pipe.get(CATALOG_VERSION)
+        pipe.hgetall(CATALOG)
+        version, rows = pipe.execute()
+        self._take(version, _tools(rows))
+
+    def _take(self, version: bytes | None, known: dict[str, ToolDefinition]) -> None:
+        self._known, self._sorted = known, tuple(known[name] for name in sorted(known))
+        self._version = version
+
+
+def _tools(rows: Mapping[bytes, bytes]) -> dict[str, ToolDefinition]:
+    """Rows as tools; one that this process cannot read, such as a newer worker's, hides no other."""
+    found = {}
+    for name, row in rows.items():
+        try:
+            found[name.decode()] = ToolDefinition.model_validate_json(row)
+        except ValidationError as error:
+            log.warning("a tool of the catalog cannot be read: %s", error, extra={"action": "bad_row", "tool": name.decode()})
+    return found
+
+
+def _texts(raw: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(r.decode() for r in raw)
+
+
+def _epoch() -> str:
+    """Tells a catalog from one that was there before the store was emptied."""
+    return secrets.token_hex(6)
+
+
+def _taken(source: str, pairs: tuple[str, ...], diff: Diff) -> NameTaken:
+    owners = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    shown = ", ".join(f"`{name}` of `{owner}`" for name, owner in list(owners.items())[:5])
+    more = f" and {len(owners) - 5} more" if len(owners) > 5 else ""
+    return NameTaken(
+        f"`{source}` offers tools whose names are taken: {shown}{more}; its others were published",
+        next="Give the tools or their server another name.",
+        diff=diff,
+        problems=[{"path": n, "code": "name_taken", "message": f"`{n}` is a tool of `{o}`"} for n, o in owners.items()],
+    )

@@ -141,16 +141,16 @@ class ToolDefinition(BaseModel):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 (first 16 hex digits) of the definition: its version, which a plan pins."""
-        return hashlib.sha256(self.to_row().encode()).hexdigest()[:16]
+        """SHA-256 (first 16 hex digits) of the definition, whatever the order of its keys: its version, which a plan pins."""
+        return hashlib.sha256(_json(self._row(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_row(self) -> str:
-        """The definition as canonical JSON, without defaults and without what `json_schema` says already."""
+        """The definition as compact JSON, keys as they came, without defaults and what `json_schema` says already."""
+        return _json(self._row(), sort_keys=False)
+
+    def _row(self) -> dict[str, Any]:
         derived = {"parameters"} if self.json_schema is not None else None
-        return json.dumps(
-            self.model_dump(mode="json", exclude_defaults=True, exclude=derived),
-            sort_keys=True, separators=(",", ":"), ensure_ascii=False,
-        )  # fmt: skip
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=derived)
 
     def visible_to(self, tenant: str) -> bool:
         """Whether a tenant sees it at all."""
@@ -186,6 +186,10 @@ def _parameter(name: str, schema: Mapping[str, Any], required: bool) -> ToolPara
         default=schema.get("default"),
         json_schema=rest if set(rest) - {"type"} else None,
     )
+
+
+def _json(value: Any, *, sort_keys: bool) -> str:
+    return json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False)
 
 
 def _example_text(number: int, example: ToolExample) -> str:

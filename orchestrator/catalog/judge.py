@@ -1,0 +1,242 @@
+"""A value against a JSON Schema of any dialect, in bounded time: neither value nor schema holds the process up.
+
+Checks go to `jsonschema` in counted steps, and fetch nothing for a `$ref`. Patterns run in an engine that takes linear time;
+what that engine does not know, and `unevaluated...`, is left to whoever has the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
+from jsonschema.exceptions import SchemaError as BadSchema
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend as _extend
+from jsonschema.validators import validator_for as _validator_for
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+from referencing.jsonschema import EMPTY_REGISTRY
+
+Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
+Keyword = Callable[..., Iterator[Violation] | None]
+
+MANY_STEPS = 200_000  # about two seconds
+_MOST = 20  # problems told of one value
+_GUESSES = (Draft202012Validator, Draft7Validator, Draft4Validator)
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+_WORDS = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+class TooManySteps(Exception):
+    """The check would take too long."""
+
+
+class _Steps:
+    """How many steps a check may still take; an error costs more, since its message holds the whole value."""
+
+    def __init__(self, left: int, size: int) -> None:
+        self.left, self.for_error = left, 1 + size // 1_000
+
+    def take(self, number: int) -> None:
+        self.left -= number
+        if self.left < 0:
+            raise TooManySteps
+
+
+_steps: ContextVar[_Steps] = ContextVar("steps")
+
+
+class Judge:
+    """Judges values by one schema; made once for all of them.
+
+    A schema without `$schema` is of 2020-12, or of an older dialect when it is valid in that alone.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        properties = schema.get("properties") if isinstance(schema, Mapping) else None
+        self._names = [n for n in properties if isinstance(n, str)] if isinstance(properties, Mapping) else []
+        # The default registry would fetch `$ref`s from the network.
+        self._validator = _counting(dialect_of(schema))(schema, registry=EMPTY_REGISTRY)
+
+    def errors(self, value: Any, *, steps: int = MANY_STEPS, size: int = 0, most: int = _MOST) -> list[Violation]:
+        """What keeps the value from the schema; `size`, the bytes of its JSON, makes errors dearer, since they hold it.
+
+        Raises:
+            TooManySteps: the check would take too long.
+            Exception: the schema is none, or a number is too large for its arithmetic.
+        """
+        token = _steps.set(_Steps(steps, size))
+        try:
+            return list(islice(self._validator.iter_errors(value), most))
+        finally:
+            _steps.reset(token)
+
+    def problems(self, value: Any, *, steps: int = MANY_STEPS, most: int = _MOST) -> list[dict[str, Any]]:
+        """The same as data, `path, code, message`; empty also when it cannot be decided."""
+        try:
+            return [p for error in self.errors(value, steps=steps, most=most) for p in self.told(error)][:most]
+        except Exception:  # whoever has the schema checks again
+            return []
+
+    def told(self, error: Violation) -> Iterator[dict[str, Any]]:
+        """A violation in words: what is missing and what is unknown each by its name."""
+        place, keyword = _place(error.absolute_path), str(error.validator)
+        if keyword == "required" and isinstance(error.validator_value, list):
+            missing = (n for n in error.validator_value if n not in error.instance)
+            yield from ({"path": _under(place, n), "code": "missing", "message": "is missing"} for n in missing)
+        elif keyword == "additionalProperties" and not place:
+            unknown = [n for n in error.instance if n not in self._names]
+            yield from ({"path": _clip(n, 60), "code": "unknown", "message": self._unknown(n)} for n in unknown)
+        else:
+            yield {"path": place, "code": keyword, "message": _why(error)}
+
+    def _unknown(self, name: str) -> str:
+        near = get_close_matches(name[:100], self._names, n=1)
+        move = (
+            f"did you mean `{near[0]}`?" if near else f"it takes {_clip(', '.join(f'`{n}`' for n in self._names), 300) or 'none'}"
+        )
+        return f"is no parameter of it ({move})"
+
+
+def dialect_of(schema: Any) -> Any:
+    """The validator class for a schema: that of its `$schema`, else the first that finds it valid, 2020-12 first."""
+    if isinstance(schema, Mapping) and isinstance(schema.get("$schema"), str):
+        return _validator_for(schema, default=Draft202012Validator)
+    return next((d for d in _GUESSES if _valid_in(d, schema)), Draft202012Validator)
+
+
+def _valid_in(dialect: Any, schema: Any) -> bool:
+    try:
+        dialect.check_schema(schema)
+    except (BadSchema, RecursionError):
+        return False
+    return True
+
+
+def _why(error: Violation) -> str:
+    given, limit = error.instance, error.validator_value
+    if error.validator == "type":
+        wanted = [limit] if isinstance(limit, str) else limit
+        return f"is {_KINDS.get(type(given), 'something else')}, but must be {' or '.join(_WORDS.get(w, str(w)) for w in wanted)}"
+    if error.validator == "enum":
+        return f"is `{_clip(str(given), 60)}`, but must be one of {_clip(', '.join(map(str, limit)), 300)}"
+    return f"breaks `{error.validator}: {_clip(str(limit), 100)}`"
+
+
+def _place(path: Any) -> str:
+    return _clip("".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip("."), 200)
+
+
+def _under(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _clip(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> Callable[[str], bool] | None:
+    """Says whether a pattern is found in a text, in time linear in the text; None when the engine does not know the pattern."""
+    try:
+        found = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+    except SchemaError:
+        return None
+    return lambda text: found.isinstance_python(text, strict=True)
+
+
+def _found(pattern: str, text: str) -> bool:
+    matcher = _matcher(pattern)
+    return matcher is None or matcher(text)
+
+
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Violation]:
+    if isinstance(instance, str) and not _found(pattern, instance):
+        yield ValidationError("does not match")
+
+
+def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _schema: Any) -> Iterator[Violation]:
+    for pattern, schema in patterns.items() if isinstance(instance, dict) else ():
+        for name, value in instance.items():
+            _steps.get().take(1)
+            if _matcher(pattern) is not None and _found(pattern, name):
+                yield from validator.descend(value, schema, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, rest: Any, instance: Any, schema: Any) -> Iterator[Violation]:
+    if not isinstance(instance, dict):
+        return
+    known, patterns = schema.get("properties", {}), list(schema.get("patternProperties", {}))
+    extras = [n for n in instance if n not in known and not any(_found(p, n) for p in patterns)]
+    if rest is False and extras:
+        yield ValidationError("has fields that it may not have")
+    for name in extras if isinstance(rest, dict) else ():
+        yield from validator.descend(instance[name], rest, path=name)
+
+
+def _unique_items(_validator: Any, wanted: Any, instance: Any, _schema: Any) -> Iterator[Violation]:
+    if not wanted or not isinstance(instance, list):
+        return
+    if {type(i) for i in instance} <= {str} or {type(i) for i in instance} <= {int, float}:
+        _steps.get().take(len(instance))
+        unique = len(set(instance)) == len(instance)
+    else:
+        _steps.get().take(len(instance) ** 2 // 16)
+        unique = not any(_same(a, b) for at, a in enumerate(instance) for b in islice(instance, at))
+    if not unique:
+        yield ValidationError("has an item twice")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _left_to_the_tool(*_: Any) -> Iterator[Violation]:
+    return iter(())
+
+
+def _counted(judge: Keyword) -> Keyword:
+    def judged(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Violation]:
+        steps = _steps.get()
+        steps.take(1 + (len(value) if isinstance(value, list) else 0))
+        for error in judge(validator, value, instance, schema) or ():
+            steps.take(steps.for_error)
+            yield error
+
+    return judged
+
+
+extend: Callable[..., Any] = _extend
+_OWN: dict[str, Keyword] = {
+    "pattern": _pattern,
+    "patternProperties": _pattern_properties,
+    "additionalProperties": _additional_properties,
+    "uniqueItems": _unique_items,
+    "unevaluatedProperties": _left_to_the_tool,
+    "unevaluatedItems": _left_to_the_tool,
+}
+
+
+@lru_cache(maxsize=16)
+def _counting(dialect: Any) -> Any:
+    return extend(dialect, {k: _counted(j) for k, j in (dialect.VALIDATORS | _OWN).items()})
