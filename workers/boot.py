@@ -26,6 +26,7 @@ from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import RequestError
 from orchestrator.jobs.store import JobStore
+from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from workers.able import refusal
@@ -93,7 +94,7 @@ class Worker:
         self._beater = Beater(
             self.beats,
             store.ledger,
-            also=lambda: self.presence.show(store, tools=self._served()),
+            also=lambda: self.presence.show(store, tools=self._names()),
             kills=self.pool.kind in ("prefork", "async"),
             on_refused=self._async.calls.refuse if self._async is not None else None,
         )
@@ -111,14 +112,17 @@ class Worker:
         with suppress(redis.RedisError):  # when Redis went first, the sign of life lapses by itself
             self.presence.withdraw(JobStore(connect(self.settings, retries=0, timeout_s=2.0), self.settings))
 
-    def definitions(self) -> list[Any]:
+    def definitions(self) -> list[ToolDefinition]:
         """The pool's own tools. Those of servers come and go: whoever holds their sessions publishes them, under other names."""
-        return [t for t in self.tools.definitions() if t.pool == self.pool.name and t.server is None]
+        return [t for t in self._served() if t.server is None]
 
-    def _served(self) -> list[str]:
-        """The names of what it serves now, if they are not too many to be told every few seconds."""
-        known = (self.tools.get(name) for name in self.tools.names())
-        return [t.definition.name for t in known if t is not None and t.definition.pool == self.pool.name][:MOST_TOLD]
+    def _served(self) -> list[ToolDefinition]:
+        known = (self.tools.get(name) for name in self.tools.names())  # the loop may add and remove some meanwhile
+        return [t.definition for t in known if t is not None and t.definition.pool == self.pool.name]
+
+    def _names(self) -> list[str]:
+        """What it serves now, if that is not too much to be told every few seconds."""
+        return [t.name for t in self._served()][:MOST_TOLD]
 
     def run(self) -> None:
         """Serves the queue until SIGTERM."""
