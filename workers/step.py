@@ -398,7 +398,9 @@ class Runner:
         if isinstance(error, PolicyError):  # another try would meet the same rule
             return Ending(outcomes.FAILED, _info(claim, error))
         if isinstance(error, ToolWeaverError):
-            return _failed(claim, ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable))
+            after = getattr(error, "retry_after_s", None)
+            as_tools = ToolError(error.message, code=error.code, next=error.next, retryable=error.retryable, retry_after_s=after)
+            return _failed(claim, as_tools)
         if isinstance(error, ResultNotKept):
             return _not_kept(claim, str(error))
         if isinstance(error, InputsUnreadable):
@@ -525,12 +527,15 @@ def _allow_caller(claim: Claim, tool: ServedTool) -> None:
 
 
 def _failed(claim: Claim, error: ToolError) -> Ending:
-    """A failure, or the wait before the next try: exponential backoff with jitter."""
+    """A failure, or the wait before the next try: exponential backoff with jitter, from when the error says that it makes sense.
+
+    The step's `max_backoff_s` is the longest wait all the same: its author would rather fail than wait on.
+    """
     most, backoff, longest = claim.spec["retry"]
     payload = _info(claim, error)
     if error.retryable and claim.tries < most:
         delay = min(longest, backoff * 2**claim.tries) * random.uniform(0.5, 1.0)
-        return Ending(outcomes.RETRY, payload, delay_s=delay)
+        return Ending(outcomes.RETRY, payload, delay_s=min(longest, max(0.0, error.retry_after_s or 0.0) + delay))
     return Ending(outcomes.FAILED, payload)
 
 

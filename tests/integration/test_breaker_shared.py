@@ -1,4 +1,4 @@
-"""One circuit over processes: of four hundred calls one probes, and a probe that is killed holds nobody up for long."""
+"""One circuit over processes: of four hundred calls one probes, a killed probe holds nobody up; and what steps make of it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.errors import CircuitBreakerOpenError
+from orchestrator.errors import CircuitBreakerOpenError, ModelError, ToolError
 from orchestrator.policy.breaker import CircuitBreaker
 from orchestrator.settings import Settings
+from orchestrator.state.keys import Shard
+from tests.engine import Engine
 from tests.support import wait_until
 
 PROCESSES, CALLS = 8, 50
@@ -135,3 +137,39 @@ async def test_a_probe_that_is_killed_lets_another_try(client: Any, started: Any
             except CircuitBreakerOpenError as error:
                 await asyncio.sleep(error.retry_after_s or 0)  # what a caller does
     assert breaker.state == "CLOSED"
+
+
+@pytest.mark.parametrize(
+    ("error", "longest", "least", "most"),
+    [
+        (CircuitBreakerOpenError("`mcp:time` failed", retry_after_s=30.0), 60.0, 30.5, 31.0),
+        (ToolError("slow down", code="rate_limited", retryable=True, retry_after_s=7.0), 60.0, 7.5, 8.0),
+        (ModelError("busy", retryable=True, retry_after_s=7.0), 60.0, 7.5, 8.0),
+        (CircuitBreakerOpenError("`mcp:time` failed", retry_after_s=30.0), 5.0, 5.0, 5.0),  # the step's own bound holds
+        (ToolError("no luck", retryable=True), 60.0, 0.5, 1.0),
+        (ToolError("a clock that lies", retryable=True, retry_after_s=-9.0), 60.0, 0.5, 1.0),
+        (ToolError("no number", retryable=True, retry_after_s=float("nan")), 60.0, 0.5, 1.0),
+    ],
+)
+def test_a_retry_waits_for_as_long_as_the_error_says(
+    settings: Settings, client: Any, error: ToolError, longest: float, least: float, most: float
+) -> None:
+    engine = Engine(settings)
+
+    @engine.tool()
+    def refused() -> None:
+        raise error
+
+    retry = {"max": 1, "backoff_s": 1.0, "max_backoff_s": longest}
+    engine.submit([{"id": "a", "tool": "refused", "retry": retry}])
+    before = seconds(client)
+    engine.drain()
+    ((_, due),) = client.zrange(Shard(0).timers, 0, -1, withscores=True)
+    assert least <= due / 1000 - before + 0.002  # the ledger counts in milliseconds
+    assert due / 1000 - seconds(client) <= most + 0.002
+
+
+def seconds(client: Any) -> float:
+    """The store's clock."""
+    whole, micros = client.time()
+    return float(whole + micros / 1e6)
