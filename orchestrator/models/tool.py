@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from orchestrator.models.access import Action
 from orchestrator.models.plan import Effect
@@ -201,6 +201,28 @@ def _example_text(number: int, example: ToolExample) -> str:
     return "\n".join(lines)
 
 
+class _Places:
+    """Where the tools of a catalog stand in its list, by name; made anew when the list is another one, or longer or shorter."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.of: list[ToolDefinition] | None = None
+        self.by_name: dict[str, int] = {}
+        self.duplicates = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Places)  # catalogs are equal when their tools are
+
+    def find(self, name: str, tools: list[ToolDefinition]) -> int | None:
+        """The place of a name, if it is there."""
+        if self.of is not tools or len(self.by_name) + self.duplicates != len(tools):
+            self.of, self.by_name = tools, {t.name: len(tools) - 1 - n for n, t in enumerate(reversed(tools))}
+            self.duplicates = len(tools) - len(self.by_name)
+        at = self.by_name.get(name)
+        return at if at is not None and tools[at].name == name else None
+
+
 class ToolCatalog(BaseModel):
     """The tools that a planner may use, by name, in the order in which they were added."""
 
@@ -211,18 +233,44 @@ class ToolCatalog(BaseModel):
     tools: list[ToolDefinition] = Field(default_factory=list)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    _places: _Places = PrivateAttr(default_factory=lambda: _Places())
+
     def add_tool(self, tool: ToolDefinition) -> None:
         """Adds a tool; one of the same name is replaced in place."""
-        for at, known in enumerate(self.tools):
-            if known.name == tool.name:
-                self.tools[at] = tool
-                return
-        self.tools.append(tool)
+        at = self._places.find(tool.name, self.tools)
+        if at is not None:
+            self.tools[at] = tool
+        else:
+            self._places.by_name[tool.name] = len(self.tools)
+            self.tools.append(tool)
 
     def get_tool(self, name: str) -> ToolDefinition | None:
         """The tool of that name, or None."""
-        return next((t for t in self.tools if t.name == name), None)
+        at = self._places.find(name, self.tools)
+        return self.tools[at] if at is not None else next((t for t in self.tools if t.name == name), None)
+
+    def resolve(self, name: str) -> ToolDefinition | None:
+        """The tool of that name, else the only one that has it as an alias; None: there is none, or several claim it."""
+        found = self.get_tool(name)
+        if found is not None:
+            return found
+        claimants = self.claimants(name)
+        return claimants[0] if len(claimants) == 1 else None
+
+    def claimants(self, alias: str) -> list[ToolDefinition]:
+        """The tools that have an alias."""
+        return [t for t in self.tools if t.aliases and alias in t.aliases]
+
+    def seen_by(self, tenant: str) -> ToolCatalog:
+        """What a tenant sees of it: itself when nothing is hidden."""
+        seen = [t for t in self.tools if t.visible_to(tenant)]
+        return (
+            self
+            if len(seen) == len(self.tools)
+            else type(self).model_construct(source=self.source, version=self.version, tools=seen, metadata=self.metadata)
+        )
 
     def to_llm_format(self, include_examples: bool = True, available_tools: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Every tool in the neutral function format; `available_tools` keeps only the named ones."""
-        return [t.to_llm_format(include_examples) for t in self.tools if available_tools is None or t.name in available_tools]
+        """Every tool in the neutral function format; `available_tools` keeps only the named ones. Deprecated ones must be named."""
+        shown = (t for t in self.tools if (t.deprecated is None if available_tools is None else t.name in available_tools))
+        return [t.to_llm_format(include_examples) for t in shown]
