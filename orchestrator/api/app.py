@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from orchestrator.api import access, files, health, jobs, metrics, plans, tools
+from orchestrator.api import access, files, health, jobs, metrics, plans, servers, tools
 from orchestrator.api.auth import needed_scope
 from orchestrator.api.guard import BODY_S, MAX_BODY_BYTES, Guard
 from orchestrator.api.problems import MEDIA_TYPE, Problem, install_problem_handlers
@@ -43,7 +43,7 @@ def create_app(
     app = FastAPIOffline(
         docs_url="/docs", redoc_url=None, title="ToolWeaver", version=health.VERSION, description=health.SUMMARY, lifespan=lifespan
     )
-    for room in (jobs, tools, plans, files, access, metrics, health):
+    for room in (jobs, tools, servers, plans, files, access, metrics, health):
         app.include_router(room.router)
     install_problem_handlers(app)
     app.add_middleware(Guard, settings=settings, max_body=max_body, body_s=body_s)

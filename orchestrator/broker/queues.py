@@ -48,6 +48,8 @@ POOLS = {
     )
 }
 
+ON_DEMAND = frozenset(("mcp", "http"))  # pools that serve what the servers file names, and nothing where it names none
+
 
 def task_name(queue: str) -> str:
     """The Celery task that runs the calls of a queue; Flower shows the tool's name in its place."""

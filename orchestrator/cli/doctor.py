@@ -16,14 +16,18 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.text import Text
 
+from orchestrator.cli import server_states
 from orchestrator.cli.config import masked
 from orchestrator.cli.output import BAD_REQUEST, DONE, AsJson, print_json, print_table, register
 from orchestrator.cli.platform import store_env
+from orchestrator.cli.server_entries import visible
 from orchestrator.client.client import Client
 from orchestrator.errors import BackendError, PolicyError
 from orchestrator.extras import extras, install_command, missing_packages, python_versions, server_binary
+from orchestrator.models.catalog import ServerState
 from orchestrator.models.platform import MARK, Finding, Level, running_platform
 from orchestrator.settings import Settings, load_settings
+from orchestrator.tool_discovery.servers import load_servers
 
 EXAMINE_S = 30.0
 SANDBOX_S = 90.0
@@ -55,6 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _server(settings)
     yield _platform(settings)
     yield from _servers(settings)
+    yield from _tool_servers(settings)
     yield from _ports(settings)
     yield _orphans(settings.home)
 
@@ -161,6 +166,35 @@ def _servers(settings: Settings) -> list[Finding]:
     except (subprocess.CalledProcessError, ValidationError) as error:
         said = getattr(error, "stderr", b"").decode(errors="replace").strip().splitlines()
         return [Finding("servers", "fail", f"could not be examined: {said[-1] if said else error}", "Please report it.")]
+
+
+def _tool_servers(settings: Settings) -> Iterator[Finding]:
+    """What the servers file names, and how the platform last found each."""
+    file = load_servers(settings.servers_path)
+    wanted = {**file.enabled(), **file.documents()}
+    for problem in file.problems:
+        yield Finding("servers file", "warn", visible(f"{problem.path}: {problem.message}"), problem.next or f"Mend {file.path}.")
+    if wanted and not file.problems:
+        yield Finding("servers file", "ok", f"{file.path} names {', '.join(wanted)}")
+    if file.enabled() and missing_packages("mcp"):
+        yield Finding("servers", "warn", "the pool mcp cannot start", f"Run `{install_command('mcp')}`.")
+    if not wanted or (seen := server_states.states(settings)) is None:
+        return
+    for name in wanted:
+        yield _tool_server(name, seen.get(name))
+
+
+def _tool_server(name: str, state: ServerState | None) -> Finding:
+    what = f"server {name}"
+    if state is None:
+        return Finding(what, "warn", "no worker has looked at it", "Start `toolweaver up` anew, or `toolweaver worker --pool mcp`.")
+    held = len(state.quarantined)
+    detail = visible(server_states.in_words(state)) + f" (seen {server_states.age(state.at)} ago)"
+    if state.state == "down":
+        return Finding(what, "warn", detail, f"`toolweaver mcp test {name}` tries it here.")
+    if held:
+        return Finding(what, "warn", detail, f"`toolweaver mcp approve {name} --all` shows them and asks.")
+    return Finding(what, "ok", detail)
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.broker.queues import PoolKind
+from orchestrator.broker.queues import ON_DEMAND, PoolKind
 from orchestrator.cli.output import AsJson, print_json, register, say
 from orchestrator.models.platform import running_platform
 from orchestrator.settings import Settings, load_settings
+from orchestrator.tool_discovery.servers import used_pools
 
 Tools = Annotated[list[str] | None, typer.Option("--tools", help="Module or .py file with tools of yours; may be repeated.")]
 
@@ -22,7 +23,10 @@ def add_to(app: typer.Typer) -> None:
 
     @register(app, "up", examples="toolweaver up · toolweaver up --tools my_tools.py --pools function")
     def up(
-        pools: Annotated[str | None, typer.Option(help="Pools to start, comma-separated; default: all that are installed.")] = None,
+        pools: Annotated[
+            str | None,
+            typer.Option(help="Pools to start, comma-separated; default: all that are installed and have something to serve."),
+        ] = None,
         flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Watch the workers with Flower.")] = True,
         tools: Tools = None,
         as_json: AsJson = False,
@@ -33,7 +37,9 @@ def add_to(app: typer.Typer) -> None:
 
     @register(app, "worker", examples="toolweaver worker --pool ocr · toolweaver worker --pool mine --tools my_tools.py")
     def worker(
-        pool: Annotated[str, typer.Option(help="function, async, ocr, small_model, code, or the pool of a tool of yours.")],
+        pool: Annotated[
+            str, typer.Option(help="function, async, ocr, small_model, mcp, http, code, or the pool of a tool of yours.")
+        ],
         concurrency: Annotated[int | None, typer.Option(min=1, help="Calls at the same time.")] = None,
         kind: Annotated[
             PoolKind | None, typer.Option(help="How it runs them; default: async when all tools of the pool are, else prefork.")
@@ -45,6 +51,8 @@ def add_to(app: typer.Typer) -> None:
         settings = load_settings()
         if settings.redis_url is None and running_platform(settings.home) is None:
             say(f"no platform runs in `{settings.home}` yet: this worker waits for one (`toolweaver up`)")
+        if pool in ON_DEMAND and pool not in used_pools(settings):
+            say(f"`{settings.servers_path}` names nothing for this pool yet: it waits for `toolweaver mcp add`")
         words = ["--pool", pool, *(("--concurrency", str(concurrency)) if concurrency else ())]
         words += ["--kind", kind] if kind else []
         for spec in tools or ():

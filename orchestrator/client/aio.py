@@ -18,6 +18,7 @@ from orchestrator.client.files import Upload, source_of
 from orchestrator.client.handle import AsyncJobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import AsyncTransport, find_endpoint
+from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
@@ -140,6 +141,10 @@ class AsyncClient:
     async def workers(self) -> list[WorkerInfo]:
         """See `Client.workers`."""
         return await self._transport.send(calls.workers())
+
+    async def servers(self) -> list[ServerState]:
+        """See `Client.servers`."""
+        return await self._transport.send(calls.servers())
 
     async def health(self) -> Health:
         """See `Client.health`."""

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from orchestrator.client.files import Source
 from orchestrator.client.plans import PlanSource, plan_body
 from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
+from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan
@@ -56,7 +57,7 @@ def _read(kind: type[T]) -> Callable[[httpx.Response], T]:
 _JOB, _RESULT, _PAGE, _CALLS = _read(JobView), _read(JobResult), _read(JobPage), _read(CallPage)
 _PLAN, _PLANS, _CATALOG, _TOOL = _read(Plan), _read(list[PlanSummary]), _read(ToolCatalog), _read(ToolDefinition)
 _FILE, _FILES, _ARTIFACTS = _read(FileRef), _read(FilePage), _read(ArtifactPage)
-_WORKERS, _HEALTH = _read(list[WorkerInfo]), _read(Health)
+_WORKERS, _SERVERS, _HEALTH = _read(list[WorkerInfo]), _read(list[ServerState]), _read(Health)
 
 
 def submit(
@@ -99,6 +100,10 @@ def named_plan(name: str) -> Call[Plan]:
 
 def workers() -> Call[list[WorkerInfo]]:
     return Call("GET", "/v1/workers", _WORKERS)
+
+
+def servers() -> Call[list[ServerState]]:
+    return Call("GET", "/v1/servers", _SERVERS)
 
 
 def health() -> Call[Health]:

@@ -17,6 +17,7 @@ from orchestrator.client.files import Upload, source_of
 from orchestrator.client.handle import JobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import Transport, find_endpoint
+from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan
@@ -187,6 +188,10 @@ class Client:
     def workers(self) -> list[WorkerInfo]:
         """The workers that are alive."""
         return self._transport.send(calls.workers())
+
+    def servers(self) -> list[ServerState]:
+        """The MCP servers and APIs whose tools there are, and how they do; an admin sees all of it."""
+        return self._transport.send(calls.servers())
 
     def health(self) -> Health:
         """Whether the platform can serve, and what is missing if not."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.broker.queues import POOLS
 from orchestrator.errors import RequestError, ToolWeaverError
 from orchestrator.local.up import Wanted, say, up
 from orchestrator.models.platform import Platform
@@ -23,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; its exit code."""
     options = _parser().parse_args(arguments)
     wanted = Wanted(
-        pools=tuple(p for p in options.pools.split(",") if p), flower=options.flower, until_stdin_ends=options.until_stdin_ends
+        pools=None if options.pools is None else tuple(p for p in options.pools.split(",") if p),
+        flower=options.flower,
+        until_stdin_ends=options.until_stdin_ends,
     )
     settings = load_settings()
     try:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.local", description="The platform on this machine.")
     command = parser.add_subparsers(required=True).add_parser("up", help="bring the platform up and keep it up")
-    command.add_argument("--pools", default=",".join(POOLS), help="pools to start, comma-separated")
+    command.add_argument("--pools", help="pools to start, comma-separated; default: all that have something to serve")
     command.add_argument("--no-flower", dest="flower", action="store_false", help="start without Flower")
     command.add_argument("--json", action="store_true", help="print the addresses as JSON")
     command.add_argument(

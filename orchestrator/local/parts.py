@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from orchestrator.broker.queues import POOLS
+from orchestrator.broker.queues import ON_DEMAND, POOLS
 from orchestrator.errors import BackendError, RequestError
 from orchestrator.extras import install_command, missing_packages
 from orchestrator.local.home import Home
@@ -18,12 +18,19 @@ from orchestrator.local.server import server_command
 from orchestrator.local.supervisor import ChildSpec
 from orchestrator.models.platform import MARK
 from orchestrator.settings import Settings
+from orchestrator.tool_discovery.servers import used_pools
 
 PORTS_TRIED = 50
 CHECK_S = 90.0
 LOCAL_DRAIN_S = 3.0
 _reserved: list[socket.socket] = []  # one a port
 SERVER, MIDDLE, WORKERS = 0, 1, 2  # stages: pools stop first, the server last
+
+
+def usual_pools(settings: Settings) -> tuple[str, ...]:
+    """The pools that `up` starts unasked: all that there are, but for those that have nothing to serve yet."""
+    used = used_pools(settings)
+    return tuple(name for name in POOLS if name not in ON_DEMAND or name in used)
 
 
 def check_pools(names: Sequence[str], *, own: bool = False) -> tuple[list[str], list[str]]:

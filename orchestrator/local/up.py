@@ -15,7 +15,7 @@ import httpx
 import psutil
 from redis.exceptions import RedisError
 
-from orchestrator.broker.queues import POOLS
+from orchestrator.broker.queues import ON_DEMAND
 from orchestrator.errors import BackendError, Conflict
 from orchestrator.jobs.store import JobStore
 from orchestrator.local import parts
@@ -29,6 +29,7 @@ from orchestrator.state.connection import connect
 
 READY_S = 90.0
 TICK_S = 0.2
+LOOK_S = 1.0  # between two looks at the servers file
 FATAL_CRASHES = 3  # of a part without which nothing works, while it was never ready
 
 
@@ -36,7 +37,7 @@ FATAL_CRASHES = 3  # of a part without which nothing works, while it was never r
 class Wanted:
     """What `up` is asked for."""
 
-    pools: Sequence[str] = tuple(POOLS)
+    pools: Sequence[str] | None = None  # None: all that are installed and have something to serve
     flower: bool = True
     until_stdin_ends: bool = False
 
@@ -55,6 +56,8 @@ class _Run:
     pools: list[str]
     flower_port: int | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    looked: float = field(default_factory=time.monotonic)
+    told: set[str] = field(default_factory=set)
 
     @property
     def api_url(self) -> str:
@@ -84,11 +87,13 @@ def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None])
     """
     home = Home(settings.home)
     home.make()
-    able, lines = parts.check_pools(wanted.pools, own=bool(settings.tools))
+    names = parts.usual_pools(settings) if wanted.pools is None else wanted.pools
+    able, lines = parts.check_pools(names, own=bool(settings.tools))
     with _only_one(home), _guard(home):
         say_all(lines)
         _clear_away(home)
         run = _prepare(settings, wanted, home=home, pools=able)
+        run.told.update(set(names) - set(able))
         try:
             _start(run)
             platform = _await_ready(run)
@@ -97,9 +102,26 @@ def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None])
             while run.signals.asked is None:
                 run.signals.wait(TICK_S)
                 run.supervisor.tick()
+                _start_what_is_named(run)
         finally:
             _stop(run)
     return run.signals.asked or "error"
+
+
+def _start_what_is_named(run: _Run) -> None:
+    """Starts a pool when the servers file begins to name something for it, so that `mcp add` needs no restart."""
+    if run.wanted.pools is not None or time.monotonic() - run.looked < LOOK_S:
+        return
+    run.looked = time.monotonic()
+    new = [p for p in parts.usual_pools(run.settings) if p in ON_DEMAND and p not in run.told and p not in run.pools]
+    if new:
+        able, lines = parts.check_pools(new)
+        say_all([*lines, *(f"pool {name} is started: the servers file names something for it" for name in able)])
+        run.told.update(new)  # once is enough, whatever came of it
+        for name in able:
+            run.supervisor.start(parts.pool_part(name, parts.drain_s(run.settings)))
+            run.pools.append(name)
+        _write(run.home, _describe(run))
 
 
 def say_all(lines: Sequence[str]) -> None:

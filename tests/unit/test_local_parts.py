@@ -26,6 +26,25 @@ def test_a_pool_whose_packages_are_missing_is_left_out_and_says_what_installs_it
     assert lines == ["pool ocr is not started: rapidocr not installed; run `pip install 'toolweaver[ocr]'`"]
 
 
+def test_pools_of_servers_start_when_the_file_names_something_for_them(tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, home=tmp_path)
+    others = set(POOLS) - {"mcp", "http"}
+    assert set(parts.usual_pools(settings)) == others, "a newcomer's platform starts nothing more than before"
+
+    (tmp_path / "mcp.json").write_text(
+        '{"mcpServers": {"time": {"command": "python"}, "off": {"url": "https://a/", "disabled": true}}}'
+    )
+    assert set(parts.usual_pools(settings)) == others | {"mcp"}
+
+    (tmp_path / "mcp.json").write_text(
+        '{"mcpServers": {"off": {"command": "python", "disabled": true}}, "openapi": {"a": {"document": "a"}}}'
+    )
+    assert set(parts.usual_pools(settings)) == others | {"http"}
+
+    (tmp_path / "mcp.json").write_text("no json")
+    assert set(parts.usual_pools(settings)) == others
+
+
 def test_an_unknown_pool_names_the_nearest() -> None:
     with pytest.raises(RequestError, match="there is no pool `orc`") as caught:
         parts.check_pools(["orc"])
