@@ -372,6 +372,8 @@ class Remembering(Server):
         self.lists = int(state.read_text()) + 1 if state.exists() else 1
         state.write_text(str(self.lists))
         self.answer(id, {"tools": [PING, self.changing(first=self.lists == 1)]})
+        if self.lists == 1:
+            self.tell("notifications/tools/list_changed")
 
     def changing(self, *, first: bool) -> Message:
         raise NotImplementedError
@@ -646,7 +648,7 @@ def table() -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 1 or argv[0] not in KINDS:
+    if not argv or argv[0] not in KINDS:
         sys.stderr.write("python -m tests.mcp.broken KIND, where KIND is one of\n" + "\n".join(table()) + "\n")
         return 2
     bound()
