@@ -1,0 +1,194 @@
+"""What one server's tools are to the rest of the platform: served by this process, told to all through the catalog.
+
+Several workers may hold sessions with one server. Each says the same of it; one that cannot reach it says nothing while
+another can. All methods here wait for Redis, so the loop has them run in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from orchestrator.catalog.imported import Handler, SchemaTool
+from orchestrator.catalog.register import ToolRegistry
+from orchestrator.catalog.store import CatalogStore, NameTaken
+from orchestrator.errors import Conflict
+from orchestrator.models.catalog import Diff, Quarantined, Refusal, ServerState
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.tool_discovery.mcp import ServerReport, report_of
+from orchestrator.tool_discovery.servers import ServerConfig, Toolset
+
+log = logging.getLogger(__name__)
+
+POOL = "mcp"
+STALE_S = 15.0  # who said nothing of a server for so long holds it no more
+HOST = socket.gethostname()
+
+
+def source_of(server: str) -> str:
+    """The name under which a server's tools are published."""
+    return f"mcp:{server}"
+
+
+def worker_id() -> str:
+    """This process, as its sign of life names it."""
+    return f"{POOL}-{os.getpid()}@{HOST}"
+
+
+class Shelf:
+    """The tools of one server. `handler` gives what runs a call of one."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        toolset: Toolset | None,
+        *,
+        catalog: CatalogStore,
+        registry: ToolRegistry,
+        handler: Callable[[ToolDefinition], Handler],
+    ) -> None:
+        self.config, self._toolset = config, toolset
+        self._catalog, self._registry, self._handler = catalog, registry, handler
+        self._served: dict[str, ToolDefinition] = {}
+        self._unpublished = False
+        self.state = ServerState(name=config.name, kind=config.kind, state="starting", worker=worker_id())
+
+    def serves(self, name: str) -> bool:
+        """Whether a tool is still offered."""
+        return name in self._served
+
+    def stock(self) -> None:
+        """Serves what is known of the server already: calls of it can wait until it is there."""
+        known = self._known()
+        self._serve(tuple(known.values()))
+        before = self._catalog.server_states().get(self.config.name)
+        if before is not None:
+            keep = {"quarantined": before.quarantined, "refused": before.refused, "version": before.version}
+            self.state = self.state.model_copy(update={**keep, "tools": len(known)})
+        if before is None or not self._told_by_another(before):
+            self._put("starting")
+
+    def take(self, listing: Any, *, version: str | None, protocol: str | None) -> None:
+        """Serves what the server listed, as far as it may be served, and tells all."""
+        report = report_of(
+            self.config, self._toolset, listing, known=self._known(), server_version=version, known_version=self.state.version
+        )
+        accepted, quarantined = _still_held(report, self.state, version=version, approved=self.config.approved)
+        refused = (*report.refused, *self._serve(accepted))
+        self.state = self.state.model_copy(
+            update={
+                "protocol": protocol, "version": version, "error": None, "tools": len(self._served),
+                "quarantined": quarantined, "refused": refused,
+            }
+        )  # fmt: skip
+        self._unpublished = True
+        self.show()
+
+    def show(self) -> None:
+        """Says that the server is up, and publishes what could not be published before."""
+        try:
+            if self._unpublished:
+                self._publish()
+            self._put("up")
+        except redis.RedisError as error:
+            log.warning("server `%s` is not told: %s", self.config.name, error, extra={"action": "server_untold"})
+
+    def down(self, why: str) -> None:
+        """Says that the server cannot be reached from here, unless somebody else can; its tools stay."""
+        with suppress(redis.RedisError):
+            said = self._catalog.server_states().get(self.config.name)
+            if said is None or said.state != "up" or not self._told_by_another(said):
+                self._put("down", error=why)
+
+    def clear(self) -> None:
+        """Serves nothing of the server any more in this process."""
+        for name in self._served:
+            self._registry.remove(name)
+        self._served = {}
+
+    def withdraw(self) -> bool:
+        """Takes the server's tools out of the catalog, unless somebody else serves them; whether that is settled."""
+        said = self._catalog.server_states().get(self.config.name)
+        if said is not None and self._told_by_another(said):
+            return False
+        withdraw(self._catalog, self.config.name)
+        return True
+
+    def _told_by_another(self, said: ServerState) -> bool:
+        return said.worker != worker_id() and time.time() - said.at < STALE_S
+
+    def _known(self) -> dict[str, ToolDefinition]:
+        return {t.name: t for t in self._catalog.all().tools if t.server == self.config.name and t.pool == POOL}
+
+    def _serve(self, tools: tuple[ToolDefinition, ...]) -> list[Refusal]:
+        """Serves exactly these; those whose names are taken in this process are not."""
+        before, after, refused = self._served, {}, []
+        for tool in tools:
+            if tool != before.get(tool.name):
+                try:
+                    self._registry.add(SchemaTool(tool, self._handler(tool), origin=source_of(self.config.name)))
+                except Conflict as error:
+                    refused.append(Refusal(native_name=tool.native_name or tool.name, reason=error.message))
+                    continue
+            after[tool.name] = tool
+        self._served = after
+        for name in before.keys() - after.keys():
+            self._registry.remove(name)
+        return refused
+
+    def _publish(self) -> None:
+        diff, error = Diff(), None
+        try:
+            diff = self._catalog.publish(source_of(self.config.name), self._served.values())
+        except NameTaken as taken:
+            diff, error = taken.diff, taken.message
+        self._unpublished = False
+        changed = {"diff": diff} if diff else {}
+        self.state = self.state.model_copy(update={"error": error, **changed})
+
+    def _put(self, state: str, *, error: str | None = None) -> None:
+        said = {"error": error} if error else {}
+        self.state = self.state.model_copy(update={"state": state, "at": time.time(), **said})
+        self._catalog.put_server_state(self.state)
+
+
+def withdraw(catalog: CatalogStore, server: str) -> None:
+    """Takes a server's tools and all that is known of it out of the catalog."""
+    catalog.publish(source_of(server), [])
+    catalog.drop_server_state(server)
+    log.info("the tools of server `%s` are withdrawn", server, extra={"action": "server_withdrawn"})
+
+
+def orphans(catalog: CatalogStore, named: set[str]) -> list[str]:
+    """Servers of this machine that nobody names or holds any more: they left the file while no worker ran."""
+    return [
+        name
+        for name, said in catalog.server_states().items()
+        if said.kind != "openapi" and name not in named
+        and said.worker.rpartition("@")[2] == HOST and time.time() - said.at > STALE_S
+    ]  # fmt: skip
+
+
+def _still_held(
+    report: ServerReport, before: ServerState, *, version: str | None, approved: dict[str, str]
+) -> tuple[tuple[ToolDefinition, ...], tuple[Quarantined, ...]]:
+    """What is accepted and what is held back: a tool that was held back as it is stays so until it is approved.
+
+    The catalog forgot its former version then, so nothing about it looks changed any more.
+    """
+    held = {(q.name, q.version): q for q in before.quarantined} if before.version == version else {}
+    accepted, again = [], []
+    for tool in report.tools:
+        kept = held.get((tool.name, tool.content_hash))
+        if kept is not None and approved.get(tool.native_name or tool.name) != tool.content_hash:
+            again.append(kept)
+        else:
+            accepted.append(tool)
+    return tuple(accepted), (*report.quarantined, *again)
