@@ -109,16 +109,16 @@ def test_the_words_of_a_failure_are_cut_by_bytes() -> None:
 
 def test_progress_is_thinned_out_and_its_end_is_told_once() -> None:
     now = 0.0
-    throttle = Throttle(every_s=0.2, clock=lambda: now)
+    throttle = Throttle(every_s=0.25, clock=lambda: now)
     told = []
     for n in range(101):
-        now = n * 0.01
+        now = n / 64
         if throttle.lets(n, 100):
             told.append(n)
-    assert told == [0, 20, 40, 60, 80, 100]
+    assert told == [0, 16, 32, 48, 64, 80, 96, 100]
 
     now += 0.01
     assert not throttle.lets(100, 100), "that all is done was told"
     assert not throttle.lets(101, None)
-    now += 0.2
+    now += 0.25
     assert throttle.lets(102, None)
