@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +17,6 @@ from celery import Celery
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.manifest import bundled_catalog
-from orchestrator.catalog.render.names import identifier
 from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import EffectUnknown, NotFound, Overtaken, PermissionDenied, ToolError, ToolWeaverError
@@ -41,7 +39,6 @@ log = logging.getLogger(__name__)
 PROGRAMS = 200  # checked programs that are remembered
 GRANTS = 100  # sets of tools that are kept ready
 STUBS_WHOLE = 64  # of so many tools a program gets all stubs, of more those that it mentions
-_WORD = re.compile(r"\w+")
 EXIT_CODE_S = 1.0  # how long after the program's channel closed its container may take to say why
 
 
@@ -152,6 +149,7 @@ class _Grant:
     """The tools of a program, and how it may write them."""
 
     tools: Mapping[str, ToolDefinition]
+    generator: StubGenerator
     whole: tuple[Mapping[str, str], Mapping[str, str]] | None
     refusals: dict[bytes, _Refusal | None] = field(default_factory=dict)
 
@@ -163,7 +161,8 @@ class _Grant:
             raise ToolError(error.message, code=error.code, path="tools", next=error.next) from None
         domains = request.domains or {}
         tools = {n: t.model_copy(update={"domain": domains[n]}) if n in domains else t for n, t in granted.items()}
-        return cls(tools, _stubs_of(tools.values()) if len(tools) <= STUBS_WHOLE else None)
+        generator = StubGenerator(tools.values())
+        return cls(tools, generator, _stubs_of(generator) if len(tools) <= STUBS_WHOLE else None)
 
     def refusal(self, code: str) -> _Refusal | None:
         """Why a program is not run; asked once for each program, since the calls of a map run the same one."""
@@ -179,8 +178,7 @@ class _Grant:
         """Modules and plain names for a program: of all its tools, or of a large catalog those that it mentions."""
         if self.whole is not None:
             return self.whole
-        words = set(_WORD.findall(code))
-        return _stubs_of(t for t in self.tools.values() if words.issuperset(_WORD.findall(t.name)) or identifier(t.name) in words)
+        return _stubs_of(self.generator.mentioned(code))
 
 
 def _refusal(code: str, tools: Mapping[str, ToolDefinition]) -> _Refusal | None:
@@ -192,8 +190,7 @@ def _refusal(code: str, tools: Mapping[str, ToolDefinition]) -> _Refusal | None:
     return None
 
 
-def _stubs_of(tools: Iterable[ToolDefinition]) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    generator = StubGenerator(tools)
+def _stubs_of(generator: StubGenerator) -> tuple[Mapping[str, str], Mapping[str, str]]:
     return generator.modules(), generator.names()
 
 

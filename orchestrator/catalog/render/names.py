@@ -7,7 +7,7 @@ import keyword
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -28,7 +28,11 @@ _MAX_FILE_BYTES = 150
 
 @dataclass(frozen=True, slots=True)
 class NamedTool:
-    """A tool and its names: `name` is its function, `alias` its own name where that hides a builtin of Python."""
+    """A tool and its names: `name` is its function, `alias` what its own package offers besides.
+
+    The alias of a server's tool is its name there (`from tools.filesystem import read_file`, whose function is
+    `filesystem_read_file`), of another tool its own name where that hides a builtin of Python.
+    """
 
     tool: ToolDefinition
     name: str
@@ -52,8 +56,9 @@ def name_tools(tools: Iterable[ToolDefinition]) -> tuple[NamedTool, ...]:
     names = _unique({t.name: identifier(t.name, taken=_TAKEN) for t in known})
     domains = _unique(_wanted_domains(known), fold=True)
     stems = _unique({t.name: _short(names[t.name]) for t in known}, fold=True)
+    aliases = _aliases(known, names, {*names.values(), *stems.values()})
     return tuple(
-        NamedTool(t, names[t.name], domains[t.domain], stems[t.name], _alias(t.name, names), name_parameters(t))
+        NamedTool(t, names[t.name], domains[t.domain], stems[t.name], aliases.get(t.name), name_parameters(t))
         for t in sorted(known, key=lambda t: t.name)
     )
 
@@ -103,6 +108,14 @@ def _short(name: str) -> str:
     return name if len(raw) <= _MAX_FILE_BYTES else f"tool_{sha256(raw).hexdigest()[:16]}"
 
 
-def _alias(name: str, names: dict[str, str]) -> str | None:
-    hidden = names[name] != name and name.isidentifier() and not keyword.iskeyword(name)
-    return name if hidden and name not in _STUB_WORDS and name not in names.values() else None
+def _aliases(tools: Sequence[ToolDefinition], names: dict[str, str], taken: Collection[str]) -> dict[str, str]:
+    """The short name of each tool that has one: legal, and no other tool's within its domain."""
+    short = {t.name: alias for t in tools if (alias := _own_name(t, names[t.name])) and alias not in taken}
+    users = Counter((t.domain, short[t.name]) for t in tools if t.name in short)
+    return {t.name: short[t.name] for t in tools if t.name in short and users[t.domain, short[t.name]] == 1}
+
+
+def _own_name(tool: ToolDefinition, name: str) -> str | None:
+    own = identifier(tool.native_name) if tool.native_name else tool.name
+    hidden = own != name and own.isidentifier() and not keyword.iskeyword(own)
+    return own if hidden and own not in _STUB_WORDS and len(own.encode()) <= _MAX_FILE_BYTES else None

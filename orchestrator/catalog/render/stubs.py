@@ -7,7 +7,9 @@ defines one function and does nothing else.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ HEADER = "# AUTO-GENERATED - DO NOT EDIT"
 _MAX_TEXT = 2000
 _MAX_VALUE = 300
 _MAX_FIELDS = 12
+_WORD = re.compile(r"\w+")
 _TYPE_WORDS = "from typing import Any, Literal"
 
 BRIDGE = f"""{HEADER}
@@ -42,6 +45,13 @@ class StubGenerator:
     def names(self) -> dict[str, str]:
         """The module of each function by its name, `{"get_expenses": "tools.finance"}`."""
         return {t.name: t.module for t in self.tools}
+
+    def mentioned(self, program: str) -> StubGenerator:
+        """The stubs of those tools that a program's words may mean, under the same names as here."""
+        words = set(_WORD.findall(program))
+        found = copy(self)
+        found.tools = tuple(t for t in self.tools if {t.name, t.alias} & words or words.issuperset(_WORD.findall(t.tool.name)))
+        return found
 
     def modules(self) -> dict[str, str]:
         """The source of each module by its path: `tools/__init__.py`, `tools/finance/get_expenses.py`."""
