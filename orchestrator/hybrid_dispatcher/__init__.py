@@ -7,11 +7,12 @@ from typing import Any
 
 from orchestrator.catalog.register import register_function
 
-__all__ = ["call_tool", "register_function"]
+__all__ = ["MCPClientShim", "call_tool", "register_function"]
+_LATER = {"MCPClientShim": "shim", "call_tool": "single"}
 
 
 def __getattr__(name: str) -> Any:
-    """`call_tool`, loaded on first use: whoever registers a function needs no client."""
-    if name != "call_tool":
+    """What calls tools, loaded on first use: whoever registers a function needs no client."""
+    if name not in _LATER:
         raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    return import_module(f"{__name__}.single").call_tool
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
