@@ -240,6 +240,7 @@ def _bomb() -> bytes:
 
 def main() -> int:
     bound()
+    threading.stack_size(256 << 10)  # many wait at once
     other = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
     Handler.elsewhere = f"http://127.0.0.1:{other.server_port}"
     servers = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
