@@ -7,9 +7,10 @@ what that engine does not know, and `unevaluated...`, is left to whoever has the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any
 
@@ -23,9 +24,11 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
 Keyword = Callable[..., Iterator[Violation] | None]
+Wrap = Callable[[str, Keyword], Keyword]
 
 MANY_STEPS = 200_000  # about two seconds
 _MOST = 20  # problems told of one value
+_VALUES = frozenset({"const", "enum", "default", "examples"})
 _GUESSES = (Draft202012Validator, Draft7Validator, Draft4Validator)
 _KINDS = {
     dict: "an object",
@@ -75,8 +78,12 @@ class Judge:
     def __init__(self, schema: Any) -> None:
         properties = schema.get("properties") if isinstance(schema, Mapping) else None
         self._names = [n for n in properties if isinstance(n, str)] if isinstance(properties, Mapping) else []
-        # The default registry would fetch `$ref`s from the network.
-        self._validator = _counting(dialect_of(schema))(schema, registry=EMPTY_REGISTRY)
+        self._schema = schema
+
+    @cached_property
+    def _validator(self) -> Any:
+        """Made for the first value: of a server's thousand tools few are called."""
+        return make_validator(self._schema)
 
     def errors(self, value: Any, *, steps: int = MANY_STEPS, size: int = 0, most: int = _MOST) -> list[Violation]:
         """What keeps the value from the schema; `size`, the bytes of its JSON, makes errors dearer, since they hold it.
@@ -85,11 +92,8 @@ class Judge:
             TooManySteps: the check would take too long.
             Exception: the schema is none, or a number is too large for its arithmetic.
         """
-        token = _steps.set(_Steps(steps, size))
-        try:
+        with bounded(steps, size=size):
             return list(islice(self._validator.iter_errors(value), most))
-        finally:
-            _steps.reset(token)
 
     def problems(self, value: Any, *, steps: int = MANY_STEPS, most: int = _MOST) -> list[dict[str, Any]]:
         """The same as data, `path, code, message`; empty also when it cannot be decided."""
@@ -118,11 +122,41 @@ class Judge:
         return f"is no parameter of it ({move})"
 
 
+@contextmanager
+def bounded(steps: int = MANY_STEPS, *, size: int = 0) -> Iterator[None]:
+    """Within it, validators of `make_validator` may take so many steps, or raise TooManySteps."""
+    token = _steps.set(_Steps(steps, size))
+    try:
+        yield
+    finally:
+        _steps.reset(token)
+
+
+def make_validator(schema: Any, *, wrap: Wrap | None = None) -> Any:
+    """A validator that counts its steps, to be used within `bounded`; it fetches no `$ref` from the network.
+
+    `wrap` makes another judge of each keyword's.
+    """
+    return _bounded_class(dialect_of(schema), wrap)(_of_one_dialect(schema), registry=EMPTY_REGISTRY)
+
+
 def dialect_of(schema: Any) -> Any:
     """The validator class for a schema: that of its `$schema`, else the first that finds it valid, 2020-12 first."""
     if isinstance(schema, Mapping) and isinstance(schema.get("$schema"), str):
         return _validator_for(schema, default=Draft202012Validator)
     return next((d for d in _GUESSES if _valid_in(d, schema)), Draft202012Validator)
+
+
+def _of_one_dialect(schema: Any) -> Any:
+    """The schema without `$schema`, since each would bring an unbounded validator back in; what are values stays as it is."""
+    if isinstance(schema, list):
+        return [_of_one_dialect(s) for s in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    kept = {k: v if k in _VALUES else _of_one_dialect(v) for k, v in schema.items()}
+    if isinstance(kept.get("$schema"), str):
+        del kept["$schema"]
+    return kept
 
 
 def _valid_in(dialect: Any, schema: Any) -> bool:
@@ -135,6 +169,8 @@ def _valid_in(dialect: Any, schema: Any) -> bool:
 
 def _why(error: Violation) -> str:
     given, limit = error.instance, error.validator_value
+    if error.validator is None:  # a schema that is `false`
+        return "is not allowed"
     if error.validator == "type":
         wanted = [limit] if isinstance(limit, str) else limit
         return f"is {_KINDS.get(type(given), 'something else')}, but must be {' or '.join(_WORDS.get(w, str(w)) for w in wanted)}"
@@ -156,7 +192,7 @@ def _clip(text: str, most: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _matcher(pattern: str) -> Callable[[str], bool] | None:
+def matcher(pattern: str) -> Callable[[str], bool] | None:
     """Says whether a pattern is found in a text, in time linear in the text; None when the engine does not know the pattern."""
     try:
         found = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
@@ -165,13 +201,14 @@ def _matcher(pattern: str) -> Callable[[str], bool] | None:
     return lambda text: found.isinstance_python(text, strict=True)
 
 
-def _found(pattern: str, text: str) -> bool:
-    matcher = _matcher(pattern)
-    return matcher is None or matcher(text)
+def found_in(pattern: str, text: str) -> bool:
+    """Whether a pattern is found in a text; also when that cannot be told."""
+    found = matcher(pattern)
+    return found is None or found(text)
 
 
 def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Violation]:
-    if isinstance(instance, str) and not _found(pattern, instance):
+    if isinstance(instance, str) and not found_in(pattern, instance):
         yield ValidationError("does not match")
 
 
@@ -179,7 +216,7 @@ def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: A
     for pattern, schema in patterns.items() if isinstance(instance, dict) else ():
         for name, value in instance.items():
             _steps.get().take(1)
-            if _matcher(pattern) is not None and _found(pattern, name):
+            if matcher(pattern) is not None and found_in(pattern, name):
                 yield from validator.descend(value, schema, path=name, schema_path=pattern)
 
 
@@ -187,7 +224,7 @@ def _additional_properties(validator: Any, rest: Any, instance: Any, schema: Any
     if not isinstance(instance, dict):
         return
     known, patterns = schema.get("properties", {}), list(schema.get("patternProperties", {}))
-    extras = [n for n in instance if n not in known and not any(_found(p, n) for p in patterns)]
+    extras = [n for n in instance if n not in known and not any(found_in(p, n) for p in patterns)]
     if rest is False and extras:
         yield ValidationError("has fields that it may not have")
     for name in extras if isinstance(rest, dict) else ():
@@ -237,6 +274,7 @@ _OWN: dict[str, Keyword] = {
 }
 
 
-@lru_cache(maxsize=16)
-def _counting(dialect: Any) -> Any:
-    return extend(dialect, {k: _counted(j) for k, j in (dialect.VALIDATORS | _OWN).items()})
+@lru_cache(maxsize=64)
+def _bounded_class(dialect: Any, wrap: Wrap | None) -> Any:
+    counted = {k: _counted(j) for k, j in (dialect.VALIDATORS | _OWN).items()}
+    return extend(dialect, counted if wrap is None else {k: wrap(k, j) for k, j in counted.items()})

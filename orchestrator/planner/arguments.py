@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
-from jsonschema.validators import extend as _extend
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import EMPTY_REGISTRY
 
+from orchestrator.catalog.judge import TooManySteps, bounded, dialect_of, found_in, make_validator
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.planner.problems import Problems, clip, join, listed
 from orchestrator.planner.schemas import (
@@ -24,6 +23,7 @@ from orchestrator.planner.schemas import (
     kind_of,
     kind_words,
     kinds,
+    opened,
     shape_of,
     value_words,
     walk,
@@ -57,10 +57,6 @@ def _lenient(keyword: str, judge: Callable[..., Any]) -> Callable[..., Iterator[
     return judged
 
 
-extend: Callable[..., Any] = _extend
-_Validator = extend(Draft202012Validator, {k: _lenient(k, j) for k, j in Draft202012Validator.VALIDATORS.items()})
-
-
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A tool with what is needed to judge calls of it, made once for all steps that use it."""
@@ -80,30 +76,51 @@ class Checked:
 
     def misfits(self, value: Any, target: Shape) -> list[Violation]:
         """What keeps a known value from a place in the arguments; at most three of it."""
-        return list(islice(self.validator.evolve(schema=target.schema).iter_errors(value), 3))
+        return _errors(self.validator.evolve(schema=target.schema), value, most=3)
 
 
 def prepare(tool: ToolDefinition) -> Checked:
     """The tool made ready.
 
     Raises:
-        SchemaError: its schema is none, or refers to something outside itself.
+        SchemaError: its schema is none in any dialect, or refers to something outside itself.
     """
     schema = tool.input_schema
-    _Validator.check_schema(schema)
-    validator = _Validator(schema, registry=EMPTY_REGISTRY)  # the default registry would fetch `$ref`s from the network
     try:
-        next(validator.iter_errors({p.name: Hole() for p in tool.parameters}), None)
-        for parameter in schema["properties"].values():
-            next(validator.evolve(schema=parameter).iter_errors(None), None)
-    except Unresolvable as error:
+        dialect_of(schema).check_schema(schema)
+        validator = make_validator(schema, wrap=_lenient)
+        with bounded(), suppress(TooManySteps):
+            next(validator.iter_errors({p.name: Hole() for p in tool.parameters}), None)
+            for parameter in schema.get("properties", {}).values():
+                next(validator.evolve(schema=parameter).iter_errors(None), None)
+    except (Unresolvable, RecursionError) as error:
         raise SchemaError(str(error)) from None
-    return Checked(tool, shape_of(schema), shape_of(tool.output_schema), validator)
+    return Checked(tool, shape_of(opened(schema) if tool.json_schema is not None else schema), _output(tool), validator)
+
+
+def _output(tool: ToolDefinition) -> Shape:
+    """What the tool gives; unknown where its schema is none."""
+    schema = tool.output_schema
+    if schema is None:
+        return UNKNOWN
+    try:
+        dialect_of(schema).check_schema(schema)
+    except (SchemaError, RecursionError):
+        return UNKNOWN
+    return shape_of(schema)
+
+
+def _errors(validator: Any, value: Any, *, most: int) -> list[Violation]:
+    """What a validator finds, at most so much; what would take too long is left to the tool."""
+    found: list[Violation] = []
+    with bounded(), suppress(TooManySteps, RecursionError):
+        found.extend(islice(validator.iter_errors(value), most))
+    return found
 
 
 def check_arguments(made: Checked, arguments: dict[str, Any], *, place: str, problems: Problems, complete: bool = True) -> None:
     """Notes what is wrong with the literal parts of the arguments; what is missing only when they are `complete`."""
-    for error in islice(made.validator.iter_errors(arguments), MOST):
+    for error in _errors(made.validator, arguments, most=MOST):
         if complete or error.validator != "required" or error.absolute_path:
             _note(made, error, place=place, problems=problems)
 
@@ -112,6 +129,8 @@ def explain(error: Violation) -> str:
     """A violation in words, beginning after the name of the place: `is text, but must be a number`."""
     given = value_words(error.instance)
     limit = error.validator_value
+    if error.validator is None:  # a schema that is `false`
+        return "is not allowed"
     if error.validator == "type":
         wanted = frozenset([limit] if isinstance(limit, str) else limit)
         return f"is {given}, but must be {kind_words(wanted)}"
@@ -185,9 +204,9 @@ def _note_missing(made: Checked, error: Violation, *, where: str, problems: Prob
 
 
 def _note_unknown(made: Checked, error: Violation, *, where: str, problems: Problems) -> None:
-    known = list(error.schema.get("properties", {}))
+    known, patterns = list(error.schema.get("properties", {})), list(error.schema.get("patternProperties", {}))
     for name in error.instance:
-        if name in known:
+        if name in known or any(found_in(p, name) for p in patterns):
             continue
         owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
         takes = f"It takes {listed(known)}." if known else "It takes no arguments; leave it out."

@@ -6,12 +6,13 @@ assumption is stricter than the standard: an object whose fields are listed has 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from orchestrator.catalog.judge import found_in
 from orchestrator.planner.problems import clip, join, listed
 
 KINDS = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
@@ -25,7 +26,12 @@ _WORDS = {
     "null": "null",
 }
 _DEEP = 24  # references followed within one schema before it counts as unknown
+_MOST_OPENED = 500  # schemas opened for one place, and
+_MOST_ALTERNATIVES = 32  # alternatives there, before it counts as unknown
+_MOST_PAIRS = 500  # places of two schemas compared before they count as fitting
 _DEEPEST_FIT = 8
+_SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_SCHEMAS = frozenset({"items", "prefixItems", "additionalItems", "additionalProperties", "anyOf", "oneOf", "allOf"})
 Path = tuple[str | int, ...]
 
 
@@ -62,6 +68,23 @@ def shape_of(schema: Mapping[str, Any] | None) -> Shape:
     return UNKNOWN if schema is None else Shape(schema, schema)
 
 
+def opened(schema: Any) -> Any:
+    """The schema with the standard's own rule said: an object may have other fields than those that are listed."""
+    if not isinstance(schema, dict):
+        return schema
+    more = {k: _opened_parts(k, v) for k, v in schema.items()}
+    closed = schema.keys() & {"additionalProperties", "unevaluatedProperties", "patternProperties"}
+    return more if "properties" not in schema or closed else more | {"additionalProperties": True}
+
+
+def _opened_parts(keyword: str, value: Any) -> Any:
+    if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
+        return {name: opened(s) for name, s in value.items()}
+    if keyword in _SCHEMAS:
+        return [opened(s) for s in value] if isinstance(value, list) else opened(value)
+    return value
+
+
 def list_of(shape: Shape) -> Shape:
     """A list of such values."""
     return Shape({"type": "array", "items": shape.schema}, shape.root)
@@ -75,7 +98,8 @@ def item_of(shape: Shape) -> Shape:
 
 def alternatives(shape: Shape) -> list[Any]:
     """The plain schemas of which a value satisfies one: `$ref`, `anyOf` and `oneOf` are opened, `allOf` is merged."""
-    return list(_open(shape.schema, shape.root, 0))
+    found = list(islice(_open(shape.schema, shape.root, 0, [_MOST_OPENED]), _MOST_ALTERNATIVES + 1))
+    return found if len(found) <= _MOST_ALTERNATIVES else [True]
 
 
 def kinds(shape: Shape) -> frozenset[str]:
@@ -175,32 +199,34 @@ def _plural(found: frozenset[str]) -> str:
     return " or ".join(words.get(k, k) for k in _WORDS if k in shown)
 
 
-def _open(schema: Any, root: Any, depth: int) -> Iterator[Any]:
+def _open(schema: Any, root: Any, depth: int, left: list[int]) -> Iterator[Any]:
+    """`left` counts down over the whole look: schemas within themselves have alternatives without number."""
+    left[0] -= 1
     if schema is False:
         return
-    if not isinstance(schema, dict) or depth > _DEEP:
+    if not isinstance(schema, dict) or depth > _DEEP or left[0] < 0:
         yield True
     elif isinstance(ref := schema.get("$ref"), str):
-        yield from _open(_pointed(root, ref), root, depth + 1)
+        yield from _open(_pointed(root, ref), root, depth + 1, left)
     elif isinstance(options := schema.get("anyOf") or schema.get("oneOf"), list):
         if "type" in schema or "properties" in schema:
             yield {"type": schema["type"]} if "type" in schema else True  # what the options add is left open
         else:
-            for option in options:
-                yield from _open(option, root, depth + 1)
+            for option in options if left[0] > 0 else [True]:
+                yield from _open(option, root, depth + 1, left)
     elif isinstance(parts := schema.get("allOf"), list):
-        yield _merged([{k: v for k, v in schema.items() if k != "allOf"}, *parts], root, depth)
+        yield _merged([{k: v for k, v in schema.items() if k != "allOf"}, *parts], root, depth, left)
     else:
         yield schema
 
 
-def _merged(parts: list[Any], root: Any, depth: int) -> Any:
+def _merged(parts: list[Any], root: Any, depth: int, left: list[int]) -> Any:
     merged: dict[str, Any] = {}
     for part in parts:
-        opened = list(_open(part, root, depth + 1))
-        if len(opened) != 1 or not isinstance(opened[0], dict):
+        opened_part = list(islice(_open(part, root, depth + 1, left), 2))
+        if len(opened_part) != 1 or not isinstance(opened_part[0], dict):
             return True
-        inner = opened[0]
+        inner = opened_part[0]
         properties = merged.get("properties", {}) | inner.get("properties", {})
         required = [*merged.get("required", ()), *inner.get("required", ())]
         merged |= inner
@@ -209,8 +235,8 @@ def _merged(parts: list[Any], root: Any, depth: int) -> Any:
 
 
 def _pointed(root: Any, ref: str) -> Any:
-    if not ref.startswith("#"):
-        return True
+    if ref != "#" and not ref.startswith("#/"):
+        return True  # another document, or an anchor
     for part in ref[1:].split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(root, Mapping) or key not in root:
@@ -227,9 +253,9 @@ def _kinds(schema: Any) -> frozenset[str]:
     if isinstance(schema.get("enum"), list):
         return _wider([kind_of(v) for v in schema["enum"]])
     declared = schema.get("type")
-    if declared is None:
-        return KINDS
-    return _wider([declared] if isinstance(declared, str) else declared)
+    names = [declared] if isinstance(declared, str) else declared if isinstance(declared, list) else []
+    known = [n for n in names if isinstance(n, str) and n in KINDS]
+    return _wider(known) if known and len(known) == len(names) else KINDS
 
 
 def _wider(found: list[str]) -> frozenset[str]:
@@ -257,7 +283,7 @@ def _schema_at_key(schema: dict[str, Any], key: str) -> Any:
     if properties and key in properties:
         return properties[key]
     for pattern, inner in schema.get("patternProperties", {}).items():
-        if re.search(pattern, key):
+        if found_in(pattern, key):
             return inner
     return schema.get("additionalProperties", not properties)
 
@@ -266,8 +292,9 @@ def _schema_at_index(schema: Any, index: int | None) -> Any:
     """The schema of one element; of any element when `index` is None."""
     if not isinstance(schema, dict):
         return True
-    prefix = schema.get("prefixItems", [])
-    rest = schema.get("items", True)
+    prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
+    if isinstance(rest, list):  # up to 2019-09
+        prefix, rest = rest, schema.get("additionalItems", True)
     if index is None:
         return {"anyOf": [*prefix, rest]} if prefix else rest
     if index < len(prefix):
@@ -277,7 +304,7 @@ def _schema_at_index(schema: Any, index: int | None) -> Any:
 
 def _misfit(source: Shape, target: Shape, seen: _Seen, depth: int) -> Misfit | None:
     pair = (id(source.schema), id(target.schema))
-    if pair not in seen and depth <= _DEEPEST_FIT:
+    if pair not in seen and depth <= _DEEPEST_FIT and len(seen) < _MOST_PAIRS:
         seen[pair] = (source, target, None)  # a schema within itself fits until shown otherwise; holding both keeps the ids theirs
         seen[pair] = (source, target, _closest_misfit(source, target, seen, depth))
     return seen[pair][2] if pair in seen else None
