@@ -120,6 +120,12 @@ class CatalogStore:
         raw = row if present == version.encode() else former
         return ToolDefinition.model_validate_json(raw) if raw else None
 
+    def former(self, name: str) -> ToolDefinition | None:
+        """The version of a tool that was announced before the present one, or last where it was withdrawn; None: none is kept."""
+        raw = self._redis.hget(CATALOG_VERSIONS, name)
+        latest = raw.decode().split()[0] if raw else None
+        return self.get(name, version=latest) if latest else None
+
     def catalog_hash(self) -> str:
         """SHA-256 (first 16 hex digits) of all announced tools and their versions: equal where the tools are."""
         if self._hash is not None and self._hash[0] == self.version():

@@ -146,6 +146,10 @@ class AsyncClient:
         """See `Client.servers`."""
         return await self._transport.send(calls.servers())
 
+    async def former_tools(self, server: str) -> list[ToolDefinition]:
+        """See `Client.former_tools`."""
+        return await self._transport.send(calls.former_tools(server))
+
     async def health(self) -> Health:
         """See `Client.health`."""
         return await self._transport.send(calls.health())

@@ -57,6 +57,7 @@ def _read(kind: type[T]) -> Callable[[httpx.Response], T]:
 _JOB, _RESULT, _PAGE, _CALLS = _read(JobView), _read(JobResult), _read(JobPage), _read(CallPage)
 _PLAN, _PLANS, _CATALOG, _TOOL = _read(Plan), _read(list[PlanSummary]), _read(ToolCatalog), _read(ToolDefinition)
 _FILE, _FILES, _ARTIFACTS = _read(FileRef), _read(FilePage), _read(ArtifactPage)
+_TOOLS = _read(list[ToolDefinition])
 _WORKERS, _SERVERS, _HEALTH = _read(list[WorkerInfo]), _read(list[ServerState]), _read(Health)
 
 
@@ -104,6 +105,11 @@ def workers() -> Call[list[WorkerInfo]]:
 
 def servers() -> Call[list[ServerState]]:
     return Call("GET", "/v1/servers", _SERVERS)
+
+
+def former_tools(server: str) -> Call[list[ToolDefinition]]:
+    """The versions that were served before, of a server's quarantined tools."""
+    return Call("GET", f"/v1/servers/{_part(server)}/former", _TOOLS)
 
 
 def health() -> Call[Health]:

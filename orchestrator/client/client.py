@@ -193,6 +193,10 @@ class Client:
         """The MCP servers and APIs whose tools there are, and how they do; an admin sees all of it."""
         return self._transport.send(calls.servers())
 
+    def former_tools(self, server: str) -> list[ToolDefinition]:
+        """The versions of a server's quarantined tools that were served before; for admins."""
+        return self._transport.send(calls.former_tools(server))
+
     def health(self) -> Health:
         """Whether the platform can serve, and what is missing if not."""
         return self._transport.send(calls.health())

@@ -88,6 +88,18 @@ def test_a_tenant_learns_of_servers_whose_tools_it_sees_and_nothing_of_machines(
     assert seen.json()[0]["state"] == "down"
 
 
+def test_the_version_before_a_change_is_there_for_an_admin(settings: Settings, store: CatalogStore) -> None:
+    known = definition("notes.add", "notes")
+    store.publish("mcp:notes", [known, definition("notes.list", "notes")])
+    store.publish("mcp:notes", [definition("notes.list", "notes")])  # it changed, and is held back
+    admin, reader = key(settings, "ops", "read", "admin"), key(settings, "ops", "read")
+    with api(settings) as client:
+        assert client.get("/v1/servers/notes/former", headers=admin).json() == [known.model_dump(mode="json")]
+        assert client.get("/v1/servers/acme-only/former", headers=admin).json() == []
+        assert client.get("/v1/servers/notes/former", headers=reader).status_code == 403
+        assert client.get("/v1/servers/nots/former", headers=admin).status_code == 404
+
+
 async def test_both_clients_read_it(settings: Settings, store: CatalogStore) -> None:
     served = Served(settings)
     try:
