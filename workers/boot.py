@@ -23,7 +23,7 @@ from celery.signals import worker_process_init, worker_ready, worker_shutdown
 from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS, Pool, PoolKind, task_name
 from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_tools, registry
-from orchestrator.catalog.store import CatalogStore
+from orchestrator.catalog.store import POOL_SOURCE, CatalogStore, NameTaken
 from orchestrator.errors import RequestError
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
@@ -90,7 +90,7 @@ class Worker:
         """Announces the tools and begins to beat."""
         client = connect(self.settings)
         store = JobStore(client, self.settings)
-        CatalogStore(client).announce(self.definitions())
+        self._announce(CatalogStore(client))
         self._beater = Beater(
             self.beats,
             store.ledger,
@@ -101,6 +101,13 @@ class Worker:
         self.presence.show(store)
         self._beater.start()
         self._drain.install()
+
+    def _announce(self, catalog: CatalogStore) -> None:
+        """Adds the tools: other workers of the pool may have been started with other ones."""
+        try:
+            catalog.publish(f"{POOL_SOURCE}{self.pool.name}", self.definitions(), replace=False)
+        except NameTaken as error:
+            log.error("some tools are not announced: %s", error, extra={"action": "name_taken"})
 
     def gone(self) -> None:
         """Ends the beats, and takes the sign of life back."""

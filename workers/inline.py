@@ -23,7 +23,7 @@ from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import PRIVATE
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.register import registry
-from orchestrator.catalog.store import CatalogStore
+from orchestrator.catalog.store import POOL_SOURCE, CatalogStore
 from orchestrator.errors import RequestError
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
@@ -60,7 +60,7 @@ def serve(settings: Settings, names: Sequence[str]) -> Iterator[None]:
     finally:
         server.stop()
         beater.stop()
-        catalog.withdraw(names)
+        catalog.withdraw(names, source=f"{POOL_SOURCE}{queue}")  # another script may have the names by now
         presence.withdraw(store)
         for shard in all_shards(settings.shards):
             client.srem(shard.queues, queue)  # nobody will look after this queue again

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 
+from orchestrator.errors import ToolError
 from orchestrator.jobs.ledger import Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
@@ -31,8 +32,14 @@ class Permits:
 
         Raises:
             PermissionDenied: they may not.
+            ToolError: the tenant does not see it, so for it there is no such tool.
             RedisError: the rules cannot be read, so nothing is allowed.
         """
+        if not tool.visible_to(claim.tenant):
+            raise ToolError(
+                f"There is no tool `{tool.name}`.", code="unknown_tool",
+                next="`toolweaver tools list` shows those that there are.",
+            )  # fmt: skip
         policy = self._policies.of(claim.tenant)
         refusal = denied(policy, tenant=claim.tenant, caller=self._caller(claim.job), tool=tool)
         if refusal is not None:

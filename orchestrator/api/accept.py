@@ -106,7 +106,7 @@ def accept(
         PolicyError: the tenant may have no more jobs, or none of this priority.
         Conflict: the idempotency key was used with another body.
     """
-    catalog = api.tools()
+    catalog = api.tools(by.tenant)
     checked: Plan = check_plan(plan, catalog, inputs=inputs).plan
     policy = api.policies.of(by.tenant)
     check_permissions(checked, catalog, policy, by)

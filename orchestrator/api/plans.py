@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from orchestrator.api.accept import JsonOnly, digest, find_plan
-from orchestrator.api.services import Api
+from orchestrator.api.services import Api, Tenant
 from orchestrator.models.plan import Plan
 from orchestrator.models.request import CheckRequest, PlanSummary
 from orchestrator.planner.check import check_plan
@@ -29,11 +29,11 @@ def plan(name: str) -> Plan:
 
 
 @router.post("/check", dependencies=[JsonOnly])
-def check(request: CheckRequest, api: Api) -> Plan:
+def check(request: CheckRequest, api: Api, tenant: Tenant) -> Plan:
     """The plan as it would run; all its problems at once when it has some. Nothing runs."""
     digest("check", request.model_dump())  # refuses what is no sound JSON
     source, _ = find_plan(request.plan)
-    return check_plan(source, api.tools(), inputs=request.inputs).plan
+    return check_plan(source, api.tools(tenant), inputs=request.inputs).plan
 
 
 def _summary(name: str, plan: dict[str, Any]) -> PlanSummary:

@@ -22,7 +22,7 @@ def servers(api: Api, by: By) -> list[ServerState]:
     states = sorted(api.catalog.server_states().values(), key=lambda s: s.name)
     if "admin" in by.scopes:
         return states
-    seen = Counter(tool.server for tool in api.tools(by.tenant).tools if tool.server)
+    seen: Counter[str | None] = Counter(tool.server for tool in api.tools(by.tenant).tools if tool.server)
     return [_outline(s, seen) for s in states if seen[s.name]]
 
 

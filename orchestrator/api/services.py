@@ -49,9 +49,9 @@ class Services:
     audit: AuditLog
     metrics: Metrics
 
-    def tools(self) -> ToolCatalog:
-        """The bundled tools and those that pools announced."""
-        return self.catalog.all(bundled_catalog())
+    def tools(self, tenant: str) -> ToolCatalog:
+        """The bundled tools and those that were published, as far as a tenant sees them; the others are not there for it."""
+        return self.catalog.all(bundled_catalog()).seen_by(tenant)
 
     async def close(self) -> None:
         """Gives all connections back."""

@@ -9,28 +9,29 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
-from orchestrator.api.services import Api, By, Services
+from orchestrator.api.services import Api, By, Services, Tenant
 from orchestrator.errors import NotFound, PermissionDenied, PlanError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
 from orchestrator.models.request import RunToolRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
+from orchestrator.planner.problems import listed
 
 router = APIRouter(prefix="/v1", tags=["tools"])
 STEP = "call"
 
 
 @router.get("/tools")
-def list_tools(api: Api) -> ToolCatalog:
-    """The tools that plans may use."""
-    return api.tools()
+def list_tools(api: Api, tenant: Tenant) -> ToolCatalog:
+    """The tools that the caller's plans may use."""
+    return api.tools(tenant)
 
 
 @router.get("/tools/{name:path}")
-def tool(name: str, api: Api) -> ToolDefinition:
-    """One tool: its parameters, its effect, the pool that runs it."""
-    return _find(api, name)
+def tool(name: str, api: Api, tenant: Tenant) -> ToolDefinition:
+    """One tool, by its name or an alias: its parameters, its effect, the pool that runs it."""
+    return _find(api, name, tenant)
 
 
 @router.post(
@@ -44,7 +45,7 @@ def run_tool(
 ) -> JobView:
     """A job of one call of the tool."""
     body_hash = digest(f"/v1/tools/{name}/run", request.model_dump())
-    _find(api, name)
+    name = _find(api, name, by.tenant).name
     idempotency = (idempotency_key, body_hash) if idempotency_key else None
     try:
         job, created = accept(
@@ -69,9 +70,14 @@ def _without_place(worker: WorkerInfo) -> WorkerInfo:
     return worker.model_copy(update={"id": name, "host": "", "pid": 0})
 
 
-def _find(api: Services, name: str) -> ToolDefinition:
-    catalog = api.tools()
-    found = catalog.get_tool(name)
+def _find(api: Services, name: str, tenant: str) -> ToolDefinition:
+    catalog = api.tools(tenant)
+    found = catalog.resolve(name)
+    if found is None and (claimants := catalog.claimants(name)):
+        raise NotFound(
+            f"`{name[:256]}` is another name of several tools.", path="name",
+            next=f"Name the one that is meant: {listed((t.name for t in claimants), last='or')}.",
+        )  # fmt: skip
     if found is None:
         near = get_close_matches(name[:256], [t.name for t in catalog.tools], n=1)
         move = f"Did you mean `{near[0]}`?" if near else "`toolweaver tools list` shows those that there are."

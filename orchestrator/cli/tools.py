@@ -27,9 +27,7 @@ def list_tools(as_json: AsJson = False) -> int:
     if as_json:
         print_json(found)
     else:
-        print_table(
-            ("tool", "pool", "effect", "what it does"), ((t.name, t.pool, t.effect, first_line(t.description)) for t in found)
-        )
+        print_table(("tool", "pool", "effect", "what it does"), ((t.name, t.pool, t.effect, _summary(t)) for t in found))
     return DONE
 
 
@@ -72,8 +70,16 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
+def _summary(tool: ToolDefinition) -> str:
+    return ("deprecated: " if tool.deprecated is not None else "") + first_line(tool.description)
+
+
 def _show(tool: ToolDefinition) -> None:
     print_line(f"{tool.name} ({tool.type}; pool {tool.pool}; effect {tool.effect}; at most {tool.timeout_s:g} s)")
+    if tool.deprecated is not None:
+        print_line(f"deprecated: {tool.deprecated.strip() or 'not to be used any more'}")
+    if tool.aliases:
+        print_line(f"also called {', '.join(tool.aliases)}")
     print_line(tool.description.strip() + "\n")
     print_table(("parameter", "type", "", "what it is"), (_row(p) for p in tool.parameters))
     for example in tool.examples:

@@ -25,11 +25,15 @@ _ORDERED = frozenset({"integer", "number", "string"})
 
 @dataclass(frozen=True, slots=True)
 class CheckedPlan:
-    """A plan that can run: normalised, with its graph, and the names of the inputs that have no default."""
+    """A plan that can run: normalised, with its graph, and the names of the inputs that have no default.
+
+    `warnings` look like problems: what runs and should be changed all the same, such as a tool that is deprecated.
+    """
 
     plan: Plan
     graph: Graph
     required_inputs: tuple[str, ...] = ()
+    warnings: tuple[dict[str, Any], ...] = ()
 
 
 def check_plan(data: Mapping[str, Any] | Plan, catalog: ToolCatalog, *, inputs: Mapping[str, Any] | None = None) -> CheckedPlan:
@@ -44,13 +48,13 @@ def check_plan(data: Mapping[str, Any] | Plan, catalog: ToolCatalog, *, inputs: 
     if inputs is not None:
         check_json(dict(inputs), place="inputs", problems=problems)
         problems.raise_any()
-    toolbox = Toolbox(catalog.tools, problems)
+    toolbox = Toolbox(catalog, problems)
     items = [toolbox.normalise(d) for d in read.drafts]
     check = _Check(read, items, catalog=catalog, inputs=inputs, problems=problems)
     check.run()
     problems.raise_any()
     plan = read.plan.model_copy(update={"steps": tuple(i.step for i in items)})
-    return CheckedPlan(plan, build_graph(plan), check.required_inputs())
+    return CheckedPlan(plan, build_graph(plan), check.required_inputs(), tuple(toolbox.warnings))
 
 
 class _Check:

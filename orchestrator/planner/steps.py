@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from jsonschema.exceptions import SchemaError
 
 from orchestrator.models.plan import Step
-from orchestrator.models.tool import ToolDefinition
+from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.planner.arguments import Checked, prepare
 from orchestrator.planner.problems import Problems, clip, join, listed
 from orchestrator.planner.read import Draft
@@ -35,12 +35,14 @@ class Item:
 
 
 class Toolbox:
-    """The tools of a catalog, each made ready once."""
+    """The tools of a catalog, each made ready once; what is no problem but worth saying is in `warnings`."""
 
-    def __init__(self, tools: Iterable[ToolDefinition], problems: Problems) -> None:
-        self.tools = {t.name: t for t in tools}
+    def __init__(self, catalog: ToolCatalog, problems: Problems) -> None:
+        self.catalog = catalog
+        self.tools = {t.name: t for t in catalog.tools}
         self.made: dict[str, Checked | None] = {}
         self.problems = problems
+        self.warnings: list[dict[str, Any]] = []
 
     def normalise(self, draft: Draft) -> Item:
         """The step with its tool and with its arguments where they belong; what is wrong with them is noted."""
@@ -56,6 +58,8 @@ class Toolbox:
             item.judged = False
         else:
             item.made = self._tool(name, place=tool_at)
+            if item.made is not None and item.made.tool.name != name:  # an alias
+                item.step = item.step.model_copy(update={"tool": item.made.tool.name})
         item.judged = item.judged and item.made is not None
         return item
 
@@ -77,7 +81,8 @@ class Toolbox:
             self.problems.add(join(place, "name"), "wrong_type", message, "Write its name as text.")
         else:
             item.made = self._tool(name, place=join(place, "name"))
-            item.step = item.step.model_copy(update={"tool": name, "input": arguments})
+            real = item.made.tool.name if item.made is not None else name
+            item.step = item.step.model_copy(update={"tool": real, "input": arguments})
             item.arguments_at = join(place, "args")
 
     def _wrong_args(self, arguments: object, *, place: str) -> None:
@@ -85,20 +90,33 @@ class Toolbox:
         self.problems.add(place, "wrong_type", message, "Write the arguments by name; a reference stands for one of them.")
 
     def _tool(self, name: str, *, place: str) -> Checked | None:
-        tool = self.tools.get(name)
+        tool = self.tools.get(name) or self._by_alias(name, place=place)
         if tool is None:
-            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools list` shows those that there are.")
-            self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move)
             return None
         if "direct" not in tool.allowed_callers:
             message = f"Tool `{name}` may be called by {listed(tool.allowed_callers)} only, not by a step of a plan."
             self.problems.add(place, "caller_refused", message, "Name another tool, or add `direct` to its `allowed_callers`.")
-        if name not in self.made:
-            self.made[name] = self._prepare(tool)
-        if self.made[name] is None:
+        if tool.deprecated is not None:
+            self.warnings.append(_deprecated(tool, place))
+        if tool.name not in self.made:
+            self.made[tool.name] = self._prepare(tool)
+        if self.made[tool.name] is None:
             message = f"Tool `{name}` describes its arguments by a schema that cannot be read."
             self.problems.add(place, "bad_tool_schema", message, "Mend the tool's definition and announce it again.")
-        return self.made[name]
+        return self.made[tool.name]
+
+    def _by_alias(self, name: str, *, place: str) -> ToolDefinition | None:
+        claimants = self.catalog.claimants(name)
+        if len(claimants) == 1:
+            return claimants[0]
+        if claimants:
+            message = f"{clip(name)} is another name of several tools."
+            move = f"Name the one that is meant: {listed((t.name for t in claimants), last='or')}."
+            self.problems.add(place, "ambiguous_tool", message, move)
+        else:
+            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools list` shows those that there are.")
+            self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move)
+        return None
 
     @staticmethod
     def _prepare(tool: ToolDefinition) -> Checked | None:
@@ -106,3 +124,8 @@ class Toolbox:
             return prepare(tool)
         except SchemaError:
             return None
+
+
+def _deprecated(tool: ToolDefinition, place: str) -> dict[str, Any]:
+    message = f"Tool `{tool.name}` is not to be used any more."
+    return {"path": place, "code": "deprecated_tool", "message": message, "next": tool.deprecated or "Name another tool."}

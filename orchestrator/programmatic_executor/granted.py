@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from orchestrator.errors import NotFound, PermissionDenied
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 
 
 def callable_by_programs(catalog: ToolCatalog, named: Iterable[str] | None = None) -> dict[str, ToolDefinition]:
-    """The tools that a program may be granted, by name; only the `named` ones when given.
+    """The tools that a program may be granted, by name; only the `named` ones when given, by their name or an alias.
 
     Raises:
         NotFound: the catalog has no tool of a given name.
@@ -17,11 +18,17 @@ def callable_by_programs(catalog: ToolCatalog, named: Iterable[str] | None = Non
     """
     if named is None:
         return {t.name: t for t in catalog.tools if t.callable_by_code}
-    return {name: _for_programs(name, catalog) for name in named}
+    return {tool.name: tool for tool in (_for_programs(name, catalog) for name in named)}
+
+
+def with_aliases(tools: Mapping[str, ToolDefinition]) -> dict[str, ToolDefinition]:
+    """The tools under every name by which a program may call them: an alias that two claim stands for neither."""
+    claims = Counter(alias for t in tools.values() for alias in set(t.aliases))
+    return {a: t for t in tools.values() for a in t.aliases if claims[a] == 1} | dict(tools)
 
 
 def _for_programs(name: str, catalog: ToolCatalog) -> ToolDefinition:
-    tool = catalog.get_tool(name)
+    tool = catalog.resolve(name)
     if tool is None:
         raise NotFound(f"There is no tool `{name}`.", next="`toolweaver tools` lists those that there are.")
     if not tool.callable_by_code:

@@ -100,10 +100,11 @@ def _pools_of_programs(plan: Plan, catalog: ToolCatalog, tools: Mapping[str, Too
             continue
         named = step.input.get("tools")
         named = named.get("$literal") if isinstance(named, dict) else named
-        for tool in catalog.tools:
-            wanted = tool.name in named if isinstance(named, list) else not tool.pool.startswith(PRIVATE)
-            if wanted and tool.callable_by_code:
-                pools[tool.pool] = None
+        if isinstance(named, list):
+            granted = [t for name in named if isinstance(name, str) and (t := catalog.resolve(name)) is not None]
+        else:
+            granted = [t for t in catalog.tools if not t.pool.startswith(PRIVATE)]
+        pools |= dict.fromkeys(t.pool for t in granted if t.callable_by_code)
     return list(pools)
 
 

@@ -26,7 +26,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.program import ProgramLimits, ProgramResult, Usage
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.programmatic_executor.check import check_program
-from orchestrator.programmatic_executor.granted import callable_by_programs
+from orchestrator.programmatic_executor.granted import callable_by_programs, with_aliases
 from orchestrator.programmatic_executor.limits import LimitRules
 from orchestrator.programmatic_executor.session import Ended, Program, Session, ToolCall
 from workers.code.audit import Audit, Audits
@@ -62,6 +62,7 @@ class Programs:
         self.rules = LimitRules.load(store.settings.program_limits_file)
         self._catalog = CatalogStore(store.redis)
         self._version: bytes | None = b""
+        self._restricted = False  # whether there are tools that some tenants do not see
         self._grants: dict[Any, _Grant] = {}
         self._lock = threading.Lock()
 
@@ -93,7 +94,7 @@ class Programs:
             raise TypeError("programs run in workers only: their calls are calls of a job")
         claim = context.claim
         limits = self.rules.of(request.tool, tenant=claim.tenant, asked=request.limits)
-        grant = await asyncio.to_thread(self._grant, request)
+        grant = await asyncio.to_thread(self._grant, request, claim.tenant)
         execution = execution_id(claim)
         with self.audits.of(claim, execution, code=request.code, limits=limits, tools=grant.tools) as audit:
             refusal = await asyncio.to_thread(grant.refusal, request.code)
@@ -102,7 +103,7 @@ class Programs:
                 await audit.ended(record, alerts=("violation",) if refusal.status == "security_error" else ())
                 return record
             modules, names = grant.stubs(request.code)
-            program = Program(request.code, request.input_data, grant.tools, execution, modules, names)
+            program = Program(request.code, request.input_data, with_aliases(grant.tools), execution, modules, names)
             return await self._in_sandbox(claim, request, program, limits=limits, audit=audit)
 
     async def _in_sandbox(
@@ -125,8 +126,8 @@ class Programs:
         await audit.ended(record, alerts=_alerts(ended, usage, limits, seconds))
         return record
 
-    def _grant(self, request: Request) -> _Grant:
-        """The tools that the program may call; runs in a thread.
+    def _grant(self, request: Request, tenant: str) -> _Grant:
+        """The tools that the program may call, of those that its tenant sees; runs in a thread.
 
         Raises:
             ToolError: the step names a tool that there is not, or that is not for programs.
@@ -136,11 +137,16 @@ class Programs:
             if version != self._version:
                 self._grants.clear()
                 self._version = version
-            key = (None if request.tools is None else tuple(request.tools), tuple((request.domains or {}).items()))
+                self._restricted = any(t.tenants is not None for t in self._catalog.all(bundled_catalog()).tools)
+            key = (
+                tenant if self._restricted else "",
+                None if request.tools is None else tuple(request.tools),
+                tuple((request.domains or {}).items()),
+            )
             if key not in self._grants:
                 if len(self._grants) > GRANTS:
                     self._grants.clear()
-                self._grants[key] = _Grant.of(self._catalog.all(bundled_catalog()), request)
+                self._grants[key] = _Grant.of(self._catalog.all(bundled_catalog()).seen_by(tenant), request)
             return self._grants[key]
 
 
