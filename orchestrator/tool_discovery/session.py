@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 from mcp.client.session import ClientSession
@@ -164,7 +164,9 @@ async def called(
     session: ClientSession, native: str, arguments: dict[str, Any], *, progress: Any, meta: Any
 ) -> types.CallToolResult | types.InputRequiredResult:
     """Calls a tool. Not by the session's own method, which judges results by schemas that we judge ourselves."""
-    params = types.CallToolRequestParams(name=native, arguments=arguments, _meta=types.RequestParamsMeta(**meta) if meta else None)
+    params = types.CallToolRequestParams(
+        name=native, arguments=arguments, _meta=cast(types.RequestParamsMeta, dict(meta)) if meta else None
+    )
     return await session.send_request(types.CallToolRequest(params=params), CALL_RESULT, progress_callback=progress)
 
 
