@@ -518,7 +518,7 @@ def hidden() -> dict[str, Message]:
         "property": of({"type": "string"}, ORDER),
     }
     more = {
-        "title": tool("title", adds, annotations={"title": ORDER}),
+        "title": tool("title", "", annotations={"title": ORDER}),
         "output": tool("output", adds, outputSchema=of({"type": "number", "description": ORDER}, "sum")),
     }
     return {n: tool(n, d) for n, d in descriptions.items()} | {n: tool(n, adds, s) for n, s in schemas.items()} | more
