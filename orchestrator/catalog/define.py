@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
-import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import CoreSchema, PydanticSerializationError, to_jsonable_python
 
 from orchestrator.catalog.context import ToolContext
+from orchestrator.catalog.docstring import Use, read_doc, read_uses
 from orchestrator.catalog.files import FileSource, Lazy
 from orchestrator.errors import ToolError
-from orchestrator.models.tool import ParameterType, ToolDefinition, ToolParameter
+from orchestrator.models.tool import MAX_EXAMPLES, ParameterType, ToolDefinition, ToolExample, ToolParameter
 
 _TYPES: frozenset[ParameterType] = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
 _PREFIX = "arg_"  # a model's field may not be named `_x`, `json` or `copy`; a parameter may
@@ -27,10 +28,32 @@ _PLAIN = frozenset({"type", "description", "default", "enum"})  # what a ToolPar
 
 
 class _Schema(GenerateJsonSchema):
-    """Schemas without the titles that pydantic makes of field names: they are noise to the model that reads them."""
+    """Schemas without the titles that pydantic makes of field names: they are noise to the model that reads them.
+
+    The fields of models, dataclasses and TypedDicts get what the docstring of their class says of them.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
         return False
+
+    def model_schema(self, schema: Any) -> JsonSchemaValue:
+        return _with_class_doc(super().model_schema(schema), schema)
+
+    def dataclass_schema(self, schema: Any) -> JsonSchemaValue:
+        return _with_class_doc(super().dataclass_schema(schema), schema)
+
+    def typed_dict_schema(self, schema: Any) -> JsonSchemaValue:
+        return _with_class_doc(super().typed_dict_schema(schema), schema)
+
+
+def _with_class_doc(made: JsonSchemaValue, schema: CoreSchema) -> JsonSchemaValue:
+    doc = read_doc(getattr(schema.get("cls"), "__doc__", None))
+    for name, field in made.get("properties", {}).items():
+        if name in doc.parameters and "description" not in field:
+            field["description"] = doc.parameters[name]
+    if doc.parameters and "description" in made:  # what stands at the fields need not be said twice
+        made["description"] = doc.description
+    return made
 
 
 class ServedTool(Protocol):
@@ -179,13 +202,16 @@ class Signature:
     context_parameter: str | None
     arguments: type[BaseModel]
     returns: TypeAdapter[Any] | None
+    examples: tuple[ToolExample, ...] = ()
+    deprecated: str | None = None
 
 
 def read_signature(function: Callable[..., Any]) -> Signature:
     """The function as a tool.
 
     Raises:
-        TypeError: it takes `*args`, `**kwargs` or positional-only parameters, or a type that has no JSON form.
+        TypeError: it takes `*args`, `**kwargs` or positional-only parameters, or a type that has no JSON form; or a
+            `Field(...)` is the default of a parameter.
     """
     name = getattr(function, "__qualname__", repr(function))
     try:
@@ -193,27 +219,85 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     except NameError as error:
         raise TypeError(f"tool `{name}`: {error}; the types that it names must be importable from its module's top") from error
     context, kept = _parameters(function, hints, name)
-    doc = docstring_parser.parse(inspect.getdoc(function) or "")
-    described = {p.arg_name: p.description or "" for p in doc.params}
+    doc = read_doc(inspect.getdoc(function))
     try:
-        arguments = _arguments_model(name, kept, hints, described=described)
+        arguments = _arguments_model(name, kept, hints, described=doc.parameters)
         schema = arguments.model_json_schema(schema_generator=_Schema)
         returns = None if hints.get("return", Any) is Any else TypeAdapter[Any](hints["return"])
         output = returns.json_schema(mode="serialization", schema_generator=_Schema) if returns else None
     except PydanticUserError as error:
         raise TypeError(f"tool `{name}`: {error.message}") from error
-    required, definitions = set(schema.get("required", ())), schema.get("$defs")
+    if output is not None and doc.returns:
+        output.setdefault("description", doc.returns)
+    required, definitions = set(schema.get("required", ())), schema.get("$defs", {})
+    properties = {n: _inlined(s, definitions) for n, s in schema["properties"].items()}
     return Signature(
-        description="\n\n".join(t for t in (doc.short_description, doc.long_description) if t),
-        parameters=tuple(
-            _parameter(n, s, required=n in required, definitions=definitions or {}) for n, s in schema["properties"].items()
-        ),
-        definitions=definitions,
+        description=doc.description,
+        parameters=tuple(_parameter(n, s, required=n in required, definitions=definitions) for n, s in properties.items()),
+        definitions=_used(definitions, properties) or None,
         output_schema=output,
         context_parameter=context,
         arguments=arguments,
         returns=returns,
+        examples=_examples(function, kept, arguments, returns=returns),
+        deprecated=doc.deprecated or getattr(function, "__deprecated__", None),
     )
+
+
+def _inlined(schema: JsonSchemaValue, definitions: Mapping[str, Any]) -> JsonSchemaValue:
+    """An enum in the place of the reference to it, so that the parameter itself says its values."""
+    target = definitions.get(_target(schema), {})
+    if "enum" not in target:
+        return schema
+    return {k: v for k, v in {**target, **schema}.items() if k not in ("$ref", "title")}
+
+
+def _target(schema: Mapping[str, Any]) -> str:
+    return str(schema.get("$ref", "")).rpartition("/")[2]
+
+
+def _used(definitions: Mapping[str, Any], by: Any) -> dict[str, Any]:
+    """Those of the definitions that something refers to, or that they refer to themselves."""
+    found: set[str] = set()
+    waiting = [by]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list | tuple):
+            waiting += node
+        elif isinstance(node, Mapping):
+            waiting += node.values()
+            name = _target(node) if isinstance(node.get("$ref"), str) else ""
+            if name in definitions and name not in found:
+                found.add(name)
+                waiting.append(definitions[name])
+    return {name: schema for name, schema in definitions.items() if name in found}
+
+
+def _examples(
+    function: Callable[..., Any],
+    parameters: Iterable[inspect.Parameter],
+    arguments: type[BaseModel],
+    *,
+    returns: TypeAdapter[Any] | None,
+) -> tuple[ToolExample, ...]:
+    """The first calls of the docstring's doctests that the tool could take and answer so."""
+    names = frozenset({getattr(function, "__name__", "")})
+    order = inspect.Signature(list(parameters))
+    made = (_example(use, order, arguments, returns=returns) for use in read_uses(inspect.getdoc(function), names=names))
+    return tuple(e for e in made if e is not None)[:MAX_EXAMPLES]
+
+
+def _example(
+    use: Use, order: inspect.Signature, arguments: type[BaseModel], *, returns: TypeAdapter[Any] | None
+) -> ToolExample | None:
+    try:
+        given = dict(order.bind(*use.positional, **use.named).arguments)
+        arguments.model_validate(given)
+        if returns is not None and use.result is not None:
+            returns.validate_python(use.result)
+    except Exception:  # validators are the author's; what they refuse, however they say so, is no example
+        return None
+    return ToolExample(scenario=use.scenario, input=given, output=use.result)
 
 
 def _parameters(function: Callable[..., Any], hints: Mapping[str, Any], name: str) -> tuple[str | None, list[inspect.Parameter]]:
@@ -241,15 +325,30 @@ def _arguments_model(
     fields: dict[str, Any] = {}
     for parameter in parameters:
         default = ... if parameter.default is parameter.empty else parameter.default
-        field = Field(default, alias=parameter.name, description=described.get(parameter.name))
-        fields[_PREFIX + parameter.name] = (hints.get(parameter.name, Any), field)
+        if isinstance(default, FieldInfo):
+            raise TypeError(
+                f"tool `{name}`: the default of `{parameter.name}` is a `Field(...)`, which the function itself would get; "
+                f"write `{parameter.name}: Annotated[<type>, Field(...)] = <default>`"
+            )
+        hint = hints.get(parameter.name, Any)
+        said = described.get(parameter.name) or _annotated(hint)
+        told: dict[str, Any] = (
+            {"description": said} if said else {}
+        )  # a description of None would hide that of `Annotated[..., Field(...)]`
+        fields[_PREFIX + parameter.name] = (hint, Field(default, alias=parameter.name, **told))
     return create_model(
         f"{name.rpartition('.')[2]}_input", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
     )
 
 
+def _annotated(hint: Any) -> str:
+    """The text of `Annotated[int, "how many"]`, or of `Annotated[int, Doc("how many")]`."""
+    words = (getattr(m, "documentation", m) for m in getattr(hint, "__metadata__", ()))
+    return next((w for w in words if isinstance(w, str)), "")
+
+
 def _parameter(name: str, schema: JsonSchemaValue, *, required: bool, definitions: Mapping[str, Any]) -> ToolParameter:
-    target = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    target = definitions.get(_target(schema), schema)
     kind = target.get("type")
     rest = {k: v for k, v in schema.items() if k not in ("description", "default", "enum")}
     return ToolParameter(

@@ -7,13 +7,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from orchestrator.broker.queues import POOLS
-from orchestrator.catalog.define import RegisteredTool, ServedTool, read_signature
+from orchestrator.catalog.define import RegisteredTool, ServedTool, Signature, path_text, read_signature
 from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.models.plan import Effect
 from orchestrator.models.program import CallerType
@@ -87,9 +89,16 @@ def register_function(
     max_per_key: int = 1,
     description: str | None = None,
     examples: Sequence[ToolExample | Mapping[str, Any]] = (),
+    input_examples: Sequence[Mapping[str, Any]] = (),
     type: ToolType = "function",
     requires: Sequence[str] = (),
     allowed_callers: Sequence[CallerType] = ("direct", "code_execution"),
+    defer_loading: bool = False,
+    strict: bool = False,
+    tags: Sequence[str] = (),
+    aliases: Sequence[str] = (),
+    deprecated: str | None = None,
+    tenants: Sequence[str] | None = None,
     registry: ToolRegistry = registry,
 ) -> Callable[[F], F]:
     """A decorator that makes a function a tool and returns it unchanged.
@@ -107,9 +116,17 @@ def register_function(
         concurrency_key: Name of a parameter: at most `max_per_key` calls with one value of it run at once.
         requires: The actions that it needs, such as `filesystem:write`; a tenant without their permission may not use it.
         allowed_callers: Who may call it: steps of plans (`direct`), programs (`code_execution`), or both.
+        examples: Uses of it, shown to models; default: the docstring's doctests that are calls with literal arguments.
+        input_examples: The same as the tool-use APIs write it: inputs alone.
+        defer_loading: Whether models see it only when a search found it.
+        strict: Whether vendors that can do so hold the model to the schema.
+        aliases: Other names that plans may use, such as former ones.
+        deprecated: Why it is not to be used any more, and what to use instead; default: what `@deprecated` or the docstring says.
+        tenants: Who sees it; None: everybody.
 
     Raises:
-        TypeError: the signature has no JSON form, or a `def` function is to run on a loop.
+        TypeError: the signature has no JSON form, a `def` function is to run on a loop, or it does not take one of the
+            `input_examples`.
         Conflict: another function has this name.
     """
 
@@ -122,12 +139,13 @@ def register_function(
                 "write `async def`, or leave `pool` out"
             )
         signature = read_signature(function)
+        shown = [*examples, *_with_scenario(function.__name__, signature, input_examples)] or signature.examples
         definition = ToolDefinition(
             name=name or function.__name__,
             type=type,
             description=description if description is not None else signature.description,
             parameters=signature.parameters,
-            examples=tuple(ToolExample.model_validate(e) for e in examples),
+            examples=tuple(ToolExample.model_validate(e) for e in shown),
             domain=domain,
             pool=queue,
             effect=effect,
@@ -139,6 +157,12 @@ def register_function(
             allowed_callers=tuple(allowed_callers),
             output_schema=signature.output_schema,
             definitions=signature.definitions,
+            defer_loading=defer_loading,
+            strict=strict,
+            tags=tuple(tags),
+            aliases=tuple(aliases),
+            deprecated=deprecated if deprecated is not None else signature.deprecated,
+            tenants=tuple(tenants) if tenants is not None else None,
         )
         registry.add(
             RegisteredTool(
@@ -155,6 +179,17 @@ def register_function(
     if callable(name):
         raise TypeError("write `@register_function()` with parentheses")
     return register
+
+
+def _with_scenario(name: str, signature: Signature, inputs: Sequence[Mapping[str, Any]]) -> Iterator[ToolExample]:
+    for at, given in enumerate(inputs):
+        try:
+            signature.arguments.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = f"input_examples[{at}].{path_text(first['loc'])}"
+            raise TypeError(f"tool `{name}` does not take its own example: `{where}`: {first['msg']}") from None
+        yield ToolExample(scenario="An example", input=dict(given))
 
 
 tool = register_function  # the name that pools use: `@tool(pool="ocr", effect="none")`
