@@ -59,7 +59,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _server(settings)
     yield _platform(settings)
     yield from _servers(settings)
-    yield from _tool_servers(settings)
+    yield from tool_servers(settings)
     yield from _ports(settings)
     yield _orphans(settings.home)
 
@@ -168,7 +168,7 @@ def _servers(settings: Settings) -> list[Finding]:
         return [Finding("servers", "fail", f"could not be examined: {said[-1] if said else error}", "Please report it.")]
 
 
-def _tool_servers(settings: Settings) -> Iterator[Finding]:
+def tool_servers(settings: Settings) -> Iterator[Finding]:
     """What the servers file names, and how the platform last found each."""
     file = load_servers(settings.servers_path)
     wanted = {**file.enabled(), **file.documents()}

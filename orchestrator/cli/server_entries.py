@@ -1,4 +1,4 @@
-"""Entries of the servers file as a person gives them: read from options or from another client's file, and shown without secrets."""
+"""Entries of the servers file: read from options or from another client's file, and shown without secrets."""
 
 from __future__ import annotations
 
