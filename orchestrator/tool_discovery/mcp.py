@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from orchestrator.catalog.imported import imported_name
 from orchestrator.errors import ToolWeaverError
-from orchestrator.models.catalog import Quarantined, Refusal, ServerState
+from orchestrator.models.catalog import Quarantined, Refusal, ServerKind, ServerState
 from orchestrator.models.plan import Effect
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
@@ -70,10 +70,10 @@ class ServerReport:
         """The names of tools that models load on demand."""
         return tuple(t.name for t in self.tools if t.defer_loading)
 
-    def state(self, server: ServerConfig) -> ServerState:
+    def state(self, kind: ServerKind) -> ServerState:
         """The report as others are told of it."""
         return ServerState(
-            name=self.server, kind=server.kind, state="down" if self.error else "up", error=self.error, protocol=self.protocol,
+            name=self.server, kind=kind, state="down" if self.error else "up", error=self.error, protocol=self.protocol,
             version=self.version, tools=len(self.tools), quarantined=self.quarantined, refused=self.refused, at=time.time(),
         )  # fmt: skip
 

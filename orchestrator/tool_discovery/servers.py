@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from orchestrator.errors import RequestError
 from orchestrator.models.access import Action
+from orchestrator.models.catalog import ServerKind
 from orchestrator.models.plan import Effect
 from orchestrator.settings import Settings
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z@][\w .:/@-]{0,63}$")]
-Kind = Literal["stdio", "http", "openapi"]
 
 SPELLINGS = {"serverUrl": "url", "httpUrl": "url", "transport": "type", "transportType": "type"}
 """What other clients call a field of ours."""
@@ -112,7 +112,7 @@ class ServerConfig(_Said):
         return self
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ServerKind:
         """How it is reached."""
         return "stdio" if self.command else "http"
 
