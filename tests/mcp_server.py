@@ -156,6 +156,19 @@ async def ask(context: Context[Any, Any]) -> str:
     return str(await context.elicit("Who are you?", Name))
 
 
+@server.tool(annotations=READS, structured_output=False)
+async def grow(context: Context[Any, Any]) -> str:
+    """Gives the server a tool more, and says so."""
+
+    def grown() -> str:
+        """Came while it ran."""
+        return "grown"
+
+    server.add_tool(grown, annotations=READS, structured_output=False)
+    await context.notify_tools_changed()
+    return "more"
+
+
 if EXTRA.exists():
 
     @server.tool(annotations=READS, structured_output=False)

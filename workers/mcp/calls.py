@@ -159,7 +159,7 @@ class Calls:
             self._later(self._silent(asked, permit, error.message))
             return _by_effect(asked, error)
         if isinstance(error, ServerUnreachable):
-            self._later(self._step(partial(permit.failed, error.message)))
+            self._later(self._unreached(asked, permit, error))
             return _by_effect(asked, error)
         answered = isinstance(error, ToolError) and error.code in ANSWERS
         self._later(self._step(permit.succeeded if answered else permit.neutral))
@@ -174,6 +174,11 @@ class Calls:
             self._later(self._step(permit.neutral))
         else:
             self._later(self._silent(asked, permit, f"no answer within {waited:.1f} s"))
+
+    async def _unreached(self, asked: Asked, permit: Permit, error: ServerUnreachable) -> None:
+        """A call did not come through. What this worker cannot reach and another can is no reason to keep all from it."""
+        elsewhere = not error.sent and await asked.session.held_elsewhere()
+        await self._step(permit.neutral if elsewhere else partial(permit.failed, error.message))
 
     async def _silent(self, asked: Asked, permit: Permit, reason: str) -> None:
         """A call got no answer: a server that does not answer a ping either has failed as a whole."""

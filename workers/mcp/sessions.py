@@ -52,6 +52,7 @@ class Session:
         self._relist_gap = RELIST_S
         self._lost = False
         self._silences = 0
+        self._next_try = 0.0  # when the next one begins
         self._pinging: asyncio.Task[bool] | None = None
 
     @property
@@ -71,6 +72,8 @@ class Session:
         end = time.monotonic() + min(within_s, PATIENCE_S)
         while (connection := self._connection) is None or not connection.alive:
             try:
+                if self._next_try > end:
+                    raise TimeoutError
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     await self._news.wait()
             except TimeoutError:
@@ -107,11 +110,17 @@ class Session:
                 await self._hold_one()
                 calm = time.monotonic() - began > CALM_S
                 pause = PAUSE_S if calm or not pause else min(2 * pause, LONGEST_PAUSE_S)
+                self._next_try = time.monotonic() + pause
+                self._say()
                 await asyncio.sleep(pause)
         finally:
             self._leave("its worker ended")
             if self._pinging is not None:
                 self._pinging.cancel()
+
+    async def held_elsewhere(self) -> bool:
+        """Whether another worker has the server: that it cannot be reached from here says nothing about it."""
+        return bool(await self._off(self._shelf.held_elsewhere))
 
     async def end(self, why: str) -> None:
         """After `run`: serves nothing of it any more."""

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -20,10 +20,13 @@ from orchestrator.catalog.imported import Handler, SchemaTool
 from orchestrator.catalog.register import ToolRegistry
 from orchestrator.catalog.store import CatalogStore, NameTaken
 from orchestrator.errors import Conflict
-from orchestrator.models.catalog import Diff, Quarantined, Refusal, ServerState
+from orchestrator.models.catalog import Diff, Refusal, ServerState
 from orchestrator.models.tool import ToolDefinition
-from orchestrator.tool_discovery.mcp import ServerReport, report_of
+from orchestrator.tool_discovery.mcp import report_of
 from orchestrator.tool_discovery.servers import ServerConfig, Toolset
+
+if TYPE_CHECKING:
+    from orchestrator.tool_discovery.connect import Listing
 
 log = logging.getLogger(__name__)
 
@@ -68,26 +71,29 @@ class Shelf:
         """Serves what is known of the server already: calls of it can wait until it is there."""
         known = self._known()
         self._serve(tuple(known.values()))
-        before = self._catalog.server_states().get(self.config.name)
+        before = self._said()
         if before is not None:
             keep = {"quarantined": before.quarantined, "refused": before.refused, "version": before.version}
             self.state = self.state.model_copy(update={**keep, "tools": len(known)})
         if before is None or not self._told_by_another(before):
             self._put("starting")
 
-    def take(self, listing: Any, *, version: str | None, protocol: str | None) -> None:
+    def take(self, listing: Listing, *, version: str | None, protocol: str | None) -> None:
         """Serves what the server listed, as far as it may be served, and tells all."""
+        before = self._said()
         report = report_of(
-            self.config, self._toolset, listing, known=self._known(), server_version=version, known_version=self.state.version
-        )
-        accepted, quarantined = _still_held(report, self.state, version=version, approved=self.config.approved)
-        refused = (*report.refused, *self._serve(accepted))
+            self.config, self._toolset, listing, known=self._known() | self._held(before), server_version=version or None,
+            known_version=before.version if before is not None else None,
+        )  # fmt: skip
+        refused = (*report.refused, *self._serve(report.tools))
         self.state = self.state.model_copy(
             update={
-                "protocol": protocol, "version": version, "error": None, "tools": len(self._served),
-                "quarantined": quarantined, "refused": refused,
+                "protocol": protocol, "version": report.version, "error": None, "tools": len(self._served),
+                "quarantined": report.quarantined, "refused": refused,
             }
         )  # fmt: skip
+        for note in (*report.notes, *(f"`{q.name}` is held back: {'; '.join(q.reasons)}" for q in report.quarantined)):
+            log.warning("server `%s`: %s", self.config.name, note[:500], extra={"action": "server_note"})
         self._unpublished = True
         self.show()
 
@@ -103,9 +109,13 @@ class Shelf:
     def down(self, why: str) -> None:
         """Says that the server cannot be reached from here, unless somebody else can; its tools stay."""
         with suppress(redis.RedisError):
-            said = self._catalog.server_states().get(self.config.name)
-            if said is None or said.state != "up" or not self._told_by_another(said):
+            if not self.held_elsewhere():
                 self._put("down", error=why)
+
+    def held_elsewhere(self) -> bool:
+        """Whether another worker has a session with the server."""
+        said = self._said()
+        return said is not None and said.state == "up" and self._told_by_another(said)
 
     def clear(self) -> None:
         """Serves nothing of the server any more in this process."""
@@ -115,17 +125,27 @@ class Shelf:
 
     def withdraw(self) -> bool:
         """Takes the server's tools out of the catalog, unless somebody else serves them; whether that is settled."""
-        said = self._catalog.server_states().get(self.config.name)
+        said = self._said()
         if said is not None and self._told_by_another(said):
             return False
         withdraw(self._catalog, self.config.name)
         return True
+
+    def _said(self) -> ServerState | None:
+        """What was said of the server last, by whatever worker."""
+        return self._catalog.server_states().get(self.config.name)
 
     def _told_by_another(self, said: ServerState) -> bool:
         return said.worker != worker_id() and time.time() - said.at < STALE_S
 
     def _known(self) -> dict[str, ToolDefinition]:
         return {t.name: t for t in self._catalog.all().tools if t.server == self.config.name and t.pool == POOL}
+
+    def _held(self, before: ServerState | None) -> dict[str, ToolDefinition]:
+        """The tools that are held back, as they were before: the catalog has forgotten them, and they must not count as new."""
+        held = before.quarantined if before is not None else ()
+        former = {q.name: self._catalog.former(q.name) for q in held}
+        return {name: tool for name, tool in former.items() if tool is not None}
 
     def _serve(self, tools: tuple[ToolDefinition, ...]) -> list[Refusal]:
         """Serves exactly these; those whose names are taken in this process are not."""
@@ -174,21 +194,3 @@ def orphans(catalog: CatalogStore, named: set[str]) -> list[str]:
         if said.kind != "openapi" and name not in named
         and said.worker.rpartition("@")[2] == HOST and time.time() - said.at > STALE_S
     ]  # fmt: skip
-
-
-def _still_held(
-    report: ServerReport, before: ServerState, *, version: str | None, approved: dict[str, str]
-) -> tuple[tuple[ToolDefinition, ...], tuple[Quarantined, ...]]:
-    """What is accepted and what is held back: a tool that was held back as it is stays so until it is approved.
-
-    The catalog forgot its former version then, so nothing about it looks changed any more.
-    """
-    held = {(q.name, q.version): q for q in before.quarantined} if before.version == version else {}
-    accepted, again = [], []
-    for tool in report.tools:
-        kept = held.get((tool.name, tool.content_hash))
-        if kept is not None and approved.get(tool.native_name or tool.name) != tool.content_hash:
-            again.append(kept)
-        else:
-            accepted.append(tool)
-    return tuple(accepted), (*report.quarantined, *again)
