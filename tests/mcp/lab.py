@@ -57,6 +57,7 @@ class RealServers:
             "filesystem": [str(self.files)],
             "git": ["--repository", str(self.repository)],
             "time": ["--local-timezone", "UTC"],
+            "fetch": ["--allow-private-ips"],  # the page to fetch is on this machine
         }
         env = {"memory": {"MEMORY_FILE_PATH": str(self.graph)}}
         return command | {key: known[name] for key, known in (("args", arguments), ("env", env)) if name in known}

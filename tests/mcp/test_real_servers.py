@@ -226,13 +226,14 @@ def test_the_pool_tells_how_the_servers_are(served: Served) -> None:
 
 def test_a_plan_calls_tools_of_many_servers(served: Served) -> None:
     """Results of one go to the next, whoever serves it."""
+    path = f"{served.real.files}/sum.txt"
     done = served.run(
         {"id": "now", "tool": "time.get_current_time", "input": {"timezone": "Europe/Berlin"}},
         {"id": "sum", "tool": "everything.get-sum", "input": {"a": 2, "b": 3}},
         {"id": "echo", "tool": "web.echo", "input": {"message": "step:now.timezone"}},
-        {"id": "write", "tool": "filesystem.write_file", "input": {"path": f"{served.real.files}/sum.txt", "content": "step:sum"}},
-        {"id": "read", "tool": "filesystem.read_text_file", "input": {"path": f"{served.real.files}/sum.txt"}, "depends_on": ["write"]},
-    )  # fmt: skip
+        {"id": "write", "tool": "filesystem.write_file", "input": {"path": path, "content": "step:sum"}},
+        {"id": "read", "tool": "filesystem.read_text_file", "input": {"path": path}, "depends_on": ["write"]},
+    )
     assert done["now"]["timezone"] == "Europe/Berlin"
     assert "5" in done["sum"]
     assert done["echo"] == "Echo: Europe/Berlin"
@@ -257,15 +258,12 @@ def test_a_tool_is_called_by_cli(served: Served) -> None:
     assert wrong.returncode == 1
     assert "Nowhere/Town" in wrong.stderr
 
-    listed = served.cli("tools", "list", "--json")
-    assert {t["name"] for t in json.loads(listed.stdout)} >= {"git.git_log", "fetch.fetch"}
-
 
 def test_what_does_not_fit_a_tools_schema_never_reaches_the_server(served: Served) -> None:
     from orchestrator.errors import PlanError
 
-    with pytest.raises(PlanError, match="mesage"):
-        served.p.submit([{"id": "s", "tool": "everything.echo", "input": {"mesage": "hello"}}])
+    with pytest.raises(PlanError, match="`message`, which is missing"):
+        served.p.api.submit({"steps": [{"id": "s", "tool": "everything.echo", "input": {"mesage": "hello"}}]})
 
 
 def test_structured_content_is_the_result(served: Served) -> None:
@@ -274,7 +272,7 @@ def test_structured_content_is_the_result(served: Served) -> None:
         assert weather == {"temperature": 36, "conditions": "Light rain / drizzle", "humidity": 82}
 
 
-def test_an_image_becomes_a_file(served: Served) -> None:
+def test_an_image_becomes_a_file(served: Served, tmp_path: Path) -> None:
     job = served.p.submit([{"id": "s", "tool": "everything.get-tiny-image", "input": {}}])
     assert served.p.wait(job).status == "succeeded"
     blocks = served.p.store.result(job).steps["s"]["content"]
@@ -282,7 +280,9 @@ def test_an_image_becomes_a_file(served: Served) -> None:
     image = next(b for b in blocks if b["type"] == "image")
 
     assert image["media_type"] == "image/png"
-    assert served.p.api.file(image["file"]).startswith(PNG)
+    kept = served.p.api.download(image["file"], tmp_path / "image.png")
+    assert kept is not None
+    assert kept.read_bytes().startswith(PNG)
     assert any("MCP" in b.get("text", "") for b in blocks)
 
 
@@ -347,7 +347,7 @@ def test_a_server_remembers_between_calls(served: Served) -> None:
 
 def test_a_page_is_fetched(served: Served) -> None:
     with web_page() as url:
-        assert "The quick brown fox." in json.dumps(served.one("fetch.fetch", url=url))
+        assert "The quick brown fox." in json.dumps(served.one("fetch.fetch", url=url, raw=True))
 
 
 def test_a_server_that_is_killed_is_started_again(served: Served) -> None:
