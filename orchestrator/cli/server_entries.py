@@ -137,8 +137,8 @@ def literals(entry: Mapping[str, Any]) -> Iterator[Literal]:
         better = f"`{flag} '${{{_variable(flag)}}}'`" if flag else "`'${NAME}'`"
         yield Literal(f"the value of `{flag}`" if flag else "an argument", better)
     for key in ("url", "base_url", "document"):
-        value = entry.get(key)
-        if isinstance(value, str) and _without_secrets(value) != value:
+        address = entry.get(key)
+        if isinstance(address, str) and _without_secrets(address) != address:
             yield Literal(f"a part of `{key}`", "`${NAME}` in its place")
 
 

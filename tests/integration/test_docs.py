@@ -59,7 +59,10 @@ BLOCKS = [b for page in sorted(PAGES) for b in blocks(page)]
 SCRIPTS = {p.name: p.read_text() for p in sorted(EXAMPLES.glob("*.py"))}
 RUN = ("run_demo.py", "own_function.py", "client_sync.py", "client_async.py")
 TOOLS = ("async_tool.py", "file_tool.py", "my_tool.py", "pool_tool.py")
-PLANS = sorted(p for p in EXAMPLES.rglob("*.json") if p.parent.name != "expenses")  # test_expenses.py runs that one
+SERVERS = EXAMPLES / "mcp" / "servers.json"
+PLANS = sorted(
+    p for p in EXAMPLES.rglob("*.json") if p.parent.name != "expenses" and p != SERVERS
+)  # test_expenses.py runs that one
 REFUSED = EXAMPLES / "example_plan.json"
 
 
@@ -149,6 +152,8 @@ def test_an_example_runs(name: str, shell: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda p: p.name)
 def test_an_example_plan(path: Path, shell: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLWEAVER_HOME", shell["TOOLWEAVER_HOME"])
+    if path.parent.name == "mcp":
+        run(["toolweaver", "mcp", "add", "time", "--", "python", "-m", "mcp_server_time"], shell)
     with Client() as client:
         if path == REFUSED:
             with pytest.raises(PlanError, match="the whole result"):
