@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -69,12 +71,25 @@ def read(path: Path) -> Cached | None:
     try:
         if path.stat().st_size > MOST_BYTES:
             return None
-        return Cached.model_validate_json(path.read_bytes())
+        with _uncollected():
+            return Cached.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as e:
         log.info("%s is not used: %s", path, str(e).splitlines()[0], extra={"action": "cache_unread"})
         return None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing that is being read is garbage yet, and looking for it takes twice as long as the reading."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def write(path: Path, cached: Cached) -> None:
