@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError as BadSchema
-from jsonschema.exceptions import ValidationError
+from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend as _extend
 from jsonschema.validators import validator_for as _validator_for
 from pydantic_core import SchemaError, SchemaValidator, core_schema
@@ -26,7 +26,7 @@ Violation = Any  # jsonschema's ValidationError, whose fields are typed as perha
 Keyword = Callable[..., Iterator[Violation] | None]
 Wrap = Callable[[str, Keyword], Keyword]
 
-MANY_STEPS = 200_000  # about two seconds
+SOME_STEPS, MANY_STEPS = 50_000, 200_000  # about half a second, and two seconds
 _MOST = 20  # problems told of one value
 _VALUES = frozenset({"const", "enum", "default", "examples"})
 _GUESSES = (Draft202012Validator, Draft7Validator, Draft4Validator)
@@ -95,7 +95,7 @@ class Judge:
         with bounded(steps, size=size):
             return list(islice(self._validator.iter_errors(value), most))
 
-    def problems(self, value: Any, *, steps: int = MANY_STEPS, most: int = _MOST) -> list[dict[str, Any]]:
+    def problems(self, value: Any, *, steps: int = SOME_STEPS, most: int = _MOST) -> list[dict[str, Any]]:
         """The same as data, `path, code, message`; empty also when it cannot be decided."""
         try:
             return [p for error in self.errors(value, steps=steps, most=most) for p in self.told(error)][:most]
@@ -104,6 +104,7 @@ class Judge:
 
     def told(self, error: Violation) -> Iterator[dict[str, Any]]:
         """A violation in words: what is missing and what is unknown each by its name."""
+        error = _innermost(error)
         place, keyword = _place(error.absolute_path), str(error.validator)
         if keyword == "required" and isinstance(error.validator_value, list):
             missing = (n for n in error.validator_value if n not in error.instance)
@@ -154,6 +155,8 @@ def _of_one_dialect(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
     kept = {k: v if k in _VALUES else _of_one_dialect(v) for k, v in schema.items()}
+    if isinstance(properties := kept.get("properties"), Mapping):  # of `false` the library would not say where
+        kept["properties"] = {n: {"not": {}} if s is False else s for n, s in properties.items()}
     if isinstance(kept.get("$schema"), str):
         del kept["$schema"]
     return kept
@@ -167,12 +170,26 @@ def _valid_in(dialect: Any, schema: Any) -> bool:
     return True
 
 
+def _innermost(error: Violation) -> Violation:
+    """What says most of `anyOf` and its like; the whole, when all that it asks is another type."""
+    return error if not error.context or _types_asked(error) else best_match([error]) or error
+
+
+def _types_asked(error: Violation) -> list[str]:
+    """The types of which a value may have any, when that is all that alternatives differ in."""
+    if not error.context or any(e.validator != "type" or e.relative_path for e in error.context):
+        return []
+    asked = [[v] if isinstance(v := e.validator_value, str) else list(v) for e in error.context]
+    return [t for types in asked for t in types]
+
+
 def _why(error: Violation) -> str:
     given, limit = error.instance, error.validator_value
-    if error.validator is None:  # a schema that is `false`
+    if error.validator is None or (error.validator == "not" and not limit):  # a schema that is `false`
         return "is not allowed"
-    if error.validator == "type":
-        wanted = [limit] if isinstance(limit, str) else limit
+    types = _types_asked(error)
+    if types or error.validator == "type":
+        wanted = types or ([limit] if isinstance(limit, str) else limit)
         return f"is {_KINDS.get(type(given), 'something else')}, but must be {' or '.join(_WORDS.get(w, str(w)) for w in wanted)}"
     if error.validator == "enum":
         return f"is `{_clip(str(given), 60)}`, but must be one of {_clip(', '.join(map(str, limit)), 300)}"

@@ -217,10 +217,16 @@ class _Places:
     def find(self, name: str, tools: list[ToolDefinition]) -> int | None:
         """The place of a name, if it is there."""
         if self.of is not tools or len(self.by_name) + self.duplicates != len(tools):
-            self.of, self.by_name = tools, {t.name: len(tools) - 1 - n for n, t in enumerate(reversed(tools))}
-            self.duplicates = len(tools) - len(self.by_name)
+            self._look(tools)
         at = self.by_name.get(name)
-        return at if at is not None and tools[at].name == name else None
+        if at is not None and tools[at].name != name:  # somebody put another tool there
+            self._look(tools)
+            at = self.by_name.get(name)
+        return at
+
+    def _look(self, tools: list[ToolDefinition]) -> None:
+        self.of, self.by_name = tools, {t.name: len(tools) - 1 - n for n, t in enumerate(reversed(tools))}
+        self.duplicates = len(tools) - len(self.by_name)
 
 
 class ToolCatalog(BaseModel):

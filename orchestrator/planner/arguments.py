@@ -129,7 +129,7 @@ def explain(error: Violation) -> str:
     """A violation in words, beginning after the name of the place: `is text, but must be a number`."""
     given = value_words(error.instance)
     limit = error.validator_value
-    if error.validator is None:  # a schema that is `false`
+    if error.validator is None or (error.validator == "not" and not limit):  # a schema that is `false`
         return "is not allowed"
     if error.validator == "type":
         wanted = frozenset([limit] if isinstance(limit, str) else limit)
