@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.errors import BackendError, RequestError, ToolError, ToolTimeout
+from orchestrator.errors import BackendError, RequestError, ToolError, ToolTimeout, ToolWeaverError
 from orchestrator.extras import DISTRIBUTION, install_command
 from orchestrator.settings import Settings
 from orchestrator.tool_discovery.servers import ServerConfig, resolve_secrets
@@ -209,6 +209,8 @@ class Connection:
                 await self._enter(stack, limit)
                 self._ready.set_result(None)
                 await self._until_over()
+        except ToolWeaverError as e:  # in words already, such as of a secret that is not set
+            self._settle(e)
         except Exception as e:
             self.error = self.error or self._reason(e)
         finally:
@@ -264,12 +266,12 @@ class Connection:
         await self._pipes.ended(0.5)
         return self._pipes.cause()
 
-    def _settle(self) -> None:
+    def _settle(self, error: ToolWeaverError | None = None) -> None:
         self.closed.set()
         if not self._over.done():
             self._over.set_result(None)
         if not self._ready.done():
-            self._ready.set_exception(self._gone(self.error or "ended at once", sent=False))
+            self._ready.set_exception(error or self._gone(self.error or "ended at once", sent=False))
             self._ready.exception()  # seen: nobody may be waiting any more
 
     def _introduced(self, session: ClientSession) -> None:
@@ -338,8 +340,6 @@ class Connection:
             error = error.exceptions[0]
         if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED and self._pipes:
             return self._pipes.cause()
-        if isinstance(error, ServerUnreachable):
-            return error.message.removeprefix(f"server `{self.server.name}` ")
         if isinstance(error, sessions.Refused):
             return f"{error.trouble.reason}. {_move(error.trouble.status) or ''}".rstrip(". ")
         return f"cannot be connected: {self.clean(str(error)) or type(error).__name__}"

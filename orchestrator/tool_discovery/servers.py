@@ -255,7 +255,7 @@ class _Reader:
         self.problems.append(Problem(path=f"{self._file}: {where}", message=message, next=next))
 
     def entries(self, data: Mapping[str, Any], key: str, model: type[M]) -> dict[str, M]:
-        raw = data.get(key) or {}
+        raw = {} if data.get(key) is None else data[key]
         if not isinstance(raw, dict):
             self.problem(key, f"is {type(raw).__name__}, not an object of entries by name")
             return {}
