@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,6 +20,9 @@ from orchestrator.models.catalog import Quarantined, Refusal
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
 from orchestrator.tool_discovery.servers import ServersFile
+
+if TYPE_CHECKING:
+    from orchestrator.tool_discovery.mcp import ServerReport
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,12 @@ def look(file: ServersFile, name: str, *, settings: Settings) -> Look:
         RequestError: the packages that this needs are not installed.
     """
     if name in file.openapi:
-        return _document(file, name, settings=settings)
+        from orchestrator.tool_discovery.openapi import discover_document  # noqa: PLC0415 (no other command waits for these imports)
+
+        return _judged(asyncio.run(discover_document(file.openapi[name], settings=settings)), {})
     if missing := missing_packages("mcp"):
         raise RequestError(f"{', '.join(missing)} not installed", next=f"Run `{install_command('mcp')}`.")
-    from orchestrator.tool_discovery.mcp import discover_server  # noqa: PLC0415 (no other command waits for these imports)
+    from orchestrator.tool_discovery.mcp import discover_server  # noqa: PLC0415
 
     known, version = _known(settings, name)
     report = asyncio.run(
@@ -94,18 +99,22 @@ def look(file: ServersFile, name: str, *, settings: Settings) -> Look:
             file.servers[name], file.toolsets.get(name), settings=settings, known={t.name: t for t in known}, known_version=version
         )
     )
-    former = {t.name: t for t in known}
+    return _judged(report, {t.name: t for t in known})
+
+
+def _judged(report: ServerReport, known: Mapping[str, ToolDefinition]) -> Look:
     reasons = {q.name: q.reasons for q in report.quarantined}
-    held = (Held(t.native_name or t.name, t, reasons[t.name], _other(former.get(t.name), t)) for t in report.held)
+    former = {t.name: known[t.name] for t in report.held if t.name in known and known[t.name] != t}
     return Look(
-        name, report.seconds, error=report.error, protocol=report.protocol, version=report.version, tools=tuple(sorted(report.tools, key=lambda t: t.name)),
-        held=tuple(held), refused=report.refused, notes=report.notes,
-    )  # fmt: skip
-
-
-def _document(file: ServersFile, name: str, *, settings: Settings) -> Look:
-    raise RequestError(
-        f"`{name}` is an OpenAPI document", path="NAME", next="`toolweaver mcp list` shows what the pool http made of it."
+        report.server,
+        report.seconds,
+        error=report.error,
+        protocol=report.protocol,
+        version=report.version,
+        tools=tuple(sorted(report.tools, key=lambda t: t.name)),
+        held=tuple(Held(t.native_name or t.name, t, reasons[t.name], former.get(t.name)) for t in report.held),
+        refused=report.refused,
+        notes=report.notes,
     )
 
 
@@ -120,10 +129,6 @@ def _known(settings: Settings, name: str) -> tuple[list[ToolDefinition], str | N
             return [*former, *(t for t in client.tools() if t.server == name)], state.version if state else None
     except ToolWeaverError:  # a look at the server itself says what there is to say
         return [], None
-
-
-def _other(former: ToolDefinition | None, now: ToolDefinition) -> ToolDefinition | None:
-    return former if former != now else None
 
 
 def one(file: ServersFile, name: str, tool: str, *, settings: Settings) -> Held:
