@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -319,6 +320,20 @@ def test_doctor_looks_at_the_file_and_each_server(run: Run, fake: FakePlatform, 
     assert found["server dead"].level == found["server new"].level == "warn"
     assert "gone" in found["server dead"].detail
     assert all(f.next for f in found.values() if f.level != "ok")
+
+
+@pytest.mark.parametrize(("pool", "waits"), [("mcp", False), ("http", True), ("function", False)])
+def test_a_worker_whose_pool_has_nothing_to_serve_yet_says_that_it_waits(
+    run: Run, monkeypatch: pytest.MonkeyPatch, pool: str, waits: bool
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, env: became.append(words[1:]))
+    run(*TIME)
+
+    ended = run("worker", "--pool", pool)
+
+    assert became == [["-m", "workers.boot", "--pool", pool]]
+    assert ("waits for `toolweaver mcp add`" in ended.stderr) is waits
 
 
 @pytest.fixture
