@@ -11,11 +11,12 @@ import re
 import signal
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -42,7 +43,11 @@ MOST_MESSAGE = 2_000
 PROBE_S = 10.0
 """How long a server may think about what protocol it speaks, before it is asked in the old way."""
 
+STARTS, TURN_S = 6, 1.0
+"""So many processes start at once, each for at most so long: more would wait for one another until nobody is in time."""
+
 CLOSE_S = 8.0
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _CODES = {-32602: "bad_input", -32601: "unknown_method", -32020: "header_mismatch"}
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie|session", re.IGNORECASE)
 _SHORT = 6  # a value of fewer characters would be struck out of words that have nothing to do with it
@@ -99,11 +104,12 @@ async def connect(
     """A connection to the server, closed at the end with all that it started; `log` takes what the server says on stderr.
 
     `on_tools_changed` is called (on this loop) whenever the server says that its tools are others now.
-    Raises ServerUnreachable, with the server's last words, when it cannot be had within its connect timeout; RequestError when a
-    secret is not set or the extra `mcp` is not installed.
+    Raises ServerUnreachable, with the server's last words, when it cannot be had within its connect timeout (which
+    begins when it is its turn to be started); RequestError when a secret is not set or the extra `mcp` is not installed.
     """
     limit = server.connect_timeout_s or settings.server_connect_s
-    connection = await _opened(server, limit, changed=on_tools_changed, log=log)
+    async with _turn(server):
+        connection = await _opened(server, limit, changed=on_tools_changed, log=log)
     try:
         yield connection
     finally:
@@ -385,6 +391,25 @@ class _Latest:
             self._busy = False
 
 
+@asynccontextmanager
+async def _turn(server: ServerConfig) -> AsyncIterator[None]:
+    """A turn to start a process. It ends with the block, or after a second: who hangs holds up nobody for longer."""
+    if server.command is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    turns = _TURNS.setdefault(loop, asyncio.Semaphore(STARTS))
+    await turns.acquire()
+    turn = ExitStack()  # closing it again does nothing
+    turn.callback(turns.release)
+    timer = loop.call_later(TURN_S, turn.close)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        turn.close()
+
+
 async def _opened(server: ServerConfig, limit: float, **more: Any) -> Connection:
     """An open connection; a server that ends when it is asked something new is started again and asked as before 2026."""
     begun = asyncio.get_running_loop().time()
@@ -394,8 +419,9 @@ async def _opened(server: ServerConfig, limit: float, **more: Any) -> Connection
             await connection.open(limit - (asyncio.get_running_loop().time() - begun))
             return connection
         except BaseException:
+            again = not legacy and connection.died_of_the_question  # by itself: closing it looks the same
             await connection.close()
-            if legacy or not connection.died_of_the_question:
+            if not again:
                 raise
     raise AssertionError("unreachable")
 
