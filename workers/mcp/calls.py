@@ -170,7 +170,7 @@ class Calls:
     def _stopped(self, asked: Asked, permit: Permit) -> None:
         """The call was cancelled, or its step's time is over: that counts when the server had time enough."""
         waited = time.monotonic() - (asked.sent_at or time.monotonic())
-        if asked.context.cancelled() or waited < 0.9 * min(asked.tool.timeout_s, COUNTS_FROM_S):
+        if asked.context.cancelled() or waited < min(0.5 * asked.tool.timeout_s, COUNTS_FROM_S):
             self._later(self._step(permit.neutral))
         else:
             self._later(self._silent(asked, permit, f"no answer within {waited:.1f} s"))

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 SHOWN_S = 5.0
-PATIENCE_S = 5.0  # a call waits this long for a server that is not there
+PATIENCE_S = 10.0  # a call waits this long for a server that is not there
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 CALM_S = 10.0  # a session that held so long was well: the next one begins soon
 RELIST_S, RELIST_SHARE = 1.0, 10  # lists are read again at most this often, and for at most a tenth of the time
