@@ -412,11 +412,12 @@ async def _turn(server: ServerConfig) -> AsyncIterator[None]:
 
 async def _opened(server: ServerConfig, limit: float, **more: Any) -> Connection:
     """An open connection; a server that ends when it is asked something new is started again and asked as before 2026."""
-    begun = asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     for legacy in (False, True):
         connection = Connection(server, legacy=legacy, **more)
         try:
-            await connection.open(limit - (asyncio.get_running_loop().time() - begun))
+            await connection.open(limit - (loop.time() - begun))
             return connection
         except BaseException:
             again = not legacy and connection.died_of_the_question  # by itself: closing it looks the same

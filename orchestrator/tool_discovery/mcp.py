@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
@@ -113,10 +114,12 @@ async def _asked(
     limit = server.connect_timeout_s or settings.server_connect_s
     until = time.monotonic() + limit
     async with connect(server, settings=settings, log=log) as connection:
-        listing = await connection.list_tools(timeout_s=max(until - time.monotonic(), 0.1))
+        listing = await connection.list_tools(timeout_s=max(until - time.monotonic(), 1.0))
         version = connection.server_version or None
-        report = report_of(server, toolset, listing, known=known, server_version=version, known_version=known_version)
-        return replace(report, protocol=connection.protocol)
+        judged = asyncio.to_thread(  # what one server made large is not to hold up the others
+            report_of, server, toolset, listing, known=known, server_version=version, known_version=known_version
+        )
+        return replace(await judged, protocol=connection.protocol)
 
 
 def report_of(

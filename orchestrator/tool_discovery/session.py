@@ -51,6 +51,7 @@ class Wire(JSONRPCDispatcher[TransportContext]):
         self.page: dict[str, Any] = {}
         self.fatal: str | None = None
         self.asking = False
+        self.refusal: str | None = None
         self._troubles: dict[Any, Trouble] = {}
         self._ids = count(1)
         self._probe_s = probe_s
@@ -97,23 +98,26 @@ async def negotiate(session: ClientSession, wire: Wire, *, legacy: bool) -> None
     The SDK's own policy is private to its `Client`, which would also hide the wire.
     """
     wire.asking = not legacy
-    if not legacy and await _discovered(session):
+    if not legacy and await _discovered(session, wire):
         return
     wire.asking = False
     try:
         await session.initialize()
     except MCPError as e:
+        if e.code == types.CONNECTION_CLOSED and wire.refusal:
+            raise RuntimeError(wire.refusal) from e  # it said why, and left
         if e.code != types.UNSUPPORTED_PROTOCOL_VERSION:
             raise
         await session.discover()  # it was slow with the first question, and is of today after all
 
 
-async def _discovered(session: ClientSession) -> bool:
+async def _discovered(session: ClientSession, wire: Wire) -> bool:
     try:
         await session.discover()
     except MCPError as e:
         if e.code == types.CONNECTION_CLOSED:
             raise
+        wire.refusal = e.message if e.code != types.METHOD_NOT_FOUND else None
         return False
     except Refused as e:
         if e.trouble.status in (None, 401, 403):

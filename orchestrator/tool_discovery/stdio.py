@@ -199,8 +199,11 @@ async def started(command: Sequence[str], *, env: Mapping[str, str], cwd: str | 
         finally:
             await pipes.stop()
     finally:
-        pipes.signal(signal.SIGKILL)
-        os.close(held)  # the launcher ends, and with it what is left
+        os.close(held)  # the launcher ends all that is left, and then itself
+        try:
+            await pipes.ended(1.0)
+        finally:
+            pipes.signal(signal.SIGKILL)
         await _over(tasks)
         pipes.process._transport.close()  # type: ignore[attr-defined]  # else its pipes stay open while a stray process holds them
 
