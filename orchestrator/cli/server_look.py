@@ -51,7 +51,8 @@ class Look:
 
     def headline(self) -> str:
         """The server in one line: `time: MCP 2026-07-28, version 1.2, 2 tools in 0.61 s`."""
-        said = [f"MCP {self.protocol}" if self.protocol else "", f"version {self.version}" if self.version else ""]
+        protocol = self.protocol and (self.protocol if self.protocol.startswith("OpenAPI") else f"MCP {self.protocol}")
+        said = [protocol, f"version {self.version}" if self.version else ""]
         counts = [f"{len(self.tools)} tools in {self.seconds:.2f} s"]
         counts += [f"{len(self.held)} quarantined"] if self.held else []
         counts += [f"{len(self.refused)} refused"] if self.refused else []

@@ -54,7 +54,7 @@ def follow_change(settings: Settings, name: str, *, section: str, since: float) 
     pool = POOL_OF[section]
     running = running_platform(settings.home)
     if running is None:
-        say(_without_platform(settings, name, pool))
+        say(_without_platform(settings, name))
         return None
     if missing := _missing(pool):
         say(missing)
@@ -115,11 +115,10 @@ def _missing(pool: str) -> str | None:
     return f"the pool mcp cannot start: {', '.join(missing)} not installed; run `{install_command('mcp')}`" if missing else None
 
 
-def _without_platform(settings: Settings, name: str, pool: str) -> str:
+def _without_platform(settings: Settings, name: str) -> str:
     if settings.url is not None:
         return f"the platform at {settings.url} reads the files of its own machines; this one is read by workers that run here"
-    try_it = f"`toolweaver mcp test {name}` tries it; " if pool == "mcp" else ""
-    return f"{try_it}`toolweaver up` serves it"
+    return f"`toolweaver mcp test {name}` tries it; `toolweaver up` serves it"
 
 
 def _not_taken_up(settings: Settings, name: str, pool: str) -> str:

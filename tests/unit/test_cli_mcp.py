@@ -244,6 +244,18 @@ def test_a_document_is_added_by_its_absolute_path(run: Run, tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_a_document_is_read_and_its_operations_shown(run: Run) -> None:
+    run("mcp", "add", "own", "--openapi", str(ROOT / "examples" / "mcp" / "platform.yaml"), "--private")
+
+    ended = run("mcp", "test", "own")
+
+    assert ended.exit_code == DONE, ended.stderr
+    assert [line.split()[:2] for line in ended.stdout.splitlines()[1:]] == [["health", "none"], ["list_jobs", "none"]]
+    assert "own: OpenAPI 3.1.0, version 1, 2 tools in" in ended.stderr
+    assert json.loads(run("mcp", "show", "own", "list_jobs", "--json").stdout)["tool"]["json_schema"]["properties"]["limit"]
+    assert run("mcp", "approve", "own", "--all").exit_code == BAD_REQUEST
+
+
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakePlatform]:
     """A platform that seems to run in this home."""
