@@ -11,11 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
+from orchestrator.catalog.judge import Judge
 from orchestrator.catalog.render.draft import Draft
 from orchestrator.catalog.render.mapping import NameRule
-from orchestrator.catalog.render.schemas import Schema, every
+from orchestrator.catalog.render.schemas import Schema
 from orchestrator.catalog.render.strict import NotStrict, StrictRules, optional_count, tightened, union_count
 
 NAMES = NameRule(re.compile(r"[^a-zA-Z0-9_-]"), 128)
@@ -78,10 +77,15 @@ def _input_schema(draft: Draft, strict: bool, grammar: Grammar) -> tuple[Schema,
 def _examples(draft: Draft, schema: Schema) -> list[dict[str, Any]] | None:
     """The inputs of the tool's examples; None when one does not fit the schema, for which the API would refuse the request."""
     inputs = [e.input for e in draft.examples()]
-    if any("pattern" in s or "patternProperties" in s for s in every(schema)) and inputs:
-        draft.note("input_examples: in the description, since the schema has patterns, which are not tried here")
-        return None  # a stranger's pattern may take for ever
-    if all(Draft202012Validator(schema).is_valid(i) for i in inputs):
-        return inputs
-    draft.note("input_examples: in the description, since one does not fit the schema")
-    return None
+    if inputs and not _fit(inputs, schema):
+        draft.note("input_examples: in the description, since one does not fit the schema")
+        return None
+    return inputs
+
+
+def _fit(inputs: list[dict[str, Any]], schema: Schema) -> bool:
+    try:
+        judge = Judge(schema)
+        return not any(judge.errors(i, most=1) for i in inputs)
+    except Exception:  # too many steps, or a schema that is none: not to be sent as proven
+        return False

@@ -18,8 +18,8 @@ ONES = frozenset(
     {"items", "contains", "additionalProperties", "propertyNames", "if", "then", "else", "not", "unevaluatedItems", "contentSchema"}
     | {"unevaluatedProperties"}
 )
-MAX_DEPTH = 48
-MAX_NODES = 20_000  # of one schema; references to references to references may stand for billions
+MAX_DEPTH = 32
+MAX_NODES = 3_000  # of one schema; references to references to references may stand for billions
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _OPEN = frozenset({"additionalProperties", "unevaluatedProperties", "unevaluatedItems"})  # `true` and `false` stay there
 _SILENT = frozenset({"$schema", "$id", "id", "$comment", "$anchor", "$dynamicAnchor", "$vocabulary", "$recursiveAnchor", "$defs"})
@@ -95,7 +95,8 @@ def object_root(schema: Schema, notes: Notes) -> Schema:
 
 def inlined(schema: Schema, notes: Notes) -> Schema:
     """The schema without `$ref`; what refers to itself ends there as a value of its plain type."""
-    return _Inline(schema.get("$defs", {}), notes).of({k: v for k, v in schema.items() if k != "$defs"}, (), 0)
+    out: Schema = _Inline(schema.get("$defs", {}), notes).of({k: v for k, v in schema.items() if k != "$defs"}, (), 0)
+    return out
 
 
 def said(schema: Schema, word: str, notes: Notes, why: str) -> None:
@@ -210,6 +211,10 @@ class _Modern:
         while self.waiting:
             name, target = self.waiting.pop(0)
             self.defs[name] = self.of(target, 0)
+        for name, definition in self.defs.items():
+            if self.leads_to_itself(name):
+                self.notes["$ref: leads in a circle; any value is taken"] = None
+                del definition["$ref"]
         return {**out, "$defs": dict(sorted(self.defs.items()))} if self.defs else out
 
     def of(self, schema: Any, depth: int) -> Schema:
@@ -277,6 +282,17 @@ class _Modern:
             self.names[pointer] = self.free_name(pointer)
             self.waiting.append((self.names[pointer], target))
         return [("$ref", f"#/$defs/{self.names[pointer]}")]
+
+    def leads_to_itself(self, name: str) -> bool:
+        """Whether a definition is nothing but a way back to itself."""
+        seen, at = {name}, self.defs[name].get("$ref")
+        while at is not None:
+            at = at.removeprefix("#/$defs/")
+            if at in seen:
+                return bool(at == name)
+            seen.add(at)
+            at = self.defs[at].get("$ref")
+        return False
 
     def free_name(self, pointer: str) -> str:
         wanted = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in unquote(pointer).rpartition("/")[2])

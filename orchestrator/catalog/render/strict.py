@@ -82,7 +82,7 @@ def check_limits(schema: Schema, limits: StrictLimits) -> None:
     texts = [name for p in objects for name in p] + [str(c) for listed in choices for c in listed] + list(schema.get("$defs", {}))
     if sum(map(len, objects)) > limits.properties:
         raise NotStrict(f"it has more than {limits.properties} properties")
-    if _depth(schema, schema.get("$defs", {})) > limits.depth:
+    if _depth(schema, schema.get("$defs", {}), {}) > limits.depth:
         raise NotStrict(f"its objects are nested more than {limits.depth} deep")
     if sum(map(len, choices)) > limits.choices or sum(map(len, texts)) > limits.characters:
         raise NotStrict(f"it has more than {limits.choices} choices or {limits.characters} characters of names and choices")
@@ -92,11 +92,7 @@ def check_limits(schema: Schema, limits: StrictLimits) -> None:
 
 def without_nulls(value: Any, schema: Schema, definitions: Mapping[str, Schema]) -> Any:
     """The value without the nulls of optional properties, which only stand for what was not given."""
-    seen = 0
-    while "$ref" in schema and seen < 100:
-        schema, seen = definitions.get(schema["$ref"].removeprefix("#/$defs/"), {}), seen + 1
-    if "anyOf" in schema:
-        return without_nulls(value, _branch(value, schema["anyOf"], definitions), definitions)
+    schema = _written_for(value, schema, definitions, set()) or {}
     if isinstance(value, list):
         return [without_nulls(v, schema.get("items", {}), definitions) for v in value]
     if not isinstance(value, dict) or "properties" not in schema:
@@ -130,7 +126,10 @@ def _tight(schema: Schema, rules: StrictRules, notes: Notes) -> Schema:
         out = one_type_each(out)
     if "patternProperties" in out or out.get("additionalProperties", False) is not False:
         raise NotStrict("an object with properties of any name")
-    out = only(_limited(listed(out, notes), rules, notes), rules.kept, notes, why, silent=_SILENT)
+    out = listed(out, notes)
+    if out.get("items") == {}:
+        raise NotStrict("a list of values of any type")
+    out = only(_limited(out, rules, notes), rules.kept, notes, why, silent=_SILENT)
     if "$ref" in out:
         beside = {k: v for k, v in out.items() if k in ("description", "title")}
         return {"anyOf": [{"$ref": out["$ref"]}], **beside} if beside else {"$ref": out["$ref"]}
@@ -209,20 +208,24 @@ def _or_null(schema: Schema) -> Schema:
     return out if choices is None else {**out, "enum": [*choices, None]}
 
 
-def _branch(value: Any, branches: list[Schema], definitions: Mapping[str, Schema]) -> Schema:
-    """The branch that a value was written for: of objects the one with exactly its names and its constants."""
-    for branch in branches:
-        found, seen = branch, 0
-        while "$ref" in found and seen < 100:
-            found, seen = definitions.get(found["$ref"].removeprefix("#/$defs/"), {}), seen + 1
-        if _written_for(value, found, definitions):
-            return found
-    return {}
+def _written_for(value: Any, schema: Schema, definitions: Mapping[str, Schema], tried: set[str]) -> Schema | None:
+    """The schema itself, or of a choice the branch, that a value was written for: of objects the one with exactly its names.
 
-
-def _written_for(value: Any, schema: Schema, definitions: Mapping[str, Schema]) -> bool:
+    `tried` are the definitions looked at for this value: none is worth a second look, and some lead in circles.
+    """
+    while "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        if name in tried or name not in definitions:
+            return None
+        tried.add(name)
+        schema = definitions[name]
     if "anyOf" in schema:
-        return bool(_branch(value, schema["anyOf"], definitions))
+        found = (_written_for(value, s, definitions, tried) for s in schema["anyOf"])
+        return next((s for s in found if s is not None), None)
+    return schema if _fits(value, schema) else None
+
+
+def _fits(value: Any, schema: Schema) -> bool:
     kinds = schema.get("type")
     kind = type_of(value)
     if kinds is not None and kind not in kinds and not (kind == "integer" and "number" in kinds):
@@ -231,21 +234,22 @@ def _written_for(value: Any, schema: Schema, definitions: Mapping[str, Schema]) 
         return value in schema.get("enum", [schema.get("const")])
     if not isinstance(value, dict) or "properties" not in schema:
         return True
-    same = value.keys() == schema["properties"].keys()
     constants = {n: s for n, s in schema["properties"].items() if "const" in s or "enum" in s}
-    return same and all(value[n] is None or _written_for(value[n], s, definitions) for n, s in constants.items())
+    return value.keys() == schema["properties"].keys() and all(value[n] is None or _fits(value[n], s) for n, s in constants.items())
 
 
-def _depth(schema: Any, definitions: Mapping[str, Schema], within: int = 0, seen: frozenset[str] = frozenset()) -> int:
+def _depth(schema: Any, definitions: Mapping[str, Schema], known: dict[str, int]) -> int:
     """How deep objects lie in objects; a schema that refers to itself counts once."""
     if not isinstance(schema, dict):
-        return within
+        return 0
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/")
-        return within if name in seen else _depth(definitions.get(name), definitions, within, seen | {name})
-    below = within + ("properties" in schema)
+        if name not in known:
+            known[name] = 0
+            known[name] = _depth(definitions.get(name), definitions, known)
+        return known[name]
     inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items")]
-    return max([below, *(_depth(s, definitions, below, seen) for s in inner)])
+    return ("properties" in schema) + max(_depth(s, definitions, known) for s in inner)
 
 
 def _recursive(schema: Schema) -> bool:
