@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from orchestrator.tool_discovery.vet import vet
 
 if TYPE_CHECKING:
     from orchestrator.tool_discovery.connect import Listing
+
+log = logging.getLogger(__name__)
 
 POOL = "mcp"
 MAX_DESCRIPTION, CUT_DESCRIPTION = 16 << 10, 4 << 10
@@ -86,7 +89,7 @@ async def discover_server(
     settings: Settings,
     known: Mapping[str, ToolDefinition] | None = None,
     known_version: str | None = None,
-    log: Path | None = None,
+    log_file: Path | None = None,
 ) -> ServerReport:
     """Connects to the server, lists its tools and judges them; within its connect timeout, and without ever raising for it.
 
@@ -94,9 +97,12 @@ async def discover_server(
     """
     started = time.monotonic()
     try:
-        report = await _asked(server, toolset, settings=settings, known=known or {}, known_version=known_version, log=log)
+        report = await _asked(server, toolset, settings=settings, known=known or {}, known_version=known_version, log=log_file)
     except ToolWeaverError as e:
         report = ServerReport(server.name, error=str(e))
+    except Exception as e:  # a fault of ours, with what one server sent, is no reason to be without the others
+        log.exception("server `%s` could not be judged", server.name, extra={"action": "server_unjudged"})
+        report = ServerReport(server.name, error=f"what it sent could not be judged: {type(e).__name__}")
     return replace(report, seconds=time.monotonic() - started)
 
 
