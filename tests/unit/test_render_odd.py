@@ -39,23 +39,33 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "nested anyOf": {
         "type": "object",
         "properties": {
-            "a": {"anyOf": [{"anyOf": [{"type": "string"}, {"anyOf": [{"type": "integer"}, {"type": "null"}]}]}, {"type": "boolean"}]}
+            "a": {
+                "anyOf": [{"anyOf": [{"type": "string"}, {"anyOf": [{"type": "integer"}, {"type": "null"}]}]}, {"type": "boolean"}]
+            }
         },
     },
     "recursive": RECURSIVE,
     "root reference": {"$ref": "#/$defs/Args", "$defs": {"Args": {"type": "object", "properties": {"a": {"type": "string"}}}}},
     "refers to its root": {"type": "object", "properties": {"more": {"$ref": "#"}}},
     "refers into itself": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a"}}},
-    "refers nowhere": {"type": "object", "properties": {"a": {"$ref": "#/$defs/No"}, "b": {"$ref": "http://a.b/c"}, "c": {"$ref": 7}}},
+    "refers nowhere": {
+        "type": "object",
+        "properties": {"a": {"$ref": "#/$defs/No"}, "b": {"$ref": "http://a.b/c"}, "c": {"$ref": 7}},
+    },
     "loop of references": {"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"$ref": "#/$defs/A"}}},
     "bomb of references": BOMB,
     "deep": DEEP,
     "odd names": {
         "type": "object",
-        "properties": {n: {"type": "string"} for n in ("user.name", "user name", "filter[id]", "é", "x" * 100, "1st", "$a", "", "a b", "a_b")},
+        "properties": {
+            n: {"type": "string"} for n in ("user.name", "user name", "filter[id]", "é", "x" * 100, "1st", "$a", "", "a b", "a_b")
+        },
         "required": ["user name", "filter[id]"],
     },
-    "words of ours": {"type": "object", "properties": {n: {"type": "string"} for n in ("self", "class", "call_tool", "properties", "$ref")}},
+    "words of ours": {
+        "type": "object",
+        "properties": {n: {"type": "string"} for n in ("self", "class", "call_tool", "properties", "$ref")},
+    },
     "long choices": {"type": "object", "properties": {"a": {"type": "string", "enum": LONG}}},
     "tuple of draft 7": {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -76,27 +86,48 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ]
     },
     "allOf": {
-        "allOf": [{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}, {"properties": {"b": {"type": "integer"}}}],
+        "allOf": [
+            {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+            {"properties": {"b": {"type": "integer"}}},
+        ],
         "properties": {"c": {"allOf": [{"type": "string"}, {"minLength": 2}], "description": "two or more"}},
     },
     "conditions": {
-        "type": "object", "properties": {"a": {"type": "string"}}, "if": {"required": ["a"]}, "then": {"minProperties": 2},
-        "not": {"required": ["z"]}, "dependencies": {"a": ["b"]},
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "if": {"required": ["a"]},
+        "then": {"minProperties": 2},
+        "not": {"required": ["z"]},
+        "dependencies": {"a": ["b"]},
     },
-    "mixed choices": {"type": "object", "properties": {"a": {"enum": ["x", 1, None, True, 2.5]}, "b": {"const": None}, "c": {"enum": [{}]}}},
-    "type lists": {"type": "object", "properties": {"a": {"type": ["string", "array", "null"], "items": {"type": "string"}, "maxLength": 3}}},
+    "mixed choices": {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", 1, None, True, 2.5]}, "b": {"const": None}, "c": {"enum": [{}]}},
+    },
+    "type lists": {
+        "type": "object",
+        "properties": {"a": {"type": ["string", "array", "null"], "items": {"type": "string"}, "maxLength": 3}},
+    },
     "bare arrays": {"type": "object", "properties": {"a": {"type": "array"}, "b": {"type": "array", "items": {"type": "array"}}}},
     "malformed": {
         "type": "object",
-        "properties": {"a": {"type": "text", "enum": [], "minLength": "3", "required": True, "pattern": 5, "properties": [1], "anyOf": {}}},
+        "properties": {
+            "a": {"type": "text", "enum": [], "minLength": "3", "required": True, "pattern": 5, "properties": [1], "anyOf": {}}
+        },
         "required": "a",
         "default": float("nan"),
     },
     "no object": {"type": "array", "items": {"type": "string"}},
     "map": {"type": "object", "properties": {"m": {"type": "object", "additionalProperties": {"type": "string"}}}},
-    "patterns": {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^(?!x).*$"}, "b": {"type": "string", "pattern": "^a+$"}}},
-    "many items": {"type": "object", "properties": {n: {"type": "array", "items": {"type": "string"}, "maxItems": 500} for n in "abc"}},
-}  # fmt: skip
+    "patterns": {
+        "type": "object",
+        "properties": {"a": {"type": "string", "pattern": r"^(?!x).*$"}, "b": {"type": "string", "pattern": "^a+$"}},
+    },
+    "many items": {
+        "type": "object",
+        "properties": {n: {"type": "array", "items": {"type": "string"}, "maxItems": 500} for n in "abc"},
+    },
+}
 
 
 def tool(name: str, schema: dict[str, Any], **more: Any) -> ToolDefinition:
@@ -251,13 +282,17 @@ def test_nulls_that_the_tool_itself_asks_for_are_kept() -> None:
             "either": {
                 "anyOf": [
                     {"type": "object", "properties": {"kind": {"const": "a"}, "x": {"type": "integer"}}, "required": ["kind"]},
-                    {"type": "object", "properties": {"kind": {"const": "b"}, "x": {"type": ["integer", "null"]}}, "required": ["kind", "x"]},
+                    {
+                        "type": "object",
+                        "properties": {"kind": {"const": "b"}, "x": {"type": ["integer", "null"]}},
+                        "required": ["kind", "x"],
+                    },
                 ]
             },
         },
         "required": ["must", "either"],
         "$defs": {"Item": {"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "string"}}, "required": ["n"]}},
-    }  # fmt: skip
+    }
     rendered = render_tools([tool("t", schema)], "openai", strict=True)
     assert rendered.tools[0]["strict"] is True
     given = {"must": None, "may": None, "items": [{"n": 1, "m": None}], "either": {"kind": "a", "x": None}}

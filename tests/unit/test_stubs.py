@@ -22,6 +22,7 @@ from orchestrator.catalog.render.stubs import HEADER, StubGenerator, stub
 from orchestrator.errors import NotFound, PermissionDenied
 from orchestrator.models.tool import ToolCatalog, ToolDefinition, ToolExample, ToolParameter
 from orchestrator.programmatic_executor.granted import callable_by_programs
+from tests.livemcp import livemcp
 
 GET_EXPENSES = ToolDefinition(
     name="get_expenses",
@@ -428,3 +429,85 @@ def test_the_stubs_satisfy_a_type_checker_and_tell_it_of_mistakes(tmp_path: Path
     assert [line.split("stubs/")[-1].split(": error")[0] for line in lines] == ["bad.py:1", "bad.py:4", "bad.py:5", "bad.py:6"], (
         said
     )
+
+
+def served(server: str, native: str, **given: Any) -> ToolDefinition:
+    return ToolDefinition(name=f"{server}.{native}", server=server, native_name=native, domain=server, **given)
+
+
+def test_a_servers_tool_is_also_found_by_its_name_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = [served("filesystem", n) for n in ("read_file", "list-files", "class", "a.b", "a_b", "sum")]
+    tools += [served("git", "read_file"), ToolDefinition(name="filesystem_read_file_", domain="filesystem")]
+    aliases = {t.tool.name: (t.name, t.alias) for t in name_tools(tools)}
+    assert aliases == {
+        "filesystem.read_file": ("filesystem_read_file", "read_file"),
+        "filesystem.list-files": ("filesystem_list_files", "list_files"),
+        "filesystem.class": ("filesystem_class", "class_"),
+        "filesystem.a.b": ("filesystem_a_b", None),  # two would be a_b
+        "filesystem.a_b": ("filesystem_a_b_2", None),
+        "filesystem.sum": ("filesystem_sum", "sum"),
+        "git.read_file": ("git_read_file", "read_file"),
+        "filesystem_read_file_": ("filesystem_read_file_", None),
+    }
+    called: list[str] = []
+    bridge = ModuleType("toolweaver_bridge")
+
+    async def call_tool(**given: Any) -> None:
+        called.append(given["tool_name"])
+
+    vars(bridge)["call_tool"] = call_tool
+    monkeypatch.syspath_prepend(str(StubGenerator(tools).write(tmp_path)))
+    monkeypatch.setitem(sys.modules, "toolweaver_bridge", bridge)
+    space: dict[str, Any] = {}
+    exec(
+        "import tools\nfrom tools.filesystem import read_file, filesystem_read_file as long, list_files\n"
+        "from tools.git import read_file as other\nfrom tools import git\n"
+        "same = read_file is long is tools.filesystem.read_file and git.read_file is other is tools.git_read_file\n",
+        space,
+    )
+    asyncio.run(space["read_file"]())
+    asyncio.run(space["other"]())
+    for name in [n for n in sys.modules if n.split(".")[0] == "tools"]:
+        del sys.modules[name]
+    assert space["same"]
+    assert called == ["filesystem.read_file", "git.read_file"]
+
+
+def test_an_alias_never_hides_another_tool_of_its_domain() -> None:
+    tools = [served("fs", "fs_other"), ToolDefinition(name="fs_other", domain="fs"), served("fs", "fs.other")]
+    named = {t.tool.name: t for t in name_tools(tools)}
+    assert named["fs_other"].name == "fs_other"
+    assert all(t.alias != "fs_other" for t in named.values())
+
+
+def test_of_a_large_catalog_those_that_a_program_means_keep_their_names() -> None:
+    tools = [served("fs", f"tool_{n}") for n in range(100)] + [ToolDefinition(name="web.search"), ToolDefinition(name="web_search")]
+    whole = StubGenerator(tools)
+    assert whole.mentioned("from tools.fs import tool_7").names() == {"fs_tool_7": "tools.fs"}
+    assert whole.mentioned("import tools\nawait tools.fs_tool_8()").names() == {"fs_tool_8": "tools.fs"}
+    assert whole.mentioned("await web_search_2()").names() == {"web_search_2": "tools.general"}
+    assert whole.mentioned("1 + 1").names() == {}
+    assert len(whole.names()) == 102
+
+
+def test_the_stubs_of_527_real_tools_import_and_satisfy_a_type_checker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = StubGenerator(livemcp())
+    base = generator.write(tmp_path / "stubs")
+    assert len(generator.names()) == 527
+    (base / "program.py").write_text(
+        "from tools.filesystem import read_file\nfrom tools import git\n"
+        "async def f() -> None:\n    await read_file('a')\n    await git.git_status(repo_path='.')\n"
+    )
+    said, problems, code = mypy.run(["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(base)])
+    assert (code, problems) == (0, ""), said[:2000]
+    bridge = ModuleType("toolweaver_bridge")
+    vars(bridge)["call_tool"] = asyncio.sleep
+    monkeypatch.syspath_prepend(str(base))
+    monkeypatch.setitem(sys.modules, "toolweaver_bridge", bridge)
+    for named in generator.tools:
+        found = vars(importlib.import_module(named.module))
+        assert asyncio.iscoroutinefunction(found[named.name])
+        assert named.alias is None or found[named.alias] is found[named.name]
+    for name in [n for n in sys.modules if n.split(".")[0] == "tools"]:
+        del sys.modules[name]
+    assert sum(t.alias is not None for t in generator.tools) > 500
