@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -125,6 +126,7 @@ class Connection:
         self.instructions: str | None = None
         self.closed = asyncio.Event()
         self.error: str | None = None
+        self.due = 0.0  # when its connect timeout is over, by the monotonic clock
         self._changed, self._log, self._legacy = changed, log, legacy
         self._secrets: set[str] = set()
         self._stop = asyncio.Event()
@@ -412,12 +414,12 @@ async def _turn(server: ServerConfig) -> AsyncIterator[None]:
 
 async def _opened(server: ServerConfig, limit: float, **more: Any) -> Connection:
     """An open connection; a server that ends when it is asked something new is started again and asked as before 2026."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    due = time.monotonic() + limit
     for legacy in (False, True):
         connection = Connection(server, legacy=legacy, **more)
+        connection.due = due
         try:
-            await connection.open(limit - (loop.time() - begun))
+            await connection.open(due - time.monotonic())
             return connection
         except BaseException:
             again = not legacy and connection.died_of_the_question  # by itself: closing it looks the same

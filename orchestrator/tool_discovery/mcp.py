@@ -117,10 +117,8 @@ async def _asked(
 ) -> ServerReport:
     from orchestrator.tool_discovery.connect import connect  # noqa: PLC0415  (the extra `mcp`, and a second to import it)
 
-    limit = server.connect_timeout_s or settings.server_connect_s
-    until = time.monotonic() + limit
     async with connect(server, settings=settings, log=log) as connection:
-        listing = await connection.list_tools(timeout_s=max(until - time.monotonic(), 1.0))
+        listing = await connection.list_tools(timeout_s=max(connection.due - time.monotonic(), 1.0))
         version = connection.server_version or None
         judged = asyncio.to_thread(  # what one server made large is not to hold up the others
             report_of, server, toolset, listing, known=known, server_version=version, known_version=known_version
