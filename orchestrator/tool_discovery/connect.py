@@ -306,6 +306,8 @@ class Connection:
         except asyncio.CancelledError:
             task.cancel()
             raise
+        if self._over.done() and not task.done():  # it may know better than the connection whether it was sent
+            await asyncio.wait({task}, timeout=1.0)
         if task.done():
             return await self._outcome(task)
         task.cancel()
