@@ -157,6 +157,7 @@ class OpenApiConfig(_Said):
     requires: tuple[Action, ...] = ()
     timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     effects: dict[str, Effect] = Field(default_factory=dict)
+    approved: dict[str, str] = Field(default_factory=dict)
     private: bool = Field(default=False, description="its host may have a private address")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import yaml
 
 _WINDOW = 320
 _STEP = 160
+_SHORT = 2_000
 
 _NOT = re.compile(r"(?:\b(?:not|never|cannot|avoid|without|no|neither|nor|instead of|rather than)|n't)\b[^.;:!?]{0,22}$")
 _IS_DONE = re.compile(r"\b(?:is|are|be|been|was|were|gets?|being)(?: \w+ly| also| then)? $")
@@ -94,7 +95,7 @@ _IGNORE = re.compile(
     r"[^.!?;]{0,36}\b(?:previous|prior|above|earlier|preceding|existing|all|any|other|system|safety|your|the user'?s?"
     r"|original|former|initial|developer)\b"
     r"[^.!?;]{0,30}\b(?:instructions?|prompts?|rules?|guidelines?|directions?|directives?|policy|policies|restrictions?"
-    r"|guardrails?|orders|messages?|constraints?|training|told)\b"
+    r"|guardrails?|constraints?|training|told)\b"
 )
 _CLAIMS = re.compile(
     r"\byou are now\b[^.!?]{0,40}\b(?:mode|unrestricted|dan|admin\w*|root|free|jailbroken|authori[sz]ed)\b"
@@ -183,7 +184,7 @@ _TAG = re.compile(
 )
 _ROLE = re.compile(
     r"(?:<\|(?:im_start|system|start_header_id|user|assistant)\|>\s*(?:system|user|assistant|developer)?|\[/?inst\]"
-    r"|<</?sys>>|<start_of_turn>|<\|endoftext\|>|\[system\]|\[/?important\]|#{2,} ?(?:system|instructions?"
+    r"|<</?sys>>|<start_of_turn>|\[system\]|\[/?important\]|#{2,} ?(?:system|instructions?"
     r"|new instructions?)\b|(?:^|\n| )(?:system|human|assistant) ?: )(.{0,400})"
 )
 _STYLED = re.compile(
@@ -260,8 +261,18 @@ class Order:
     excerpt: str
 
 
-def orders_in(text: str, *, parameter: bool = False) -> Iterator[Order]:
+def orders_in(text: str, *, parameter: bool = False) -> Iterable[Order]:
     """The orders in a text that `vet_text.plain` made plain; `parameter` says that it describes what to fill in."""
+    return _remembered(text, parameter) if len(text) <= _SHORT else _orders_in(text, parameter)
+
+
+@lru_cache(maxsize=8_192)
+def _remembered(text: str, parameter: bool) -> tuple[Order, ...]:
+    """The tools of one server share many texts, such as those of the types that they share."""
+    return tuple(_orders_in(text, parameter))
+
+
+def _orders_in(text: str, parameter: bool) -> Iterator[Order]:
     yield from _by_itself(text)
     yield from _out_of_sight(text)
     if not (_PLACE.search(text) or _SECRET.search(text) or _TARGET.search(text) or _AWAY.search(text) or _COMMAND.search(text)):

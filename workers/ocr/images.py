@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ from PIL import Image
 
 from orchestrator.catalog.files import FileSource
 from orchestrator.errors import ToolError
+from orchestrator.policy.addresses import is_public
 from orchestrator.settings import Settings
 from workers.ocr.decode import Document, decode, open_document
 
@@ -278,18 +278,6 @@ def checked_address(host: str, port: int, settings: Settings) -> str:
             next="Add the host to TOOLWEAVER_FETCH_HOSTS if it may be fetched from.",
         )
     return found[0].partition("%")[0]
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is on the public internet, and does not wrap one that is not."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if embedded is None and ip in ipaddress.ip_network("64:ff9b::/96"):
-            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
 
 
 def _body(response: httpx.Response, *, uri: str, settings: Settings, deadline: float) -> bytes:
