@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 SHOWN_S = 5.0
-PATIENCE_S = 10.0  # a call waits this long for a server that is not there
+PATIENCE_S = 5.0  # a call waits for a server that is tried within this time
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
-CALM_S = 10.0  # a session that held so long was well: the next one begins soon
+CALM_S = 10.0  # a session that held so long, or answered a call, was well: the next one begins soon
 RELIST_S, RELIST_SHARE = 1.0, 10  # lists are read again at most this often, and for at most a tenth of the time
 PING_S, SILENCES = 2.0, 3
 CLOSE_S = 8.0
@@ -52,12 +52,18 @@ class Session:
         self._relist_gap = RELIST_S
         self._lost = False
         self._silences = 0
+        self._useful = self._elsewhere = False
+        self._failures = 0
         self._next_try = 0.0  # when the next one begins
         self._pinging: asyncio.Task[bool] | None = None
 
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def _connect_s(self) -> float:
+        return self.config.connect_timeout_s or self._settings.server_connect_s
 
     def serves(self, name: str) -> bool:
         """Whether the server still offers a tool."""
@@ -69,10 +75,10 @@ class Session:
         Raises:
             ServerUnreachable: there was none in time; nothing was sent.
         """
-        end = time.monotonic() + min(within_s, PATIENCE_S)
+        end = time.monotonic() + min(within_s, self._connect_s)
         while (connection := self._connection) is None or not connection.alive:
             try:
-                if self._next_try > end:
+                if self._hopeless():
                     raise TimeoutError
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
                     await self._news.wait()
@@ -83,6 +89,10 @@ class Session:
                 ) from None
         return connection
 
+    def _hopeless(self) -> bool:
+        """Whether a call had better be tried again, later or by a worker that has the server."""
+        return self._next_try > time.monotonic() + PATIENCE_S or (self._elsewhere and self._failures > 1)
+
     def broke(self, connection: Connection, error: Exception) -> None:
         """A call found that the connection is no good any more."""
         if connection is self._connection:
@@ -92,7 +102,7 @@ class Session:
 
     def answered(self) -> None:
         """The server answered a call."""
-        self._silences = 0
+        self._silences, self._useful = 0, True
 
     async def alive(self) -> bool:
         """Whether the server answers a ping. One that fails a few in a row is connected, or started, anew."""
@@ -102,14 +112,14 @@ class Session:
 
     async def run(self) -> None:
         """Holds a session for as long as the server is in the file; ends by being cancelled."""
-        pause = 0.0
         try:
             await self._off(self._shelf.stock)
             while True:
-                began = time.monotonic()
+                began, self._useful = time.monotonic(), False
                 await self._hold_one()
-                calm = time.monotonic() - began > CALM_S
-                pause = PAUSE_S if calm or not pause else min(2 * pause, LONGEST_PAUSE_S)
+                calm = self._useful or time.monotonic() - began > CALM_S
+                self._failures = 1 if calm else self._failures + 1
+                pause = min(PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
                 self._next_try = time.monotonic() + pause
                 self._say()
                 await asyncio.sleep(pause)
@@ -139,16 +149,15 @@ class Session:
             why = _told(error)
         self._leave(why)
         log.warning("server `%s`: %s", self.name, why, extra={"action": "server_down", "server": self.name})
-        await self._off(self._shelf.down, why)
+        self._elsewhere = await self._off(self._shelf.down, why)
 
     async def _hold(self) -> None:
-        connect_s = self.config.connect_timeout_s or self._settings.server_connect_s
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
                 connect(self.config, settings=self._settings, on_tools_changed=self._changed, log=self._log_file())
             )
             self._lost, self._relist_at = False, None
-            await self._list(connection, within_s=connect_s)
+            await self._list(connection)
             self._connection, self._silences = connection, 0
             self._say()
             log.info("server `%s` is up", self.name, extra={"action": "server_up", "server": self.name})
@@ -188,13 +197,13 @@ class Session:
         self._relist_at = None
         began = time.monotonic()
         try:
-            await self._list(connection, within_s=self._settings.server_connect_s)
+            await self._list(connection)
         except Exception as error:  # what it listed before is served on
             log.warning("server `%s` does not list its tools: %s", self.name, _told(error), extra={"action": "list_failed"})
         self._relist_gap = max(RELIST_S, RELIST_SHARE * (time.monotonic() - began))
 
-    async def _list(self, connection: Connection, *, within_s: float) -> None:
-        listing = await connection.list_tools(timeout_s=within_s)
+    async def _list(self, connection: Connection) -> None:
+        listing = await connection.list_tools(timeout_s=self._connect_s)
         await self._off(lambda: self._shelf.take(listing, version=connection.server_version, protocol=connection.protocol))
 
     async def _ping(self) -> bool:

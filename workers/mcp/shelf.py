@@ -106,11 +106,13 @@ class Shelf:
         except redis.RedisError as error:
             log.warning("server `%s` is not told: %s", self.config.name, error, extra={"action": "server_untold"})
 
-    def down(self, why: str) -> None:
-        """Says that the server cannot be reached from here, unless somebody else can; its tools stay."""
+    def down(self, why: str) -> bool:
+        """Says that the server cannot be reached from here, unless somebody else can, and whether so; its tools stay."""
         with suppress(redis.RedisError):
-            if not self.held_elsewhere():
-                self._put("down", error=why)
+            if self.held_elsewhere():
+                return True
+            self._put("down", error=why)
+        return False
 
     def held_elsewhere(self) -> bool:
         """Whether another worker has a session with the server."""
