@@ -106,6 +106,8 @@ def accept(
         PolicyError: the tenant may have no more jobs, or none of this priority.
         Conflict: the idempotency key was used with another body.
     """
+    if idempotency is not None and (known := api.store.repeated(idempotency, tenant=by.tenant)) is not None:
+        return known, False
     catalog = api.tools(by.tenant)
     checked: Plan = check_plan(plan, catalog, inputs=inputs).plan
     policy = api.policies.of(by.tenant)

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from orchestrator.api.accept import JsonOnly, digest, find_plan
 from orchestrator.api.services import Api, Tenant
-from orchestrator.models.plan import Plan
+from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import CheckRequest, PlanSummary
 from orchestrator.planner.check import check_plan
 from orchestrator.planner.named import load_named, named_plans
@@ -29,11 +29,12 @@ def plan(name: str) -> Plan:
 
 
 @router.post("/check", dependencies=[JsonOnly])
-def check(request: CheckRequest, api: Api, tenant: Tenant) -> Plan:
-    """The plan as it would run; all its problems at once when it has some. Nothing runs."""
+def check(request: CheckRequest, api: Api, tenant: Tenant) -> PlanView:
+    """The plan as it would run, with what should be changed in it; all its problems at once when it has some. Nothing runs."""
     digest("check", request.model_dump())  # refuses what is no sound JSON
     source, _ = find_plan(request.plan)
-    return check_plan(source, api.tools(tenant), inputs=request.inputs).plan
+    checked = check_plan(source, api.tools(tenant), inputs=request.inputs)
+    return PlanView(**dict(checked.plan), warnings=checked.warnings)
 
 
 def _summary(name: str, plan: dict[str, Any]) -> PlanSummary:

@@ -45,8 +45,10 @@ def run_tool(
 ) -> JobView:
     """A job of one call of the tool."""
     body_hash = digest(f"/v1/tools/{name}/run", request.model_dump())
-    name = _find(api, name, by.tenant).name
     idempotency = (idempotency_key, body_hash) if idempotency_key else None
+    if idempotency is not None and (known := api.store.repeated(idempotency, tenant=by.tenant)) is not None:
+        return answer(response, known, created=False)  # whatever became of the tool since
+    name = _find(api, name, by.tenant).name
     try:
         job, created = accept(
             api, _one_step(name, request), inputs={}, name="", priority=request.priority, by=by, idempotency=idempotency

@@ -35,14 +35,18 @@ def check(
     text = read_text(file)
     given = read_object(inputs, option="--inputs") if inputs is not None else None
     try:
-        plan = check_plan(parse_text(text), catalog(), inputs=given).plan
+        checked = check_plan(parse_text(text), catalog(), inputs=given)
     except PlanError as error:
         _report(error, text, file, as_json=as_json)
         return BAD_REQUEST
+    steps = checked.plan.steps
     if as_json:
-        print_json({"ok": True, "plan": plan.model_dump(mode="json", exclude_defaults=True)})
+        shown = checked.plan.model_dump(mode="json", exclude_defaults=True)
+        print_json({"ok": True, "plan": shown, "warnings": list(checked.warnings)})
     else:
-        print_line(f"{file}: a good plan of {len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}")
+        for warning in checked.warnings:
+            print_line(render_problem(text, str(file), warning))
+        print_line(f"{file}: a good plan of {len(steps)} step{'s' if len(steps) != 1 else ''}")
     return DONE
 
 

@@ -21,7 +21,7 @@ from orchestrator.client.transport import AsyncTransport, find_endpoint
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
-from orchestrator.models.plan import Plan
+from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.models.worker import WorkerInfo
@@ -83,7 +83,7 @@ class AsyncClient:
             if (cursor := page.next_cursor) is None:
                 return
 
-    async def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Plan:
+    async def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> PlanView:
         """See `Client.check`."""
         return await self._transport.send(calls.check(plan, inputs=inputs))
 

@@ -20,7 +20,7 @@ from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, Key
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
-from orchestrator.models.plan import Plan
+from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import CallPage, Health, PlanSummary
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
@@ -69,10 +69,10 @@ def submit(
     return Call("POST", "/v1/jobs", _JOB, body=body, headers=_key(idempotency_key))
 
 
-def check(plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Call[Plan]:
+def check(plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Call[PlanView]:
     """The plan as the platform would run it."""
     body = {"plan": plan_body(plan), "inputs": dict(inputs) if inputs is not None else None}
-    return Call("POST", "/v1/plans/check", _PLAN, body=body)
+    return Call("POST", "/v1/plans/check", _read(PlanView), body=body)
 
 
 def run_tool(

@@ -20,7 +20,7 @@ from orchestrator.client.transport import Transport, find_endpoint
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
-from orchestrator.models.plan import Plan
+from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.models.worker import WorkerInfo
@@ -100,8 +100,8 @@ class Client:
             if (cursor := page.next_cursor) is None:
                 return
 
-    def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Plan:
-        """The plan as the platform would run it; nothing runs.
+    def check(self, plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> PlanView:
+        """The plan as the platform would run it, with its `warnings`; nothing runs.
 
         Raises:
             PlanError: it has problems; all are in `.problems`.

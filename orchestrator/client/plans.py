@@ -23,7 +23,7 @@ def plan_body(source: PlanSource) -> dict[str, Any] | str:
         PlanError: the file holds no JSON object.
     """
     if isinstance(source, Plan):
-        return source.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        return source.model_dump(mode="json", exclude_none=True, exclude_unset=True, exclude={"warnings"})
     if isinstance(source, Path) or (isinstance(source, str) and _is_path(source)):
         return _read_file(Path(source))
     if isinstance(source, str):

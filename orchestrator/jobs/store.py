@@ -98,16 +98,34 @@ class JobStore:
         values = self.files.submitted(job, plan=data, inputs=values, tenant=tenant)
         return job, self.ledger.submit(job, fields=fields, plan=data, inputs=values, tenant=tenant)
 
+    def repeated(self, idempotency: tuple[str, str], *, tenant: str) -> JobView | None:
+        """The job that an earlier request of the same key and body made; None when there is none.
+
+        Raises:
+            Conflict: the key was used with another body.
+        """
+        job = self._reserved(tenant, idempotency)
+        try:
+            return self.view(job, tenant=tenant) if job is not None else None
+        except NotFound:  # reserved by a request that did not come to its end
+            return None
+
     def _reserve(self, tenant: str, idempotency: tuple[str, str], job: str) -> str:
         key, body = idempotency
-        place = tenant_shard(tenant, key, self.settings.shards).idempotency(tenant, key)
         mine = f"{job} {body}"
         # Two steps, each repeatable: a crash between them leaves a reserved id that the next submit of the key fills.
-        if self.redis.set(place, mine, nx=True, ex=self.settings.idempotency_s):
+        if self.redis.set(self._place(tenant, key), mine, nx=True, ex=self.settings.idempotency_s):
             return job
-        known = self.redis.get(place)
-        if known is None:  # it expired just now
-            return job
+        return self._reserved(tenant, idempotency) or job  # none: it expired just now
+
+    def _place(self, tenant: str, key: str) -> str:
+        return tenant_shard(tenant, key, self.settings.shards).idempotency(tenant, key)
+
+    def _reserved(self, tenant: str, idempotency: tuple[str, str]) -> str | None:
+        key, body = idempotency
+        known = self.redis.get(self._place(tenant, key))
+        if known is None:
+            return None
         known_job, _, known_body = bytes(known).decode().partition(" ")
         if known_body != body:
             raise Conflict(

@@ -82,6 +82,12 @@ class Plan(_Wire):
     final_synthesis: FinalSynthesis | None = None
 
 
+class PlanView(Plan):
+    """A plan as it would run, and what should be changed in it all the same, such as a tool that is deprecated."""
+
+    warnings: tuple[dict[str, Any], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A parsed reference: `kind` of source, its `name` ("" for `item`), and the `path` of keys and indexes.

@@ -33,7 +33,7 @@ class ProgrammaticToolExecutor:
     def __init__(
         self,
         tool_catalog: ToolCatalog | None = None,
-        enable_stubs: bool = True,
+        enable_stubs: bool | None = None,
         on_tool_call: OnToolCall | None = None,
         *,
         catalog: ToolCatalog | None = None,
@@ -42,7 +42,8 @@ class ProgrammaticToolExecutor:
         """
         Args:
             tool_catalog: The tools that programs may call; `catalog` is another name for it.
-            enable_stubs: Whether `stubs` and `write_stubs` offer the tools as Python source, for prompts and editors.
+            enable_stubs: True writes the tools as Python source beneath `stubs`, for editors and type checkers; None only
+                offers it, as `stubs` and by `write_stubs`; False leaves `stubs` empty.
             on_tool_call: Told of each call: name, whether it succeeded, seconds, error. May be `async`.
             limits: Such as `{"timeout_s": 5}`; default: those of the platform.
         """
@@ -51,13 +52,15 @@ class ProgrammaticToolExecutor:
             raise TypeError("ProgrammaticToolExecutor takes the catalog of the tools that programs may call")
         self.catalog = given
         self.enable_stubs = enable_stubs
+        if enable_stubs:
+            self.write_stubs()
         self.on_tool_call = on_tool_call
         self.limits = limits.model_dump(exclude_unset=True) if isinstance(limits, ProgramLimits) else dict(limits or {})
 
     @property
     def stubs(self) -> dict[str, str]:
-        """The tools as Python modules: source by path, such as `tools/finance/get_expenses.py`. Empty without `enable_stubs`."""
-        return StubGenerator(self.catalog).modules() if self.enable_stubs else {}
+        """The tools as Python modules: source by path, such as `tools/finance/get_expenses.py`. None if it is False."""
+        return {} if self.enable_stubs is False else StubGenerator(self.catalog).modules()
 
     def write_stubs(self, folder: str | Path = "stubs") -> Path:
         """Writes the stubs beneath a folder, for editors and type checkers."""

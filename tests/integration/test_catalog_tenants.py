@@ -104,3 +104,22 @@ def test_a_worker_refuses_what_the_tenant_does_not_see(settings: Settings) -> No
     assert error is not None
     assert error.code == "unknown_tool"
     assert "There is no tool `acme.pay`" in error.message
+
+
+def test_the_check_says_what_is_deprecated_and_the_plan_can_be_submitted_as_it_came_back(acme: Client) -> None:
+    checked = acme.check(step("shop.list"))
+
+    (warning,) = checked.warnings
+    assert "use `shop.find`" in warning["message"]
+    assert acme.submit(checked).id
+
+
+def test_a_key_is_answered_before_anybody_asks_whether_the_tool_is_still_there(served: Served, acme: Client) -> None:
+    first = acme.submit_tool("shop.list", {}, idempotency_key="order 8")
+    CatalogStore(served.redis).withdraw(["shop.list"])
+
+    again = acme.submit_tool("shop.list", {}, idempotency_key="order 8")
+
+    assert again.id == first.id
+    with pytest.raises(NotFound):
+        acme.submit_tool("shop.list", {})

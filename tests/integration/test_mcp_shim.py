@@ -119,7 +119,6 @@ executor = ProgrammaticToolExecutor(
     catalog,
     enable_stubs=True
 )
-executor.write_stubs("stubs")
 
 CODE = """
 from tools.my_domain import my_new_tool
