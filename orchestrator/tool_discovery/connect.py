@@ -29,7 +29,7 @@ from orchestrator.tool_discovery.servers import ServerConfig, resolve_secrets
 try:
     from mcp import ClientSession, MCPError
     from mcp.client.stdio import get_default_environment
-    from mcp_types import CONNECTION_CLOSED, Implementation, InputRequiredResult
+    from mcp_types import Implementation, InputRequiredResult
 
     from orchestrator.tool_discovery import session as sessions
     from orchestrator.tool_discovery import stdio, web
@@ -173,8 +173,9 @@ class Connection:
         result = await self._within(work, timeout_s, f"answer a call of `{native}`")
         if isinstance(result, InputRequiredResult):
             raise self._failed("it wants to be answered questions first, which nobody can here", code="needs_input")
+        content = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content]
         return CallResult(
-            content=[block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content],
+            content=[self._decent(block) for block in content] if result.is_error else content,
             structured=result.structured_content,
             has_structured="structured_content" in result.model_fields_set,
             is_error=bool(result.is_error),
@@ -323,7 +324,7 @@ class Connection:
         except sessions.Refused as e:
             raise self._gone(e.trouble.reason, sent=e.trouble.sent, next=_move(e.trouble.status)) from e
         except MCPError as e:
-            if e.code != CONNECTION_CLOSED:
+            if not sessions.is_broken(e):
                 raise self._failed(f"{e.message} ({e.code})", code=_CODES.get(e.code, "server_error")) from e
             await asyncio.wait({self._over}, timeout=1.0)
             raise self._gone(self.error or e.message, sent=True) from e
@@ -348,7 +349,7 @@ class Connection:
     def _reason(self, error: BaseException) -> str:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED and self._pipes:
+        if isinstance(error, MCPError) and sessions.is_broken(error) and self._pipes:
             return self._pipes.cause()
         if isinstance(error, sessions.Refused):
             return f"{error.trouble.reason}. {_move(error.trouble.status) or ''}".rstrip(". ")
@@ -366,6 +367,10 @@ class Connection:
             if len(secret) >= _SHORT:
                 text = text.replace(secret, "***")
         return text
+
+    def _decent(self, block: dict[str, Any]) -> dict[str, Any]:
+        """A block of an error, which is read by more people than a result is."""
+        return {**block, "text": self.clean(block["text"])} if isinstance(block.get("text"), str) else block
 
     async def _abandon(self, owner: asyncio.Task[None]) -> None:
         if self._pipes is not None:

@@ -92,6 +92,11 @@ class Wire(JSONRPCDispatcher[TransportContext]):
         return {**result, "tools": [t for t in tools if _makes_headers(t)] if isinstance(tools, list) else []}
 
 
+def is_broken(error: MCPError) -> bool:
+    """Whether the SDK says that the connection is closed; servers have errors of their own under the same code."""
+    return error.code == types.CONNECTION_CLOSED and error.message == "Connection closed"
+
+
 async def negotiate(session: ClientSession, wire: Wire, *, legacy: bool) -> None:
     """Agrees on a protocol: asks a server of today, and where that is no such server shakes hands as before 2026.
 
@@ -104,7 +109,7 @@ async def negotiate(session: ClientSession, wire: Wire, *, legacy: bool) -> None
     try:
         await session.initialize()
     except MCPError as e:
-        if e.code == types.CONNECTION_CLOSED and wire.refusal:
+        if is_broken(e) and wire.refusal:
             raise RuntimeError(wire.refusal) from e  # it said why, and left
         if e.code != types.UNSUPPORTED_PROTOCOL_VERSION:
             raise
@@ -115,7 +120,7 @@ async def _discovered(session: ClientSession, wire: Wire) -> bool:
     try:
         await session.discover()
     except MCPError as e:
-        if e.code == types.CONNECTION_CLOSED:
+        if is_broken(e):
             raise
         wire.refusal = e.message if e.code != types.METHOD_NOT_FOUND else None
         return False

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,7 @@ SETTLED_S = 2 * CONNECT_S + 10
 ENDS_S = CALL_S + 8.0  # a call that hangs: its own deadline, and one more when it is tried again
 GROWTH = 300 << 20
 SAMPLES = 200 if LONG else 40
+AT_ONCE = 10  # calls of bad ones: so many jobs less one are no excuse for a slow worker
 MIB = 1 << 20
 pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 
@@ -235,12 +237,12 @@ def fight(battle: Battle, file: Path) -> None:
     battle.settled_s = time.monotonic() - began
     wait_until(lambda: "schema_turns.turning" not in battle.names(), description="what turned is taken back", timeout=10)
     battle.settled()
-    callers = [threading.Thread(target=_note_call, args=(battle, kind)) for kind in bad_kinds() if _called(kind)]
-    for caller in callers:
-        caller.start()
-    battle.meanwhile = steady(battle, SAMPLES)
-    for caller in callers:
-        caller.join()
+    with ThreadPoolExecutor(AT_ONCE) as callers:
+        bad = [callers.submit(_note_call, battle, kind) for kind in bad_kinds() if _called(kind)]
+        while len(battle.meanwhile) < SAMPLES or not all(call.done() for call in bad):
+            battle.meanwhile += steady(battle, 2)
+        for call in bad:
+            call.result()
 
 
 def _called(kind: str) -> bool:
