@@ -11,11 +11,17 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 
+from orchestrator.catalog.register import ToolRegistry
+from orchestrator.catalog.store import CatalogStore
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.job import JobStatus
+from orchestrator.tool_discovery.connect import Listing
+from orchestrator.tool_discovery.servers import ServerConfig
 from tests.mcp_lab import Lab, lab
 from tests.support import wait_until
+from workers.mcp.shelf import Shelf, orphans, withdraw
 
 BIN = Path(sys.executable).parent
 
@@ -218,3 +224,52 @@ def test_a_worker_that_is_stopped_ends_its_calls_then_its_servers(at: Lab) -> No
     assert process.wait(20) == 0
     assert at.p.store.result(job).steps["s"] == "1 steps"
     wait_until(lambda: not any(map(psutil.pid_exists, pids)), description="its servers are gone", timeout=5)
+
+
+def shelf(client: redis.Redis, tools: ToolRegistry) -> Shelf:
+    """The tools of one server, as a worker that just started has them."""
+    made = Shelf(
+        ServerConfig(name="s", command="true"), None, catalog=CatalogStore(client), registry=tools, handler=lambda _: never
+    )
+    made.stock()
+    return made
+
+
+async def never(arguments: dict[str, Any], context: Any) -> None:
+    raise AssertionError("nobody calls it")
+
+
+def listing(*descriptions: str) -> Listing:
+    return Listing(
+        tuple({"name": f"t{n}", "description": d, "inputSchema": {"type": "object"}} for n, d in enumerate(descriptions))
+    )
+
+
+def test_a_tool_that_turns_is_held_back_and_stays_so_over_restarts(client: redis.Redis) -> None:
+    tools, catalog = ToolRegistry(), CatalogStore(client)
+    first = shelf(client, tools)
+    first.take(listing("Adds.", "Reads."), version="1", protocol="p")
+    assert tools.names() == ["s.t0", "s.t1"]
+    first.take(listing("Adds. Other than before.", "Reads."), version="1", protocol="p")
+    for held in (first, shelf(client, tools), shelf(client, ToolRegistry())):
+        held.take(listing("Adds. Other than before.", "Reads."), version="1", protocol="p")
+        assert [q.name for q in held.state.quarantined] == ["s.t0"]
+        assert held.serves("s.t1")
+        assert not held.serves("s.t0"), "nor is what it was before"
+        assert catalog.get("s.t0") is None
+    first.take(listing("Adds.", "Reads."), version="1", protocol="p")
+    assert first.serves("s.t0"), "it is again what it was"
+    first.take(listing("Adds more.", "Reads."), version="2", protocol="p")
+    assert catalog.get("s.t0").description == "Adds more."  # type: ignore[union-attr]
+
+
+def test_a_server_that_left_the_file_while_nobody_looked_is_an_orphan(client: redis.Redis) -> None:
+    catalog = CatalogStore(client)
+    shelf(client, ToolRegistry()).take(listing("Adds."), version="1", protocol="p")
+    assert orphans(catalog, set()) == [], "its worker may still be there"
+    state = catalog.server_states()["s"]
+    catalog.put_server_state(state.model_copy(update={"at": state.at - 60}))
+    assert orphans(catalog, {"s"}) == []
+    assert orphans(catalog, set()) == ["s"]
+    withdraw(catalog, "s")
+    assert (catalog.all().tools, catalog.server_states()) == ([], {})
