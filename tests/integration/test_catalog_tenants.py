@@ -110,7 +110,7 @@ def test_the_check_says_what_is_deprecated_and_the_plan_can_be_submitted_as_it_c
     checked = acme.check(step("shop.list"))
 
     (warning,) = checked.warnings
-    assert "use `shop.find`" in warning["message"]
+    assert "use `shop.find`" in warning["next"]
     assert acme.submit(checked).id
 
 
