@@ -146,6 +146,8 @@ async def pages(session: ClientSession, wire: Wire, *, most_bytes: int) -> tuple
             await session.list_tools(params=types.PaginatedRequestParams(cursor=cursor) if cursor else None)
         except ValidationError as e:
             problems.append(f"a page of its list is against the protocol: {e.errors(include_url=False)[0]['msg']}")
+        if cursor is None and not isinstance(wire.page.get("tools"), list):
+            raise Refused(Trouble("answers tools/list with what is no list of tools", sent=True))
         left -= _take(wire.page.get("tools"), tools, left)
         cursor = wire.page.get("nextCursor")
         if left <= 0:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = Path(broken.__file__)
 GOOD = ("good", "http_good")
 TOKEN = "BROKEN_TOKEN"  # where the platform's processes have it
-CALL_S = 2.0
+CALL_S = 1.0
 
 
 @dataclass(frozen=True)

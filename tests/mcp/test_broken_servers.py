@@ -39,18 +39,21 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.xdi
 
 LONG = os.environ.get("HOSTILE") == "all"
 TABLE = "BROKEN_TABLE"
-CONNECT_S = 5.0
+CONNECT_S = 6.0
+SLACK = 1 if LONG else 2  # beside other tests a comparison of two minutes is a rough one
 LIST_S = CONNECT_S + 6.0  # a whole discovery: everybody's deadline, and what it takes to end those who will not
 SETTLED_S = 2 * CONNECT_S + 10
 ENDS_S = CALL_S + 8.0  # a call that hangs: its own deadline, and one more when it is tried again
-GROWTH = 300 << 20
+GROWTH = 400 << 20  # of nearly eighty, some of which send messages up to the limit of 16 MiB at once
 SAMPLES = 200 if LONG else 40
-AT_ONCE = 10  # calls of bad ones: so many jobs less one are no excuse for a slow worker
+AT_ONCE = 12  # calls of bad ones: so many jobs less one are no excuse for a slow worker
 MIB = 1 << 20
+TURNING = ("schema_turns", "description_turns", "hint_turns")  # these are looked at twice
 pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
 
 _DISCOVER = """
 import asyncio, json, resource, sys, time
+from pathlib import Path
 from orchestrator.settings import load_settings
 from orchestrator.tool_discovery.connect import connect
 from orchestrator.tool_discovery.orchestrator import ToolDiscoveryOrchestrator
@@ -58,9 +61,9 @@ from orchestrator.tool_discovery.orchestrator import ToolDiscoveryOrchestrator
 async def main():
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     before, runs = peak(), []
-    for _ in range(2):
+    for servers in sys.argv[1:]:
         began = time.monotonic()
-        catalog = await ToolDiscoveryOrchestrator(settings=load_settings(_env_file=None)).discover_all(refresh=True)
+        catalog = await ToolDiscoveryOrchestrator(settings=load_settings(_env_file=None), servers=Path(servers)).discover_all(refresh=True)
         runs.append({
             "seconds": time.monotonic() - began,
             "tools": [t.name for t in catalog.tools],
@@ -108,7 +111,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokenServers]
 
 @dataclass(frozen=True)
 class Discovered:
-    """Two runs of `discover_all` in a process of its own, and all that it said and wrote."""
+    """`discover_all` of all, then of those that turn, in a process of its own, and all that it said and wrote."""
 
     home: Path
     runs: list[dict[str, Any]]
@@ -123,12 +126,15 @@ class Discovered:
 def discovered(servers: BrokenServers, tmp_path_factory: pytest.TempPathFactory) -> Discovered:
     home = tmp_path_factory.mktemp("home")
     servers.forget()
-    path = write_servers(home / "mcp.json", servers.entries(kinds()))
+    files = [
+        write_servers(home / "all.json", servers.entries(kinds())),
+        write_servers(home / "again.json", servers.entries(TURNING)),
+    ]
     env = {
-        "TOOLWEAVER_HOME": str(home), "TOOLWEAVER_SERVERS_FILE": str(path), "TOOLWEAVER_SERVER_CONNECT_S": str(CONNECT_S),
+        "TOOLWEAVER_HOME": str(home), "TOOLWEAVER_SERVER_CONNECT_S": str(CONNECT_S),
         "TOOLWEAVER_REDIS_URL": f"unix://{home}/none.sock", TOKEN: servers.canary, "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    command = [sys.executable, "-c", _DISCOVER]
+    command = [sys.executable, "-c", _DISCOVER, *map(str, files)]
     ran = subprocess.run(command, env=os.environ | env, cwd=home, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr[-5000:]
     said = json.loads(ran.stdout.splitlines()[-1])
@@ -141,11 +147,12 @@ def test_discovery_ends_in_time(discovered: Discovered) -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_discovery_reports_each_server_for_what_it_is(discovered: Discovered, kind: str) -> None:
-    check_state(kind, discovered.state(kind, run=1), _native(kind, discovered.runs[1]["tools"]))
+    run = int(kind in TURNING)
+    check_state(kind, discovered.state(kind, run), _native(kind, discovered.runs[run]["tools"]))
 
 
 def test_discovery_quarantines_what_turned(discovered: Discovered) -> None:
-    for kind in ("schema_turns", "description_turns", "hint_turns"):
+    for kind in TURNING:
         assert f"{kind}.turning" in discovered.runs[0]["tools"]
         assert f"{kind}.turning" not in discovered.runs[1]["tools"]
 
@@ -342,7 +349,7 @@ def test_all_are_tried_at_once(battle: Battle) -> None:
 def test_the_good_ones_never_notice(battle: Battle) -> None:
     assert {"good.ping", "good.echo", "http_good.ping"} <= set(battle.names())
     calm, meanwhile = _p95(battle.calm), _p95(battle.meanwhile)
-    assert meanwhile < 2 * calm + 0.050, f"p95 {calm * 1000:.0f} ms alone, {meanwhile * 1000:.0f} ms beside them"
+    assert meanwhile < SLACK * (2 * calm + 0.050), f"p95 {calm * 1000:.0f} ms alone, {meanwhile * 1000:.0f} ms beside them"
 
 
 def test_the_workers_memory_is_bounded(battle: Battle) -> None:
