@@ -63,7 +63,8 @@ async def main():
     before, runs = peak(), []
     for servers in sys.argv[1:]:
         began = time.monotonic()
-        catalog = await ToolDiscoveryOrchestrator(settings=load_settings(_env_file=None), servers=Path(servers)).discover_all(refresh=True)
+        discovery = ToolDiscoveryOrchestrator(settings=load_settings(_env_file=None), servers=Path(servers))
+        catalog = await discovery.discover_all(refresh=True)
         runs.append({
             "seconds": time.monotonic() - began,
             "tools": [t.name for t in catalog.tools],
