@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
@@ -62,14 +63,18 @@ def run_tool(
 
 @router.get("/workers")
 def workers(api: Api, by: By) -> list[WorkerInfo]:
-    """The workers that are alive, by pool. Only an admin learns on which host and in which process."""
+    """The workers that are alive, by pool. Only an admin learns on which host and in which process, and of tools of other tenants."""
     found = [WorkerInfo.model_validate(w, from_attributes=True) for w in api.store.workers()]
-    return found if "admin" in by.scopes else [_without_place(w) for w in found]
+    if "admin" in by.scopes:
+        return found
+    seen = frozenset(t.name for t in api.tools(by.tenant).tools)
+    return [_outline(w, seen) for w in found]
 
 
-def _without_place(worker: WorkerInfo) -> WorkerInfo:
+def _outline(worker: WorkerInfo, seen: Collection[str]) -> WorkerInfo:
     name = hashlib.sha256(worker.id.encode()).hexdigest()[:12]
-    return worker.model_copy(update={"id": name, "host": "", "pid": 0})
+    tools = tuple(t for t in worker.tools if t in seen)
+    return worker.model_copy(update={"id": name, "host": "", "pid": 0, "tools": tools})
 
 
 def _find(api: Services, name: str, tenant: str) -> ToolDefinition:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -114,8 +116,8 @@ class ToolDefinition(BaseModel):
 
     @model_validator(mode="after")
     def _distinct_parameters(self) -> ToolDefinition:
-        names = [p.name for p in self.parameters]
-        if twice := {n for n in names if names.count(n) > 1}:
+        names = Counter(p.name for p in self.parameters)
+        if twice := [n for n, times in names.items() if times > 1]:
             raise ValueError(f"tool `{self.name}` has two parameters named {', '.join(sorted(twice))}")
         if self.concurrency_key is not None and self.concurrency_key not in names:
             raise ValueError(f"tool `{self.name}` has no parameter `{self.concurrency_key}` to take as `concurrency_key`")
@@ -229,6 +231,19 @@ class _Places:
         self.duplicates = len(tools) - len(self.by_name)
 
 
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The tools of a catalog as they were when it was made, by name and by alias: for many names at once."""
+
+    names: Mapping[str, ToolDefinition]
+    aliases: Mapping[str, Sequence[ToolDefinition]]
+
+    def resolve(self, name: str) -> ToolDefinition | None:
+        """As `ToolCatalog.resolve`."""
+        claimants = () if name in self.names else self.aliases.get(name, ())
+        return claimants[0] if len(claimants) == 1 else self.names.get(name)
+
+
 class ToolCatalog(BaseModel):
     """The tools that a planner may use, by name, in the order in which they were added."""
 
@@ -266,6 +281,14 @@ class ToolCatalog(BaseModel):
     def claimants(self, alias: str) -> list[ToolDefinition]:
         """The tools that have an alias."""
         return [t for t in self.tools if t.aliases and alias in t.aliases]
+
+    def lookup(self) -> Lookup:
+        """Finds tools without a look at all of them for each name that is none."""
+        aliases: dict[str, list[ToolDefinition]] = {}
+        for tool in self.tools:
+            for alias in dict.fromkeys(tool.aliases):
+                aliases.setdefault(alias, []).append(tool)
+        return Lookup({t.name: t for t in reversed(self.tools)}, aliases)
 
     def seen_by(self, tenant: str) -> ToolCatalog:
         """What a tenant sees of it: itself when nothing is hidden."""

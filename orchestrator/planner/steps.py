@@ -38,8 +38,8 @@ class Toolbox:
     """The tools of a catalog, each made ready once; what is no problem but worth saying is in `warnings`."""
 
     def __init__(self, catalog: ToolCatalog, problems: Problems) -> None:
-        self.catalog = catalog
-        self.tools = {t.name: t for t in catalog.tools}
+        self.lookup = catalog.lookup()
+        self.tools = self.lookup.names
         self.made: dict[str, Checked | None] = {}
         self.problems = problems
         self.warnings: list[dict[str, Any]] = []
@@ -106,7 +106,7 @@ class Toolbox:
         return self.made[tool.name]
 
     def _by_alias(self, name: str, *, place: str) -> ToolDefinition | None:
-        claimants = self.catalog.claimants(name)
+        claimants = self.lookup.aliases.get(name, ())
         if len(claimants) == 1:
             return claimants[0]
         if claimants:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from orchestrator.errors import NotFound, PermissionDenied
-from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.models.tool import Lookup, ToolCatalog, ToolDefinition
 
 
 def callable_by_programs(catalog: ToolCatalog, named: Iterable[str] | None = None) -> dict[str, ToolDefinition]:
@@ -18,7 +18,8 @@ def callable_by_programs(catalog: ToolCatalog, named: Iterable[str] | None = Non
     """
     if named is None:
         return {t.name: t for t in catalog.tools if t.callable_by_code}
-    return {tool.name: tool for tool in (_for_programs(name, catalog) for name in named)}
+    lookup = catalog.lookup()
+    return {tool.name: tool for tool in (_for_programs(name, lookup) for name in named)}
 
 
 def with_aliases(tools: Mapping[str, ToolDefinition]) -> dict[str, ToolDefinition]:
@@ -27,8 +28,8 @@ def with_aliases(tools: Mapping[str, ToolDefinition]) -> dict[str, ToolDefinitio
     return {a: t for t in tools.values() for a in t.aliases if claims[a] == 1} | dict(tools)
 
 
-def _for_programs(name: str, catalog: ToolCatalog) -> ToolDefinition:
-    tool = catalog.resolve(name)
+def _for_programs(name: str, lookup: Lookup) -> ToolDefinition:
+    tool = lookup.resolve(name)
     if tool is None:
         raise NotFound(f"There is no tool `{name}`.", next="`toolweaver tools` lists those that there are.")
     if not tool.callable_by_code:

@@ -13,7 +13,7 @@ from orchestrator.errors import PlanError, ToolError
 from orchestrator.jobs.ledger import Child, Lane, StepRow
 from orchestrator.jobs.references import ALIGNED, LIST, PLAIN, pick
 from orchestrator.models.plan import MAX_MAP, Plan, Reference, Retry
-from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.models.tool import Lookup, ToolCatalog, ToolDefinition
 from orchestrator.publisher.envelope import envelope_name
 from orchestrator.publisher.graph import Graph, Node, build_graph, references
 
@@ -93,19 +93,28 @@ def _tools(plan: Plan, catalog: ToolCatalog) -> dict[str, ToolDefinition]:
 
 
 def _pools_of_programs(plan: Plan, catalog: ToolCatalog, tools: Mapping[str, ToolDefinition]) -> list[str]:
-    """The pools of the tools that programs in the plan may call. Those of scripts and notebooks only where they are named."""
+    """The pools of the tools that programs in the plan may call. Those of scripts and notebooks only where they are named.
+
+    A name counts for every tool that has it: which of them it means is another thing for each tenant, and is known when it runs.
+    """
     pools: dict[str, None] = {}
+    lookup = catalog.lookup()
     for step in plan.steps:
         if tools[step.id].type != "code_exec":
             continue
         named = step.input.get("tools")
         named = named.get("$literal") if isinstance(named, dict) else named
         if isinstance(named, list):
-            granted = [t for name in named if isinstance(name, str) and (t := catalog.resolve(name)) is not None]
+            granted = [t for name in named if isinstance(name, str) for t in _meant_by(name, lookup)]
         else:
             granted = [t for t in catalog.tools if not t.pool.startswith(PRIVATE)]
         pools |= dict.fromkeys(t.pool for t in granted if t.callable_by_code)
     return list(pools)
+
+
+def _meant_by(name: str, lookup: Lookup) -> list[ToolDefinition]:
+    exact = lookup.names.get(name)
+    return [*([exact] if exact is not None else []), *lookup.aliases.get(name, ())]
 
 
 def child_of(

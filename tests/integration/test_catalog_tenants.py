@@ -19,6 +19,7 @@ from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
 from tests.engine import Engine
 from tests.integration.test_tenancy import Served, serving
+from workers.presence import Presence
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +62,12 @@ def mallory(served: Served) -> Iterator[Client]:
 def test_the_list_shows_each_tenant_its_own(acme: Client, mallory: Client) -> None:
     hidden = {t.name for t in acme.tools()} - {t.name for t in mallory.tools()}
     assert hidden == {"acme.pay"}
+
+
+def test_the_workers_show_each_tenant_its_own(acme: Client, mallory: Client, served: Served) -> None:
+    Presence("mcp", concurrency=1, tools=["acme.pay", "shop.list", "acme.gone"]).show(served.services.store)
+    assert {w.tools for w in acme.workers()} == {("acme.pay", "shop.list")}
+    assert {w.tools for w in mallory.workers()} == {("shop.list",)}
 
 
 ATTEMPTS: dict[str, Callable[[Client, str], object]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -152,6 +153,34 @@ def test_the_pools_of_programs_are_those_of_the_tools_that_aliases_name() -> Non
     for named in (["now"], {"$literal": ["now"]}):
         plan = Plan.model_validate(one_step("run", code="1", tools=named))
         assert compile_plan(plan, catalog=catalog).queues == ("code", "mcp")
+
+
+def test_the_pools_of_programs_hold_whatever_a_name_may_mean_to_a_tenant() -> None:
+    hidden = [tool("theirs", pool="theirs", aliases=("now",), tenants=("other",)), tool("clock", pool="exact", tenants=("other",))]
+    catalog = ToolCatalog(tools=[*CATALOG.tools, *hidden, tool("run", type="code_exec", pool="code")])
+    plan = Plan.model_validate(one_step("run", code="1", tools=["now", "clock"]))
+    assert catalog.seen_by("acme").resolve("now") == CATALOG.resolve("now")
+    assert {"mcp", "theirs", "exact"} <= set(compile_plan(plan, catalog=catalog).queues)
+
+
+def test_a_lookup_answers_as_the_catalog_does() -> None:
+    lookup = CATALOG.lookup()
+    for name in ("time.now", "now", "old", "clock", "nothing", "mine"):
+        assert lookup.resolve(name) is CATALOG.resolve(name), name
+
+
+def test_many_names_in_a_large_catalog_are_found_at_once() -> None:
+    catalog = ToolCatalog(tools=[tool(f"t{i}", aliases=(f"other{i}",)) for i in range(5_000)])
+    plan = {"steps": [{"id": f"s{i}", "tool": f"other{i}"} for i in range(1_000)]}
+    clock = time.process_time()
+    assert check_plan(plan, catalog).plan.steps[7].tool == "t7"
+    assert time.process_time() - clock < 2.5, "a look at all tools for each name takes several times as long"
+
+
+def test_a_tool_of_very_many_parameters_is_read_at_once() -> None:
+    clock = time.process_time()
+    assert len(tool("wide", json_schema={"properties": {f"p{i}": {} for i in range(20_000)}}).parameters) == 20_000
+    assert time.process_time() - clock < 2.5
 
 
 def test_a_difference_is_false_when_there_is_none() -> None:
