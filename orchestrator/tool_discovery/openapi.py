@@ -476,12 +476,15 @@ def _json_schema(response: Any) -> Any:
 
 
 def _of_file(schema: Any) -> dict[str, Any] | None:
-    """The schema of a file, or of several, as a tool takes them; None for what is none."""
-    if is_file(schema):
-        return with_file(schema)
-    if isinstance(schema, Mapping) and schema.get("type") == "array" and is_file(schema.get("items")):
-        return {**schema, "items": with_file(schema["items"])}
-    return None
+    """The schema of a file, of several, or of one that may be left out, as a tool takes them; None for what is none."""
+    if not isinstance(schema, Mapping):
+        return None
+    for key in ("anyOf", "oneOf"):
+        if isinstance(schema.get(key), list) and any(_of_file(one) for one in schema[key]):
+            return {**schema, key: [_of_file(one) or one for one in schema[key]]}
+    if schema.get("type") == "array" and (items := _of_file(schema.get("items"))) is not None:
+        return {**schema, "items": items}
+    return with_file(schema) if is_file(schema) else None
 
 
 def _encodings(said: Mapping[str, Any]) -> Mapping[str, Any]:

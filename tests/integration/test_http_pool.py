@@ -15,7 +15,7 @@ import pytest
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.catalog import ServerState
-from orchestrator.models.job import JobView
+from orchestrator.models.job import JobStatus, JobView
 from orchestrator.state.keys import breaker
 from tests.processes import Platform, platform
 from tests.services import free_port
@@ -99,7 +99,7 @@ def running() -> Iterator[Lab]:
             shop={
                 "document": "shop.yaml",
                 "base_url": f"{lab.url}/raw?fixed=1",
-                "headers": {"X-Shop-Key": "k-123456"},
+                "headers": {"X-Shop-Key": "k-123"},
                 "private": True,
             },
         )
@@ -138,7 +138,7 @@ def test_a_plan_calls_operations(at: Lab) -> None:
         [
             {"id": "one", "tool": "lab.make_order", "input": {"title": "tea", "part": {"name": "a", "parts": [{"name": "b"}]}}},
             {"id": "two", "tool": "lab.change_order", "input": {"number": "step:one.id", "title": "coffee", "count": 3}},
-            {"id": "all", "tool": "lab.list_orders", "depends_on": ["two"], "input": {"tags": ["x", "y & z"], "limit": 5, "x-trace": "t"}},
+            {"id": "all", "tool": "lab.list_orders", "depends_on": ["two"], "input": {"tags": ["x", "y & z"], "x-trace": "t"}},
             {"id": "gone", "tool": "lab.drop_order", "input": {"number": "step:one.id"}, "depends_on": ["all"]},
         ]
     )  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_plan_calls_operations(at: Lab) -> None:
     steps = at.p.store.result(job).steps
     assert steps["one"]["part"] == {"name": "a", "parts": [{"name": "b", "parts": []}]}
     assert steps["two"] == {"id": steps["one"]["id"], "title": "coffee", "count": 3, "part": None}
-    assert (steps["all"]["tags"], steps["all"]["limit"], steps["all"]["trace"]) == (["x", "y & z"], 5, "t")
+    assert (steps["all"]["tags"], steps["all"]["limit"], steps["all"]["trace"]) == (["x", "y & z"], 10, "t")
     assert steps["gone"] is None
 
 
@@ -182,12 +182,13 @@ def test_parameters_are_written_as_the_document_says(at: Lab, input: dict[str, A
 def test_paths_headers_and_cookies_are_written_as_the_document_says(at: Lab) -> None:
     got = at.value("shop.listItems", session="s1; x", **{"X-Trace": ["a", "b"]})
     assert (got["headers"]["x-trace"], got["headers"]["cookie"]) == ("a,b", "session=s1%3B%20x")
-    assert got["headers"]["x-shop-key"] == "k-123456"
+    assert got["headers"]["x-shop-key"] == "k-123"
     assert at.value("shop.matrix", path=["a/b", "c"], label={"x": "1"})["path"] == "/matrix/;path=a%2Fb;path=c/.x,1"
     got = at.value("shop.replaceItem", id=7, id_query="q", title="x")
     assert (got["path"], got["query"]) == ("/items/7", "fixed=1&id=q")
     bad = at.error("shop.listItems", **{"X-Trace": ["a\r\nX-Evil: 1"]})
-    assert (bad.code, bad.path) == ("bad_input", "X-Trace")
+    assert bad.code == "bad_input"
+    assert "`X-Trace`" in bad.message
 
 
 def test_bodies_are_written_as_the_document_says(at: Lab) -> None:
@@ -214,9 +215,6 @@ def test_files_go_along_and_come_back(at: Lab) -> None:
     parts = at.value("shop.addPicture", file=one, about={"title": "x"}, count=3)["body"]
     assert 'name="about"\r\nContent-Type: application/json\r\n\r\n{"title":"x"}' in parts
     assert 'name="count"\r\n\r\n3\r\n' in parts
-    missing = at.error("shop.storePicture", body="blob:sha256:" + "0" * 64)
-    assert missing.code == "not_found"
-
     picture = at.value("lab.picture")
     assert (picture["type"], picture["media_type"]) == ("image", "image/png")
     out = io.BytesIO()
@@ -255,7 +253,7 @@ def test_a_status_says_whether_another_try_helps(at: Lab, tool: str, code: int, 
     assert (found.code, found.retryable) == ("http_error", retryable)
     assert str(code) in found.message
     assert SECRET not in found.model_dump_json()
-    assert "no: Bearer ***" in found.message
+    assert "no: ***" in found.message
 
 
 def test_what_may_be_repeated_is_and_waits_as_long_as_it_is_told(at: Lab) -> None:
@@ -266,7 +264,7 @@ def test_what_may_be_repeated_is_and_waits_as_long_as_it_is_told(at: Lab) -> Non
 
 
 def _unknown(at: Lab, job: str) -> None:
-    wait_until(lambda: at.p.store.status(job).status == "waiting", description="the job waits for a person")
+    wait_until(lambda: at.p.store.status(job) == JobStatus.WAITING, description="the job waits for a person")
 
 
 def test_an_effect_that_nobody_knows_of_is_not_repeated(at: Lab) -> None:

@@ -199,7 +199,7 @@ def _form_parts(
         for item in inner if isinstance(inner, list) else [inner]:
             if item is None:
                 continue
-            if name in body.files and isinstance(item, str):
+            if name in body.files and item in files:
                 attached = files[item]
                 opened = made._open.enter_context(attached.path.open("rb"))
                 yield name, (attached.info.name or name, opened, attached.info.media_type)
