@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
         """Read receipts, from pictures to totals by category. Starts the platform if none runs, and stops it again."""
         settings = load_settings()
         pictures = existing([*(images or ()), *(more or ())])
-        with platform(settings, pictures) as client, one_job(client, pictures) as job:
+        with platform(settings) as client, one_job(client, pictures) as job:
             status = watch(job)
             details = job.details()
             show(details, save(details, settings.home), as_json=as_json)
@@ -61,20 +61,15 @@ def existing(images: Sequence[Path]) -> list[Path]:
 
 
 @contextmanager
-def platform(settings: Settings, pictures: Sequence[Path]) -> Iterator[Client]:
+def platform(settings: Settings) -> Iterator[Client]:
     """A client of the running platform, or of one that lives as long as the block."""
     if settings.url or running_platform(settings.home):
         with Client(settings=settings) as client:
             say(f"using the platform at {client.url}")
-            _note_roots(settings, pictures)
             yield client
         return
-    roots = ",".join(str(p) for p in {*settings.file_roots, *(p.parent for p in pictures)})
     say("starting the platform (it stops again when this is done)")
-    with (
-        launched(options=("--no-flower", "--pools", POOLS), env={"TOOLWEAVER_FILE_ROOTS": roots} if pictures else {}) as started,
-        Client(started.api) as client,
-    ):
+    with launched(options=("--no-flower", "--pools", POOLS)) as started, Client(started.api) as client:
         say(f"ready at {started.api}")
         yield client
         say("stopping the platform")
@@ -83,7 +78,7 @@ def platform(settings: Settings, pictures: Sequence[Path]) -> Iterator[Client]:
 @contextmanager
 def one_job(client: Client, pictures: Sequence[Path]) -> Iterator[JobHandle]:
     """The job of this demo; it is cancelled when the block is left before its end."""
-    inputs: dict[str, Any] = {"images": [p.as_uri().replace("file://", "file:") for p in pictures]} if pictures else {}
+    inputs: dict[str, Any] = {"images": [client.upload(p).ref for p in pictures]} if pictures else {}
     job = client.submit(PLAN, inputs=inputs)
     say(f"{job.id}  {client.url}/v1/jobs/{job.id}")
     try:
@@ -112,12 +107,6 @@ def show(details: JobResult, path: Path, *, as_json: bool) -> None:
     for error in details.errors:
         say(f"{error.step or 'job'}{'' if error.index is None else f'#{error.index}'}: {error.message}")
     print_line(f"result  {path}")
-
-
-def _note_roots(settings: Settings, pictures: Sequence[Path]) -> None:
-    outside = [p for p in pictures if not any(p.is_relative_to(root.absolute()) for root in settings.file_roots)]
-    if outside:
-        say(f"`{outside[0]}` lies outside of TOOLWEAVER_FILE_ROOTS here; the running platform may refuse it")
 
 
 def _cancel(job: JobHandle) -> None:
