@@ -63,7 +63,7 @@ def run_tool(
 
 @router.get("/workers")
 def workers(api: Api, by: By) -> list[WorkerInfo]:
-    """The workers that are alive, by pool. Only an admin learns on which host and in which process, and of tools of other tenants."""
+    """The workers that are alive, by pool. Only an admin learns of hosts, processes, and tools that its tenant does not see."""
     found = [WorkerInfo.model_validate(w, from_attributes=True) for w in api.store.workers()]
     if "admin" in by.scopes:
         return found

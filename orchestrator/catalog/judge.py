@@ -7,7 +7,7 @@ what that engine does not know, and `unevaluated...`, is left to whoever has the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
@@ -19,14 +19,18 @@ from jsonschema.exceptions import SchemaError as BadSchema
 from jsonschema.exceptions import ValidationError, best_match
 from jsonschema.validators import extend as _extend
 from jsonschema.validators import validator_for as _validator_for
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS  # type: ignore[import-untyped]
 from pydantic_core import SchemaError, SchemaValidator, core_schema
-from referencing.jsonschema import EMPTY_REGISTRY
+from referencing.jsonschema import specification_with
+
+from orchestrator.catalog.patterns import MOST_WEIGHT, weight_of
 
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
 Keyword = Callable[..., Iterator[Violation] | None]
 Wrap = Callable[[str, Keyword], Keyword]
 
 SOME_STEPS, MANY_STEPS = 50_000, 200_000  # about half a second, and two seconds
+_STEPS_OF_WEIGHT = 4  # what it takes to make a pattern ready, by its weight
 _MOST = 20  # problems told of one value
 _VALUES = frozenset({"const", "enum", "default", "examples"})
 _GUESSES = (Draft202012Validator, Draft7Validator, Draft4Validator)
@@ -55,10 +59,10 @@ class TooManySteps(Exception):
 
 
 class _Steps:
-    """How many steps a check may still take; an error costs more, since its message holds the whole value."""
+    """How many steps a check may still take."""
 
-    def __init__(self, left: int, size: int) -> None:
-        self.left, self.for_error = left, 1 + size // 1_000
+    def __init__(self, left: int) -> None:
+        self.left = left
 
     def take(self, number: int) -> None:
         self.left -= number
@@ -85,22 +89,23 @@ class Judge:
         """Made for the first value: of a server's thousand tools few are called."""
         return make_validator(self._schema)
 
-    def errors(self, value: Any, *, steps: int = MANY_STEPS, size: int = 0, most: int = _MOST) -> list[Violation]:
-        """What keeps the value from the schema; `size`, the bytes of its JSON, makes errors dearer, since they hold it.
+    def errors(self, value: Any, *, steps: int = MANY_STEPS, most: int = _MOST) -> list[Violation]:
+        """What keeps the value from the schema.
 
         Raises:
             TooManySteps: the check would take too long.
             Exception: the schema is none, or a number is too large for its arithmetic.
         """
-        with bounded(steps, size=size):
+        with bounded(steps):
             return list(islice(self._validator.iter_errors(value), most))
 
     def problems(self, value: Any, *, steps: int = SOME_STEPS, most: int = _MOST) -> list[dict[str, Any]]:
-        """The same as data, `path, code, message`; empty also when it cannot be decided."""
-        try:
-            return [p for error in self.errors(value, steps=steps, most=most) for p in self.told(error)][:most]
-        except Exception:  # whoever has the schema checks again
-            return []
+        """The same as data, `path, code, message`: those that were found before it could not be decided any more."""
+        found: list[dict[str, Any]] = []
+        with suppress(Exception), bounded(steps):  # whoever has the schema checks again
+            for error in islice(self._validator.iter_errors(value), most):
+                found += self.told(error)
+        return found[:most]
 
     def told(self, error: Violation) -> Iterator[dict[str, Any]]:
         """A violation in words: what is missing and what is unknown each by its name."""
@@ -124,21 +129,30 @@ class Judge:
 
 
 @contextmanager
-def bounded(steps: int = MANY_STEPS, *, size: int = 0) -> Iterator[None]:
+def bounded(steps: int = MANY_STEPS) -> Iterator[None]:
     """Within it, validators of `make_validator` may take so many steps, or raise TooManySteps."""
-    token = _steps.set(_Steps(steps, size))
+    token = _steps.set(_Steps(steps))
     try:
         yield
     finally:
         _steps.reset(token)
 
 
-def make_validator(schema: Any, *, wrap: Wrap | None = None) -> Any:
+def make_validator(schema: Any, *, dialect: Any = None, wrap: Wrap | None = None) -> Any:
     """A validator that counts its steps, to be used within `bounded`; it fetches no `$ref` from the network.
 
-    `wrap` makes another judge of each keyword's.
+    `dialect` is the schema's where that is known; `wrap` makes another judge of each keyword's.
     """
-    return _bounded_class(dialect_of(schema), wrap)(_of_one_dialect(schema), registry=EMPTY_REGISTRY)
+    known = dialect or dialect_of(schema)
+    plain = _of_one_dialect(schema)
+    return _bounded_class(known, wrap)(plain, _resolver=_resolver_of(plain, known))
+
+
+def _resolver_of(schema: Any, dialect: Any) -> Any:
+    """Where references lead. Anchors are looked for here once: for each use of one the whole schema would be."""
+    resource = specification_with(dialect.META_SCHEMA.get("$schema", "")).create_resource(schema)
+    at = resource.id() or ""
+    return SPECIFICATIONS.with_resource(at, resource).crawl().resolver(base_uri=at)
 
 
 def dialect_of(schema: Any) -> Any:
@@ -146,6 +160,22 @@ def dialect_of(schema: Any) -> Any:
     if isinstance(schema, Mapping) and isinstance(schema.get("$schema"), str):
         return _validator_for(schema, default=Draft202012Validator)
     return next((d for d in _GUESSES if _valid_in(d, schema)), Draft202012Validator)
+
+
+def sound_dialect_of(schema: Any) -> Any:
+    """As `dialect_of`, of a schema that is one.
+
+    Raises:
+        BadSchema: it is none.
+        RecursionError: it is nested too deeply.
+    """
+    if not (isinstance(schema, Mapping) and isinstance(schema.get("$schema"), str)):
+        known = next((d for d in _GUESSES if _valid_in(d, schema)), None)
+        if known is not None:
+            return known
+    dialect = dialect_of(schema)
+    dialect.check_schema(schema)
+    return dialect
 
 
 def _of_one_dialect(schema: Any) -> Any:
@@ -208,9 +238,17 @@ def _clip(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)  # one may take up to 10 MB
 def matcher(pattern: str) -> Callable[[str], bool] | None:
-    """Says whether a pattern is found in a text, in time linear in the text; None when the engine does not know the pattern."""
+    """Says whether a pattern is found in a text, in time linear in the text.
+
+    None when the engine does not know the pattern, or would take long to make it ready.
+    """
+    weight = weight_of(pattern)
+    if weight > MOST_WEIGHT:
+        return None
+    if (steps := _steps.get(None)) is not None:
+        steps.take(weight * _STEPS_OF_WEIGHT)
     try:
         found = SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
     except SchemaError:
@@ -225,8 +263,10 @@ def found_in(pattern: str, text: str) -> bool:
 
 
 def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[Violation]:
-    if isinstance(instance, str) and not found_in(pattern, instance):
-        yield ValidationError("does not match")
+    if isinstance(instance, str):
+        _steps.get().take(len(instance) // 1_000)
+        if not found_in(pattern, instance):
+            yield ValidationError("does not match")
 
 
 def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _schema: Any) -> Iterator[Violation]:
@@ -241,6 +281,7 @@ def _additional_properties(validator: Any, rest: Any, instance: Any, schema: Any
     if not isinstance(instance, dict):
         return
     known, patterns = schema.get("properties", {}), list(schema.get("patternProperties", {}))
+    _steps.get().take(len(instance) * (1 + len(patterns)) // 16)
     extras = [n for n in instance if n not in known and not any(found_in(p, n) for p in patterns)]
     if rest is False and extras:
         yield ValidationError("has fields that it may not have")
@@ -272,10 +313,10 @@ def _left_to_the_tool(*_: Any) -> Iterator[Violation]:
 def _counted(judge: Keyword) -> Keyword:
     def judged(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Violation]:
         steps = _steps.get()
-        steps.take(1 + (len(value) if isinstance(value, list) else 0))
+        steps.take(1 + (len(value) if isinstance(value, list) else len(value) // 16 if isinstance(value, dict) else 0))
         for error in judge(validator, value, instance, schema) or ():
-            steps.take(steps.for_error)
             yield error
+            steps.take(1 + len(error.message) // 500)  # it may hold the whole value
 
     return judged
 

@@ -1,7 +1,9 @@
-"""Whether a regular expression may take for ever: judged by its form, never by running it."""
+"""Whether a regular expression may take for ever or is very heavy: judged by its form, never by running it."""
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -11,7 +13,11 @@ from re import error as BadPattern
 from typing import Any
 
 LONGEST = 2_000
+MOST_WEIGHT = 2_000  # made ready in a tenth of a second
+_WIDE = 25  # the weight of a class with characters of all scripts, beside one of a few
 _FEW = 16  # repeats of so many at most are no danger
+_COUNT = re.compile(r"\{(?:\d{1,6},)?(\d{1,6}),?\}")
+_UNICODE_CLASS = re.compile(r"\\[pP](?:\{[^}]*\}|[A-Z])")
 _SAMPLES = frozenset([*range(128), 0xE9, 0x4E2D])
 _REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT)
 
@@ -30,6 +36,35 @@ def risky_pattern(pattern: str) -> bool:
             return _risky(parser.parse(pattern))
     except (BadPattern, RecursionError, OverflowError):
         return False
+
+
+@lru_cache(maxsize=4096)
+def weight_of(pattern: str) -> int:
+    """How large a pattern is with its counted repeats written out, roughly; MOST_WEIGHT and more when that cannot be told."""
+    if len(pattern) > MOST_WEIGHT:
+        return len(pattern)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _weight(parser.parse(_UNICODE_CLASS.sub(r"\\w", pattern)))
+    except (BadPattern, RecursionError, OverflowError):
+        counts: int = math.prod(max(1, int(n)) for n in _COUNT.findall(pattern))
+        return min(len(pattern) * counts * (_WIDE if "\\" in pattern else 1), MOST_WEIGHT + 1)
+
+
+def _weight(parsed: Iterable[Any]) -> int:
+    return sum(_weight_of_part(part) for part in parsed)
+
+
+def _weight_of_part(part: Any) -> int:
+    op, argument = part
+    inner = sum(_weight(body) for body in _inside(part))
+    if op in _REPEATS:
+        least, most = int(argument[0]), int(argument[1])
+        return 1 + inner * max(1, least if most == int(sre.MAXREPEAT) else most)
+    if op is sre.IN:
+        return sum(_WIDE if i[0] is sre.CATEGORY else 1 for i in argument)
+    return 1 + inner
 
 
 def _risky(parsed: Iterable[Any]) -> bool:

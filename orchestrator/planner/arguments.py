@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema.exceptions import SchemaError, best_match
 from referencing.exceptions import Unresolvable
 
-from orchestrator.catalog.judge import TooManySteps, bounded, dialect_of, found_in, make_validator
+from orchestrator.catalog.judge import TooManySteps, bounded, found_in, make_validator, sound_dialect_of
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.planner.problems import Problems, clip, join, listed
 from orchestrator.planner.schemas import (
@@ -30,6 +30,7 @@ from orchestrator.planner.schemas import (
 )
 
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
+_MOST_KEPT = 512
 MOST = 20  # problems told of one object of arguments
 _WHOLE_VALUE = ("enum", "const", "uniqueItems", "contains", "not")  # cannot be judged while a part is missing
 
@@ -79,16 +80,28 @@ class Checked:
         return _errors(self.validator.evolve(schema=target.schema), value, most=3)
 
 
+_made: dict[int, Checked] = {}  # by the identity of the tool, which each holds on to
+
+
 def prepare(tool: ToolDefinition) -> Checked:
-    """The tool made ready.
+    """The tool made ready; kept, since the catalog of a process holds the same definitions from plan to plan.
 
     Raises:
         SchemaError: its schema is none in any dialect, or refers to something outside itself.
     """
+    made = _made.get(id(tool))
+    if made is None or made.tool is not tool:
+        made = _make_ready(tool)
+        if len(_made) >= _MOST_KEPT:
+            _made.clear()
+        _made[id(tool)] = made
+    return made
+
+
+def _make_ready(tool: ToolDefinition) -> Checked:
     schema = tool.input_schema
     try:
-        dialect_of(schema).check_schema(schema)
-        validator = make_validator(schema, wrap=_lenient)
+        validator = make_validator(schema, dialect=sound_dialect_of(schema), wrap=_lenient)
         with bounded(), suppress(TooManySteps):
             next(validator.iter_errors({p.name: Hole() for p in tool.parameters}), None)
             for parameter in schema.get("properties", {}).values():
@@ -104,7 +117,7 @@ def _output(tool: ToolDefinition) -> Shape:
     if schema is None:
         return UNKNOWN
     try:
-        dialect_of(schema).check_schema(schema)
+        sound_dialect_of(schema)
     except (SchemaError, RecursionError):
         return UNKNOWN
     return shape_of(schema)

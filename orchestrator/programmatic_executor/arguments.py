@@ -56,23 +56,23 @@ class ArgumentCheck:
             return False
         return self._required <= arguments.keys() and all(n in plain and plain[n].takes(v) for n, v in arguments.items())
 
-    async def problem(self, arguments: Mapping[str, Any], *, size: int) -> str | None:
-        """What is wrong with them, for the program's author; None when nothing is. `size`: bytes of their JSON."""
+    async def problem(self, arguments: Mapping[str, Any]) -> str | None:
+        """What is wrong with them, for the program's author; None when nothing is."""
         if self.plainly_right(arguments):
             return None
         try:
-            return self._judged(arguments, FEW_STEPS, size)
+            return self._judged(arguments, FEW_STEPS)
         except TooManySteps:
             pass
         try:
             async with self._one_at_a_time:
-                return await asyncio.to_thread(self._judged, arguments, MANY_STEPS, size)
+                return await asyncio.to_thread(self._judged, arguments, MANY_STEPS)
         except TooManySteps:
             return f"The arguments of `{self._tool}` are too large and intricate to be checked; send less at once."
 
-    def _judged(self, arguments: Mapping[str, Any], steps: int, size: int) -> str | None:
+    def _judged(self, arguments: Mapping[str, Any], steps: int) -> str | None:
         try:
-            found = self._judge.errors(arguments, steps=steps, size=size, most=_MOST_TOLD)
+            found = self._judge.errors(arguments, steps=steps, most=_MOST_TOLD)
             problems = [p for error in found for p in self._judge.told(error)][:_MOST_TOLD]
         except TooManySteps:
             raise

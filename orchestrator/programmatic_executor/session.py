@@ -345,7 +345,7 @@ class Session:
         try:
             check = self._check(call.tool)
             if not check.plainly_right(call.arguments):
-                problem = await check.problem(call.arguments, size=entry.size)
+                problem = await check.problem(call.arguments)
                 if problem is not None:
                     self._refuse(entry, "bad_input", problem)
                     return

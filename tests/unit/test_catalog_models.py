@@ -170,11 +170,10 @@ def test_a_lookup_answers_as_the_catalog_does() -> None:
 
 
 def test_many_names_in_a_large_catalog_are_found_at_once() -> None:
-    catalog = ToolCatalog(tools=[tool(f"t{i}", aliases=(f"other{i}",)) for i in range(5_000)])
-    plan = {"steps": [{"id": f"s{i}", "tool": f"other{i}"} for i in range(1_000)]}
+    catalog = ToolCatalog(tools=[tool(f"t{i}", aliases=(f"other{i}",)) for i in range(10_000)])
     clock = time.process_time()
-    assert check_plan(plan, catalog).plan.steps[7].tool == "t7"
-    assert time.process_time() - clock < 2.5, "a look at all tools for each name takes several times as long"
+    assert len(callable_by_programs(catalog, [f"other{i}" for i in range(5_000)])) == 5_000
+    assert time.process_time() - clock < 5, "a look at all tools for each name takes several times as long"
 
 
 def test_a_tool_of_very_many_parameters_is_read_at_once() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.imported import SchemaTool, imported_name, register_worker, risky_pattern
-from orchestrator.catalog.judge import Judge, TooManySteps
+from orchestrator.catalog.judge import Judge, TooManySteps, found_in, matcher
 from orchestrator.catalog.register import ToolRegistry
 from orchestrator.errors import Conflict, PlanError, ToolError
 from orchestrator.models.tool import MAX_TOOL_NAME, ToolCatalog, ToolDefinition, ToolParameter
@@ -23,7 +23,7 @@ from workers.testing import FakeContext
 
 LIVE = Path(__file__).parents[1] / "data" / "livemcp" / "tools.jsonl"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
-QUICK_S = 30.0  # of work; a pattern that backtracks would take years
+QUICK_S = 10.0  # of work; a pattern that backtracks would take years
 
 
 async def echo(arguments: dict[str, Any], _context: ToolContext) -> Any:
@@ -52,7 +52,7 @@ def of_planner(schema: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
 
 
 async def of_program(schema: dict[str, Any], arguments: dict[str, Any]) -> str | None:
-    return await ArgumentCheck(imported(schema)).problem(arguments, size=len(json.dumps(arguments)))
+    return await ArgumentCheck(imported(schema)).problem(arguments)
 
 
 PAIR = [{"type": "string"}, {"type": "integer"}]
@@ -114,6 +114,18 @@ HOSTILE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
      {"x": json.loads("[" * 40 + "1" + "]" * 40)}),
     ("a circle", {"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 2}}},
      {"x": 1}),
+    ("anchors in a large schema", {"properties": {"x": {"items": {"$ref": "#a"}}},
+      "$defs": {"a": {"$anchor": "a", "type": "integer"}, "more": {"properties": {f"p{i}": {"title": "x"} for i in range(3_000)}}}},
+     {"x": list(range(6_000))}),
+    ("dynamic anchors", {"properties": {"x": {"items": {"$dynamicRef": "#a"}}},
+      "$defs": {"a": {"$dynamicAnchor": "a"}, "more": {"properties": {f"p{i}": {"title": "x"} for i in range(3_000)}}}},
+     {"x": list(range(6_000))}),
+    ("a large value that fits none of many", {"properties": {"x": {"anyOf": [{"type": "string"}] * 3_000}}},
+     {"x": list(range(60_000))}),
+    ("patterns that are heavy to make ready",
+     {"properties": {"x": {"allOf": [{"pattern": rf"\w{{{300 + n}}}"} for n in range(100)]}}}, {"x": "a"}),
+    ("wide objects in a long list", {"properties": {"x": {"items": {"properties": {f"p{i}": {} for i in range(6_000)}}}}},
+     {"x": [{}] * 20_000}),
     ("many unlike values", {"properties": {"x": {"type": "array", "uniqueItems": True}}}, {"x": [[n] for n in range(6_000)]}),
 ]  # fmt: skip
 
@@ -133,6 +145,48 @@ def test_a_check_that_would_take_too_long_says_so() -> None:
     with pytest.raises(TooManySteps):
         judge.errors({"x": list(range(1_000))}, steps=500)
     assert judge.problems({"x": list(range(1_000))}, steps=500) == [], "it is left to whoever has the schema"
+
+
+def test_what_was_found_before_a_check_took_too_long_is_told() -> None:
+    judge = Judge({"properties": {"a": {"type": "integer"}, "x": {"type": "array", "items": {"type": "integer"}}}})
+    assert [p["path"] for p in judge.problems({"a": "b", "x": list(range(1_000))}, steps=500)] == ["a"]
+
+
+def test_a_large_result_of_another_kind_is_refused() -> None:
+    tool = SchemaTool(imported({"type": "object"}, {"type": "object"}), echo, origin="test")
+    with pytest.raises(ToolError, match="is a list, but must be an object"):
+        tool.validate_output(["a" * 1_000] * 30_000)
+
+
+def test_anchors_and_embedded_schemas_are_found() -> None:
+    anchored = {"type": "object", "properties": {"n": {"$ref": "#whole"}}, "$defs": {"n": {"$anchor": "whole", "type": "integer"}}}
+    named = {
+        "$id": "https://tools.test/a", "type": "object", "properties": {"n": {"$ref": "b"}},
+        "$defs": {"n": {"$id": "b", "type": "integer"}},
+    }  # fmt: skip
+    old = {
+        "$schema": DRAFT_7,
+        "type": "object",
+        "properties": {"n": {"$ref": "#n"}},
+        "definitions": {"n": {"$id": "#n", "type": "integer"}},
+    }
+    for schema in (anchored, named, old):
+        assert of_worker(schema, {"n": "x"}) == of_planner(schema, {"n": "x"}) == ["n"], schema
+        assert of_worker(schema, {"n": 1}) == of_planner(schema, {"n": 1}) == []
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^[\w-]{1,64}$", r"^\p{L}{1,64}$", r"^\d{3}-\d{60}$", "^[a-z]{1,63}(\\.[a-z]{1,63}){0,9}$", "^(?<y>x)"]
+)
+def test_patterns_of_common_size_are_judged(pattern: str) -> None:
+    assert found_in(pattern, "\u2603") is False
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\w{300}", r"(\p{L}{1,40} ?){1,20}!$", r"((a{100}){100}){100}", r"(?<n>\w{900})", "a" * 3_000]
+)
+def test_heavy_patterns_are_left_to_the_tool(pattern: str) -> None:
+    assert matcher(pattern) is None
 
 
 def test_every_real_schema_imports_and_is_made_ready() -> None:
