@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,15 @@ class CatalogStore:
         raw = self._redis.hget(CATALOG_VERSIONS, name)
         latest = raw.decode().split()[0] if raw else None
         return self.get(name, version=latest) if latest else None
+
+    def withdrawn(self, names: Sequence[str]) -> dict[str, ToolDefinition]:
+        """The last version of each tool that was announced once, and is not now."""
+        raw = self._redis.hmget(CATALOG_VERSIONS, names) if names else []
+        latest = [f"{name}@{kept.decode().split()[0]}" for name, kept in zip(names, raw, strict=True) if kept]
+        rows = self._redis.hmget(CATALOG_FORMER, latest) if latest else []
+        there = _tools({key.rpartition("@")[0].encode(): row for key, row in zip(latest, rows, strict=True) if row})
+        present = self._redis.hmget(CATALOG_HASHES, list(there)) if there else []
+        return {name: tool for (name, tool), h in zip(there.items(), present, strict=True) if h is None}
 
     def catalog_hash(self) -> str:
         """SHA-256 (first 16 hex digits) of all announced tools and their versions: equal where the tools are."""

@@ -193,12 +193,12 @@ def approve(
     if not yes and not typer.confirm(f"Serve {'these' if len(held) > 1 else 'this'} {len(held)} of {name}?", err=True):
         say("nothing was approved")
         return DONE
-    change_servers(settings.servers_path, lambda data: _pin(data, name, {h.native: h.tool.content_hash for h in held}))
+    change_servers(settings.servers_path, lambda data: _pin(data, name, {h.native: h.version for h in held}))
     state = server_states.follow_change(settings, name, section="mcp", since=began)
     if as_json:
-        print_json({"name": name, "approved": {h.native: h.tool.content_hash for h in held}, "state": state})
+        print_json({"name": name, "approved": {h.native: h.version for h in held}, "state": state})
     else:
-        say(f"approved: {', '.join(f'{h.native} ({h.tool.content_hash})' for h in held)}")
+        say(f"approved: {', '.join(f'{h.native} ({h.version})' for h in held)}")
     return DONE
 
 
@@ -413,7 +413,7 @@ def _first(text: str) -> str:
 
 def _show_tool(found: server_look.Held, *, as_json: bool) -> int:
     if as_json:
-        print_json({"tool": found.tool, "version": found.tool.content_hash, "quarantined": list(found.reasons)})
+        print_json({"tool": found.tool, "version": found.version, "quarantined": list(found.reasons)})
         return DONE
     server_look.explain(found, stdout())
     return DONE

@@ -19,6 +19,7 @@ from orchestrator.extras import install_command, missing_packages
 from orchestrator.models.catalog import Quarantined, Refusal
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
+from orchestrator.tool_discovery.diff import said_version
 from orchestrator.tool_discovery.servers import ServersFile
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class Held:
     tool: ToolDefinition
     reasons: tuple[str, ...] = ()
     former: ToolDefinition | None = None
+
+    @property
+    def version(self) -> str:
+        """What an approval of it names: a hash of what the server says of it."""
+        return said_version(self.tool)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Look:
             "protocol": self.protocol,
             "version": self.version,
             "tools": [t.model_dump(mode="json", exclude_defaults=True) for t in self.tools],
-            "quarantined": [Quarantined(name=h.tool.name, version=h.tool.content_hash, reasons=h.reasons) for h in self.held],
+            "quarantined": [Quarantined(name=h.tool.name, version=h.version, reasons=h.reasons) for h in self.held],
             "refused": list(self.refused),
             "notes": list(self.notes),
         }
@@ -170,11 +176,11 @@ def held(file: ServersFile, name: str, tools: Sequence[str], *, settings: Settin
 def explain(held: Held, console: Console) -> None:
     """Prints all that a model would read of a tool, with what is invisible made visible, and how it differs from before."""
     tool = held.tool
-    lines = [f"{tool.name}  version {tool.content_hash}  effect {tool.effect}"]
+    lines = [f"{tool.name}  version {held.version}  effect {tool.effect}"]
     lines += [f"quarantined: {reason}" for reason in held.reasons]
     lines += ["", tool.description, "", json.dumps(tool.input_schema, indent=2, ensure_ascii=False)]
     if held.former is not None:
-        lines += ["", f"changed from version {held.former.content_hash}:", *changes(held.former, tool)]
+        lines += ["", f"changed from version {said_version(held.former)}:", *changes(held.former, tool)]
     console.print(Text(visible("\n".join(lines))), soft_wrap=True)
 
 

@@ -43,7 +43,10 @@ class Refusal(BaseModel):
 
 
 class ServerState(BaseModel):
-    """How a server was when its worker last looked; `at` is in Unix seconds, `version` the server's own."""
+    """How a server was when its worker last looked; `at` is in Unix seconds, `version` the server's own.
+
+    `away` are tools that it offered once and not now, and its version then: should they come back as others, that is a change.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may say more
 
@@ -57,5 +60,6 @@ class ServerState(BaseModel):
     quarantined: tuple[Quarantined, ...] = ()
     refused: tuple[Refusal, ...] = ()
     diff: Diff | None = None
+    away: dict[str, str | None] = Field(default_factory=dict)
     at: float = 0.0
     worker: str = ""

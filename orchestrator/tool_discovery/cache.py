@@ -22,14 +22,15 @@ FILE = "discovered_tools.json"
 FORMAT: Literal[1] = 1
 RETRY_S = 60.0
 MOST_BYTES = 256 << 20
+MOST_FORMER = 2_000
 _TOOLS = TypeAdapter(list[ToolDefinition])
 
 
 class Found(BaseModel):
     """What one source offered.
 
-    `key` says of what state of its configuration, `at` (Unix seconds) when. `former` are tools that are quarantined now, or whose
-    server did not answer, as they were before: a tool is compared with what it was when it was let in, however long ago.
+    `key` says of what state of its configuration, `at` (Unix seconds) when. `former` are tools that are quarantined now, gone,
+    or whose server did not answer, as they were before: a tool is compared with what it was when it was let in, however long ago.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

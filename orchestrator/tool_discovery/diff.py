@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
+from typing import Any
 
 from orchestrator.models.catalog import Diff
 from orchestrator.models.tool import ToolDefinition
@@ -20,10 +23,27 @@ def diff_of(before: Iterable[ToolDefinition], after: Iterable[ToolDefinition]) -
 
 def changes(before: ToolDefinition, after: ToolDefinition) -> list[str]:
     """What its server says of a tool otherwise than before, in words; what our own configuration changed does not count."""
-    pairs = {
-        "description": (before.description, after.description),
-        "input schema": (before.input_schema, after.input_schema),
-        "output schema": (before.output_schema, after.output_schema),
-        "hints": (sorted(before.tags), sorted(after.tags)),
+    old, new = _said(before), _said(after)
+    return [what for what in old if _json(old[what]) != _json(new[what])]
+
+
+def said_version(tool: ToolDefinition) -> str:
+    """A hash (16 hex digits) of what its server says of a tool: what a person approves.
+
+    Our own configuration, such as a time limit, is no part of it, nor is the order of keys.
+    """
+    return hashlib.sha256(_json(_said(tool)).encode()).hexdigest()[:16]
+
+
+def _said(tool: ToolDefinition) -> dict[str, Any]:
+    return {
+        "name": tool.native_name,
+        "description": tool.description,
+        "input schema": tool.input_schema,
+        "output schema": tool.output_schema,
+        "hints": sorted(tool.tags),
     }
-    return [said for said, (old, new) in pairs.items() if old != new]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))  # `True == 1` in Python, and not here

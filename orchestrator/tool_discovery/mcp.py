@@ -23,7 +23,7 @@ from orchestrator.models.catalog import Quarantined, Refusal, ServerKind, Server
 from orchestrator.models.plan import Effect
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
-from orchestrator.tool_discovery.diff import changes
+from orchestrator.tool_discovery.diff import changes, said_version
 from orchestrator.tool_discovery.servers import ServerConfig, Toolset, ToolsetTool
 from orchestrator.tool_discovery.vet import vet
 
@@ -37,6 +37,7 @@ MAX_DESCRIPTION, CUT_DESCRIPTION = 16 << 10, 4 << 10
 MAX_SCHEMA = 1 << 20
 MAX_NATIVE = 512
 MAX_REASON = 500
+MAX_AWAY = 2_000
 
 _CALLERS: tuple[str, ...] = ToolDefinition.model_fields["allowed_callers"].default
 
@@ -68,6 +69,9 @@ class ServerReport:
     seconds: float = 0.0
     protocol: str | None = None
     version: str | None = None
+    away: Mapping[str, str | None] = field(
+        default_factory=dict, repr=False
+    )  # what was known and is not offered, with the version then
 
     @property
     def deferred(self) -> tuple[str, ...]:
@@ -78,7 +82,8 @@ class ServerReport:
         """The report as others are told of it."""
         return ServerState(
             name=self.server, kind=kind, state="down" if self.error else "up", error=self.error, protocol=self.protocol,
-            version=self.version, tools=len(self.tools), quarantined=self.quarantined, refused=self.refused, at=time.time(),
+            version=self.version, tools=len(self.tools), quarantined=self.quarantined, refused=self.refused,
+            away=dict(self.away), at=time.time(),
         )  # fmt: skip
 
 
@@ -89,20 +94,23 @@ async def discover_server(
     settings: Settings,
     known: Mapping[str, ToolDefinition] | None = None,
     known_version: str | None = None,
+    away: Mapping[str, str | None] | None = None,
     log_file: Path | None = None,
 ) -> ServerReport:
     """Connects to the server, lists its tools and judges them; within its connect timeout, and without ever raising for it.
 
-    `known` are its tools as they were, by catalog name, and `known_version` the version that the server had then.
+    `known` are its tools as they were, by catalog name, and `known_version` the version that the server had then; `away` the
+    versions of those that were not offered the last time.
     """
+    before = _Before(known or {}, known_version, away or {})
     started = time.monotonic()
     try:
-        report = await _asked(server, toolset, settings=settings, known=known or {}, known_version=known_version, log=log_file)
+        report = await _asked(server, toolset, settings=settings, before=before, log=log_file)
     except ToolWeaverError as e:
-        report = ServerReport(server.name, error=str(e))
+        report = ServerReport(server.name, error=str(e), away=before.away)
     except Exception as e:  # a fault of ours, with what one server sent, is no reason to be without the others
         log.exception("server `%s` could not be judged", server.name, extra={"action": "server_unjudged"})
-        report = ServerReport(server.name, error=f"what it sent could not be judged: {type(e).__name__}")
+        report = ServerReport(server.name, error=f"what it sent could not be judged: {type(e).__name__}", away=before.away)
     return replace(report, seconds=time.monotonic() - started)
 
 
@@ -111,8 +119,7 @@ async def _asked(
     toolset: Toolset | None,
     *,
     settings: Settings,
-    known: Mapping[str, ToolDefinition],
-    known_version: str | None,
+    before: _Before,
     log: Path | None,
 ) -> ServerReport:
     from orchestrator.tool_discovery.connect import connect  # noqa: PLC0415  (the extra `mcp`, and a second to import it)
@@ -121,8 +128,9 @@ async def _asked(
         listing = await connection.list_tools(timeout_s=max(connection.due - time.monotonic(), 1.0))
         version = connection.server_version or None
         judged = asyncio.to_thread(  # what one server made large is not to hold up the others
-            report_of, server, toolset, listing, known=known, server_version=version, known_version=known_version
-        )
+            report_of, server, toolset, listing, known=before.tools, server_version=version,
+            known_version=before.version, away=before.away,
+        )  # fmt: skip
         return replace(await judged, protocol=connection.protocol)
 
 
@@ -134,27 +142,50 @@ def report_of(
     known: Mapping[str, ToolDefinition],
     server_version: str | None,
     known_version: str | None,
+    away: Mapping[str, str | None] | None = None,
 ) -> ServerReport:
     """What becomes of the tools that a server listed. Pure.
 
     A tool is quarantined for what its texts hide (`vet`), or because what the server says of it is not what it said before
-    (`known`) although the server's version is the same; with `pin`, for any change. An approval of this very version lifts both.
+    (`known`) although the server's version is the same as then (`known_version`, or that in `away` for a tool that was not
+    offered meanwhile); with `pin`, for any change. An approval of just what it says now
+    (`said_version`) lifts both.
     """
-    judge = _Judge(server, toolset or Toolset(mcp_server_name=server.name), known, same=server_version == known_version)
+    before = _Before(known, known_version, away or {})
+    judge = _Judge(server, toolset or Toolset(mcp_server_name=server.name), before, version=server_version)
+    judge.name(listing.tools)
     for raw in _once(listing.tools, judge):
         judge.take(raw)
     return ServerReport(
         server.name, tools=tuple(judge.accepted), quarantined=tuple(judge.quarantined), refused=tuple(judge.refused),
         notes=(*listing.problems, *judge.notes), disabled=tuple(judge.disabled), held=tuple(judge.held), version=server_version,
+        away=before.without(*judge.accepted, *judge.held),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What was known of a server's tools, and under which version of it."""
+
+    tools: Mapping[str, ToolDefinition]
+    version: str | None
+    away: Mapping[str, str | None]
+
+    def version_of(self, name: str) -> str | None:
+        return self.away.get(name, self.version)
+
+    def without(self, *offered: ToolDefinition) -> dict[str, str | None]:
+        """The tools that are not offered, with the version under which they were; the latest of very many."""
+        names = {t.name for t in offered}
+        return {n: self.version_of(n) for n in [n for n in self.tools if n not in names][-MAX_AWAY:]}
 
 
 class _Judge:
     """Sorts the tools of one server."""
 
-    def __init__(self, server: ServerConfig, toolset: Toolset, known: Mapping[str, ToolDefinition], *, same: bool) -> None:
-        self._server, self._toolset, self._known, self._same = server, toolset, known, same
-        self._names: dict[str, str] = {}
+    def __init__(self, server: ServerConfig, toolset: Toolset, before: _Before, *, version: str | None) -> None:
+        self._server, self._toolset, self._before, self._version = server, toolset, before, version
+        self._owners: dict[str, str] = {}
         self.accepted: list[ToolDefinition] = []
         self.held: list[ToolDefinition] = []
         self.quarantined: list[Quarantined] = []
@@ -164,6 +195,12 @@ class _Judge:
 
     def refuse(self, raw: Any, reason: str) -> None:
         self.refused.append(Refusal(native_name=native_of(raw), reason=reason[:MAX_REASON]))
+
+    def name(self, tools: tuple[Any, ...]) -> None:
+        """Decides whose a name is that several would have here, whatever their order: the one's who has it there too."""
+        natives = {t["name"] for t in tools if isinstance(t, Mapping) and isinstance(t.get("name"), str)}
+        for native in sorted(natives, key=lambda n: (not _keeps_name(self._server.name, n), n)):
+            self._owners.setdefault(imported_name(self._server.name, native), native)
 
     def take(self, raw: Any) -> None:
         if (reason := _no_tool(raw)) is not None:
@@ -179,8 +216,8 @@ class _Judge:
         return self._place(raw, tool)
 
     def _place(self, raw: dict[str, Any], tool: ToolDefinition) -> None:
-        if (other := self._names.setdefault(tool.name, raw["name"])) != raw["name"]:
-            return self.refuse(raw, f"its name becomes `{tool.name}` here, like that of `{other}`")
+        if (owner := self._owners[tool.name]) != raw["name"]:
+            return self.refuse(raw, f"its name becomes `{tool.name}` here, like that of `{owner}`")
         if len(raw.get("description") or "") > MAX_DESCRIPTION:
             self.notes.append(
                 f"the description of `{tool.name}` was cut from {len(raw['description']):,} to {CUT_DESCRIPTION:,} characters"
@@ -190,17 +227,17 @@ class _Judge:
             return self.refuse(raw, "; ".join(wrong))
         self.notes += [f"`{tool.name}`: {f}" for f in findings if f.severity == "note"]
         reasons = [*self._changed(tool), *(str(f) for f in findings if f.severity == "quarantine")]
-        if reasons and self._server.approved.get(raw["name"]) != tool.content_hash:
+        if reasons and self._server.approved.get(raw["name"]) != (version := said_version(tool)):
             self.held.append(tool)
-            self.quarantined.append(Quarantined(name=tool.name, version=tool.content_hash, reasons=tuple(reasons)))
+            self.quarantined.append(Quarantined(name=tool.name, version=version, reasons=tuple(reasons)))
         else:
             self.accepted.append(tool)
         return None
 
     def _changed(self, tool: ToolDefinition) -> Iterator[str]:
-        before = self._known.get(tool.name)
+        before = self._before.tools.get(tool.name)
         said = changes(before, tool) if before is not None else []
-        if said and (self._same or self._server.pin):
+        if said and (self._version == self._before.version_of(tool.name) or self._server.pin):
             but = "is pinned" if self._server.pin else "says that its version is the same"
             yield f"changed: its {' and its '.join(said)}; the server {but}"
 
@@ -252,6 +289,10 @@ def _hints(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 def _described(raw: Mapping[str, Any]) -> str:
     text: str = raw.get("description") or raw.get("title") or _hints(raw).get("title") or ""
     return text if len(text) <= MAX_DESCRIPTION else text[:CUT_DESCRIPTION].rstrip() + " (cut)"
+
+
+def _keeps_name(server: str, native: str) -> bool:
+    return imported_name(server, native).endswith(native)
 
 
 def _no_tool(raw: Any) -> str | None:

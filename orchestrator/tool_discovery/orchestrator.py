@@ -138,8 +138,10 @@ class _Run:
         last = self._last.get(source, Found(source=source))
         if last.key == key and last.fresh(self._now, self._ttl):
             return last
-        known = last.known()
-        report = await discover_server(server, toolset, settings=self._settings, known=known, known_version=last.known_version)
+        report = await discover_server(
+            server, toolset, settings=self._settings, known=last.known(), known_version=last.known_version,
+            away=last.state.away if last.state is not None else None,
+        )  # fmt: skip
         return _founded(report, server.kind, key, last)
 
     async def _document(self, document: OpenApiConfig) -> Found:
@@ -155,9 +157,9 @@ class _Run:
 
 
 def _founded(report: ServerReport, kind: ServerKind, key: str, last: Found) -> Found:
-    """What a server offers now, beside what its held-back tools were before: an unreachable server is judged by that later."""
+    """What a server offers now, beside what the tools that are not among that were before: when they come back, it counts."""
     before, accepted = last.known(), {t.name for t in report.tools}
-    out = before.keys() if report.error else {q.name for q in report.quarantined}
+    away = [t for name, t in before.items() if name not in accepted]
     return Found(
         source=last.source,
         key=key,
@@ -166,7 +168,7 @@ def _founded(report: ServerReport, kind: ServerKind, key: str, last: Found) -> F
         state=report.state(kind),
         known_version=last.known_version if report.error else report.version,
         tools=report.tools,
-        former=tuple(t for name, t in before.items() if name in out and name not in accepted),
+        former=tuple(away[-cache.MOST_FORMER :]),
     )
 
 

@@ -325,6 +325,11 @@ async def test_only_what_changed_is_asked_again_and_a_turned_tool_is_held_back(s
         assert catalog.metadata["tools_by_source"]["mcp:old"] == 0
     held = catalog.metadata["servers"]["old"]["quarantined"]
     assert [q["name"] for q in held] == [f"old.{n}" for n in ("echo", "slow", "die", "ask", "fail")]
+    there = (tmp_path / "old.py").read_text()
+    (tmp_path / "old.py").write_text(there.replace('"tools": tools', '"tools": []'))
+    assert (await discovery.discover_all(refresh=True)).metadata["servers"]["old"]["quarantined"] == []
+    (tmp_path / "old.py").write_text(there)
+    assert (await discovery.discover_all(refresh=True)).metadata["servers"]["old"]["quarantined"] == held, "it was not forgotten"
     approved = {q["name"].removeprefix("old."): q["version"] for q in held}
     settings.servers_path.write_text(json.dumps({"mcpServers": {"old": entry | {"approved": approved}}}))
     assert (await discovery.discover_all()).metadata["tools_by_source"]["mcp:old"] == 5

@@ -263,6 +263,20 @@ def test_a_tool_that_turns_is_held_back_and_stays_so_over_restarts(client: redis
     assert catalog.get("s.t0").description == "Adds more."  # type: ignore[union-attr]
 
 
+def test_a_tool_that_goes_away_and_comes_back_as_another_is_held_back(client: redis.Redis) -> None:
+    at, catalog = shelf(client, ToolRegistry()), CatalogStore(client)
+    at.take(listing("Adds.", "Reads."), version="1", protocol="p")
+    at.take(listing(), version="1", protocol="p")
+    assert (catalog.all().tools, at.state.away) == ([], {"s.t0": "1", "s.t1": "1"})
+    for again in (at, shelf(client, ToolRegistry())):
+        again.take(listing("Adds. Other than before.", "Reads."), version="1", protocol="p")
+        assert [q.name for q in again.state.quarantined] == ["s.t0"]
+        again.take(listing(), version="1", protocol="p")
+    at.take(listing(), version="2", protocol="p")  # such as one that first lists nothing
+    at.take(listing("Adds. Other than before."), version="2", protocol="p")
+    assert at.serves("s.t0"), "an upgrade, although its list was empty at first"
+
+
 def test_a_server_that_left_the_file_while_nobody_looked_is_an_orphan(client: redis.Redis) -> None:
     catalog = CatalogStore(client)
     shelf(client, ToolRegistry()).take(listing("Adds."), version="1", protocol="p")

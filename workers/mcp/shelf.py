@@ -73,7 +73,7 @@ class Shelf:
         self._serve(tuple(known.values()))
         before = self._said()
         if before is not None:
-            keep = {"quarantined": before.quarantined, "refused": before.refused, "version": before.version}
+            keep = {"quarantined": before.quarantined, "refused": before.refused, "version": before.version, "away": before.away}
             self.state = self.state.model_copy(update={**keep, "tools": len(known)})
         if before is None or not self._told_by_another(before):
             self._put("starting")
@@ -82,14 +82,14 @@ class Shelf:
         """Serves what the server listed, as far as it may be served, and tells all."""
         before = self._said()
         report = report_of(
-            self.config, self._toolset, listing, known=self._known() | self._held(before), server_version=version or None,
-            known_version=before.version if before is not None else None,
+            self.config, self._toolset, listing, known=self._compared(before), server_version=version or None,
+            known_version=before.version if before is not None else None, away=before.away if before is not None else None,
         )  # fmt: skip
         refused = (*report.refused, *self._serve(report.tools))
         self.state = self.state.model_copy(
             update={
                 "protocol": protocol, "version": report.version, "error": None, "tools": len(self._served),
-                "quarantined": report.quarantined, "refused": refused,
+                "quarantined": report.quarantined, "refused": refused, "away": dict(report.away),
             }
         )  # fmt: skip
         for note in (*report.notes, *(f"`{q.name}` is held back: {'; '.join(q.reasons)}" for q in report.quarantined)):
@@ -143,11 +143,11 @@ class Shelf:
     def _known(self) -> dict[str, ToolDefinition]:
         return {t.name: t for t in self._catalog.all().tools if t.server == self.config.name and t.pool == POOL}
 
-    def _held(self, before: ServerState | None) -> dict[str, ToolDefinition]:
-        """The tools that are held back, as they were before: the catalog has forgotten them, and they must not count as new."""
-        held = before.quarantined if before is not None else ()
-        former = {q.name: self._catalog.former(q.name) for q in held}
-        return {name: tool for name, tool in former.items() if tool is not None}
+    def _compared(self, before: ServerState | None) -> dict[str, ToolDefinition]:
+        """The tools as they were. Those that were held back, or away for a while, must not count as new."""
+        out = [] if before is None else [*before.away, *(q.name for q in before.quarantined)]
+        former = {name: tool for name, tool in self._catalog.withdrawn(out).items() if tool.server == self.config.name}
+        return former | self._known()
 
     def _serve(self, tools: tuple[ToolDefinition, ...]) -> list[Refusal]:
         """Serves exactly these; those whose names are taken in this process are not."""
