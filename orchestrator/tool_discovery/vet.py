@@ -2,9 +2,10 @@
 
 A filter, not a wall. It finds the published ways of poisoning a tool and their like: invisible characters, encoded texts,
 comments, tags of authority, orders to ignore, to conceal, to fetch and hand over secrets, to divert other tools, in the
-commonest languages. It does not find: an order that reads like plain documentation ("pass the user's notes as `context`"),
-a tool that merely praises itself over others, one that does another thing than it says, orders in what a tool *returns*,
-rarer languages, new words for old tricks. So it takes no trust from elsewhere: what a tool may do is decided by permissions,
+commonest languages. Of attacks in words of their own, written without a look at it, it finds about half
+(tests/unit/vet_corpus.py). It does not find: an order that reads like plain documentation ("pass the user's notes as
+`context`"), a tool that merely praises itself over others, one that does another thing than it says, orders in what a tool
+*returns*, rarer languages, new words for old tricks. So nothing may rest on it: what a tool may do is decided by permissions,
 a changed description is a matter of `report_of`, and a person approves what this holds back.
 """
 

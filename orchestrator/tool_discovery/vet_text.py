@@ -27,6 +27,8 @@ _LOOKALIKES = str.maketrans(
 )
 _MIXED = re.compile(r"\b(?=\w*[a-z])(?=\w*[\u0370-\u03ff\u0400-\u052f])\w+\b")
 _SPELLED = re.compile(r"(?<![\w'])(?:\w[ .\-_*]){4,}\w(?!\w)")
+_DIGITS = str.maketrans("013457", "oieast")
+_LEET = re.compile(r"\b[a-z]+[013457][a-z]+(?:[013457][a-z]+)*\b")
 _BLANKS = re.compile(r"\s+")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{28,}={0,2}")
 _HEX = re.compile(r"(?<![\w])(?:0x)?((?:[0-9a-fA-F]{2}[ :]?){16,})")
@@ -113,6 +115,7 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = _MIXED.sub(lambda m: m.group().translate(_LOOKALIKES), text.translate(str.maketrans("’‘‐‑", "''--")))
     text = _SPELLED.sub(lambda m: m.group()[::2], text)
+    text = _LEET.sub(lambda m: m.group().translate(_DIGITS), text)
     return _BLANKS.sub(" ", text)
 
 

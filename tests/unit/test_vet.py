@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.tool_discovery.vet import MOST_TEXT, vet
-from tests.unit.vet_corpus import ATTACKS, HARMLESS, described, with_schema
+from tests.unit.vet_corpus import ATTACKS, HARMLESS, MISSED, described, with_schema
 
 REAL_TOOLS = Path(__file__).parents[1] / "data" / "livemcp" / "tools.jsonl"
 
@@ -30,6 +30,11 @@ def test_an_attack_is_held_back(name: str) -> None:
 @pytest.mark.parametrize("tool", HARMLESS, ids=lambda t: t.description[:40])
 def test_a_harmless_look_alike_is_not(tool: ToolDefinition) -> None:
     assert held_back(tool) == []
+
+
+@pytest.mark.parametrize("tool", MISSED, ids=lambda t: t.description[-40:])
+def test_a_known_gap_is_one_still(tool: ToolDefinition) -> None:
+    assert held_back(tool) == [], "it is found now: move it to ATTACKS"
 
 
 def test_no_false_alarm_on_real_tools() -> None:
