@@ -21,6 +21,7 @@ from orchestrator.errors import BackendError, JobFailed, ToolWeaverError, to_pro
 DONE, JOB_FAILED, BAD_REQUEST, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 PIPE_WIDTH = 200  # columns, where there is no terminal to ask
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all controls but tab and newline
+_UNPRINTED = re.compile(r"[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # JSON lets them stand as they are
 
 P = ParamSpec("P")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -63,7 +64,13 @@ def print_line(line: str) -> None:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """A value, a model or a list of models as JSON."""
-    print_line(json.dumps(plain(value), indent=indent, ensure_ascii=False))
+    print_line(json_text(plain(value), indent=indent))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in which nothing steers a terminal or turns the direction of text, and which can be written whatever it holds."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:
@@ -90,7 +97,7 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 def fail(error: ToolWeaverError, *, as_json: bool) -> int:
     """Says what went wrong, where and what to do; the exit code that stands for it."""
     if as_json:
-        sys.stderr.write(json.dumps(to_problem(error), ensure_ascii=False) + "\n")
+        sys.stderr.write(json_text(to_problem(error)) + "\n")
     else:
         console = stderr()
         where = f"{error.path}: " if error.path else ""

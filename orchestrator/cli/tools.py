@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.follow import ending, watch_or_detach
 from orchestrator.cli.inputs import read_object, read_pairs
-from orchestrator.cli.output import DONE, AsJson, print_json, print_line, print_table, register, say
+from orchestrator.cli.output import DONE, AsJson, json_text, print_json, print_line, print_table, register, say
+from orchestrator.cli.server_entries import visible
 from orchestrator.client.client import Client
 from orchestrator.client.outcome import outcome
 from orchestrator.models.tool import ToolDefinition, ToolParameter
@@ -66,8 +66,8 @@ def run(
 
 
 def first_line(text: str) -> str:
-    """The first line of a description."""
-    return text.strip().partition("\n")[0]
+    """The first line of a description; whoever wrote it steers no terminal."""
+    return visible(text.strip().partition("\n")[0])
 
 
 def _summary(tool: ToolDefinition) -> str:
@@ -77,18 +77,18 @@ def _summary(tool: ToolDefinition) -> str:
 def _show(tool: ToolDefinition) -> None:
     print_line(f"{tool.name} ({tool.type}; pool {tool.pool}; effect {tool.effect}; at most {tool.timeout_s:g} s)")
     if tool.deprecated is not None:
-        print_line(f"deprecated: {tool.deprecated.strip() or 'not to be used any more'}")
+        print_line(visible(f"deprecated: {tool.deprecated.strip() or 'not to be used any more'}"))
     if tool.aliases:
-        print_line(f"also called {', '.join(tool.aliases)}")
-    print_line(tool.description.strip() + "\n")
+        print_line(visible(f"also called {', '.join(tool.aliases)}"))
+    print_line(visible(tool.description.strip()) + "\n")
     print_table(("parameter", "type", "", "what it is"), (_row(p) for p in tool.parameters))
     for example in tool.examples:
-        print_line(f"\n{example.scenario}")
-        print_line(f"  toolweaver tools run {tool.name} --input '{json.dumps(example.input, ensure_ascii=False)}'")
+        print_line(visible(f"\n{example.scenario}"))
+        print_line(f"  toolweaver tools run {tool.name} --input '{json_text(example.input)}'")
     if not tool.parameters:
         say("it takes no input")
 
 
 def _row(parameter: ToolParameter) -> tuple[str, str, str, str]:
-    need = "required" if parameter.required else ("" if parameter.default is None else f"default {json.dumps(parameter.default)}")
-    return parameter.name, parameter.type, need, first_line(parameter.description)
+    need = "required" if parameter.required else ("" if parameter.default is None else f"default {json_text(parameter.default)}")
+    return visible(parameter.name), parameter.type, need, first_line(parameter.description)

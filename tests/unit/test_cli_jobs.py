@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,6 +193,21 @@ def test_tools_are_listed_and_shown(run: Run, fake: FakePlatform) -> None:
     shown = run("tools", "show", "compute_tax").stdout
     assert "amount" in shown
     assert "required" in shown
+
+
+def test_what_a_tool_says_of_itself_steers_no_terminal(run: Run, fake: FakePlatform) -> None:
+    evil = "\x1b]0;owned\x07 \x9b31m \u202egnp \U000e0041"
+    parameter = {"name": f"a{evil}", "type": "string", "description": evil, "default": evil}
+    example = {"scenario": evil, "input": {"a": evil}}
+    tool = {"name": "t", "description": evil, "deprecated": evil, "aliases": [evil], "parameters": [parameter], "examples": [example]}
+    fake.answers["GET /v1/tools"] = {"tools": [tool]}
+    fake.answers["GET /v1/tools/t"] = tool
+
+    for words in (("tools", "list"), ("tools", "show", "t"), ("tools", "show", "t", "--json")):
+        ended = run(*words)
+        assert ended.exit_code == DONE, ended.stderr
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", ended.output), words
+    assert json.loads(run("tools", "show", "t", "--json").stdout)["description"] == evil
 
 
 def test_a_server_error_says_what_and_the_next_move(run: Run, fake: FakePlatform) -> None:
