@@ -46,6 +46,24 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "recursive": RECURSIVE,
     "root reference": {"$ref": "#/$defs/Args", "$defs": {"Args": {"type": "object", "properties": {"a": {"type": "string"}}}}},
+    "parts of parts": {
+        "allOf": [{"allOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}]}, {"$ref": "#/$defs/Dog"}],
+        "$defs": {
+            "Dog": {"allOf": [{"$ref": "#/$defs/Animal"}, {"properties": {"d": {"type": "integer"}}}]},
+            "Animal": {"properties": {"b": {"type": "string"}}, "required": ["b"], "allOf": [{"$ref": "#/$defs/Dog"}]},
+        },
+    },
+    "choices of parts": {
+        "anyOf": [
+            {"allOf": [{"properties": {"a": {"type": "string"}}, "required": ["a"]}]},
+            {"oneOf": [{"properties": {"b": {"type": "integer"}}}, {"properties": {"a": {"type": "integer"}}}]},
+        ]
+    },
+    "very many choices": {"anyOf": [{"properties": {"p": {"const": n}}, "required": [f"p{n}"]} for n in range(900)]},
+    "parts that double": {
+        "allOf": [{"$ref": "#/$defs/e0"}],
+        "$defs": {f"e{n}": {"allOf": [{"$ref": f"#/$defs/e{n + 1}"}] * 2, "properties": {f"p{n}": {}}} for n in range(30)},
+    },
     "refers to its root": {"type": "object", "properties": {"more": {"$ref": "#"}}},
     "refers into itself": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a"}}},
     "refers nowhere": {
@@ -208,6 +226,17 @@ def test_choices_at_the_root_are_told_in_words() -> None:
     assert shown("openai", "allOf")["schema"]["required"] == ["a"]
 
 
+def test_parts_within_parts_at_the_root_are_the_tools() -> None:
+    for vendor in ("openai", "anthropic", "gemini", "ollama"):
+        schema = shown(vendor, "parts of parts")["schema"]
+        assert set(schema["properties"]) == {"a", "b", "d"}
+        assert set(schema["required"]) == {"a", "b"}
+        schema = shown(vendor, "choices of parts")["schema"]
+        assert set(schema["properties"]) == {"a", "b"}
+        assert [s["type"] for s in schema["properties"]["a"]["anyOf"]] == ["string", "integer"]
+        assert "`a`" in schema["description"]
+
+
 def test_older_drafts_become_the_newest() -> None:
     assert shown("anthropic", "tuple of draft 7")["schema"]["properties"]["p"]["prefixItems"] == [
         {"type": "number"},
@@ -252,6 +281,15 @@ def test_names_that_meet_are_kept_apart_and_do_not_depend_on_their_order() -> No
     assert openai.to_vendor("a_b") == "a_b"
     assert openai.to_vendor("x.y") == "x_y"
     assert re.fullmatch(r"a_b_[0-9a-f]{8}", openai.to_vendor("a.b"))
+
+
+def test_a_tool_cannot_take_the_name_that_another_gets() -> None:
+    made = render_tools([tool("a.b", {}), tool("a/b", {})], "anthropic").names.to_vendor("a.b")
+    names = ["a.b", "a/b", made, made.replace("_", ".", 1)]
+    for order in (names, names[::-1]):
+        rendered = render_tools([tool(n, {}) for n in order], "anthropic").names
+        assert rendered.to_vendor(made) == made
+        assert [rendered.to_catalog(rendered.to_vendor(n)) for n in names] == names
 
 
 def test_names_with_letters_of_other_scripts() -> None:

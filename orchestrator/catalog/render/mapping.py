@@ -29,9 +29,9 @@ class NameRule:
         legal = self.illegal.sub("_", name) or "_"
         return legal if len(legal) <= self.longest else self.hashed(name)
 
-    def hashed(self, name: str) -> str:
+    def hashed(self, name: str, *, salt: str = "") -> str:
         """As `nearest`, always with eight hex digits of the name's hash."""
-        mark = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        mark = sha256((salt + name).encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return f"{self.illegal.sub('_', name)[: self.longest - 9]}_{mark}"
 
 
@@ -66,11 +66,18 @@ def vendor_names(names: Iterable[str], rule: NameRule) -> Names:
 
 
 def mapped_names(names: Iterable[str], rule: NameRule) -> dict[str, str]:
-    """Legal names as they are, of the others the nearest legal one; those that meet there get a hash."""
-    known = list(names)
-    near = {n: n if rule.fits(n) else rule.nearest(n) for n in known}
+    """Legal names as they are, of the others the nearest legal one; those that meet there get a hash, which nobody can take."""
+    near = {n: n if rule.fits(n) else rule.nearest(n) for n in names}
     users = Counter(near.values())
-    return {n: v if rule.fits(n) or users[v] == 1 else rule.hashed(n) for n, v in near.items()}
+    taken = {n for n in near if rule.fits(n)}
+    found = {n: n for n in taken}
+    for name in sorted(near.keys() - taken):
+        free = near[name] if users[near[name]] == 1 else rule.hashed(name)
+        while free in taken:
+            free = rule.hashed(name, salt=free)
+        taken.add(free)
+        found[name] = free
+    return {n: found[n] for n in near}
 
 
 def renamed_properties(schema: Schema, rule: NameRule, notes: Notes) -> tuple[Schema, dict[str, str]]:

@@ -77,11 +77,7 @@ def modern(schema: Mapping[str, Any], notes: Notes) -> Schema:
 def object_root(schema: Schema, notes: Notes) -> Schema:
     """The schema as one object with `properties`: no vendor takes a choice between schemas at the root."""
     definitions = schema.get("$defs", {})
-    root = _resolved(schema, definitions)
-    for word in ("allOf", "anyOf", "oneOf"):
-        if branches := root.pop(word, None):
-            root = _joined(root, [_resolved(b, definitions) for b in branches if isinstance(b, dict)], word)
-            notes[f"{word} at the root: its properties are the tool's, its conditions are said in the description"] = None
+    root = _Root(definitions, notes).of(schema, frozenset())
     for word in ("enum", "const", "not", "if", "then", "else"):
         if word in root:
             said(root, word, notes, "at the root")
@@ -202,6 +198,7 @@ class _Modern:
         self.root = root
         self.notes = notes
         self.names: dict[str, str] = {}  # of definitions, by the pointer to them
+        self.numbers: dict[str, int] = {}  # how many wanted a name
         self.defs: dict[str, Schema] = {}
         self.waiting: list[tuple[str, Any]] = []
         self.nodes = 0
@@ -297,10 +294,10 @@ class _Modern:
     def free_name(self, pointer: str) -> str:
         wanted = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in unquote(pointer).rpartition("/")[2])
         wanted = wanted.strip("#") or "Root"
-        number, name = 1, wanted
-        while name in self.names.values():
-            number += 1
-            name = f"{wanted}_{number}"
+        name, taken = wanted, set(self.names.values())
+        while name in taken:
+            self.numbers[wanted] = self.numbers.get(wanted, 1) + 1
+            name = f"{wanted}_{self.numbers[wanted]}"
         return name
 
 
@@ -347,56 +344,84 @@ def _ended(schema: Schema) -> Schema:
     return {"type": kinds} if isinstance(kinds, str) else {}
 
 
-def _resolved(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """A schema that is no reference, without its own definitions: a copy that may be changed."""
-    seen: set[str] = set()
-    out = {k: v for k, v in schema.items() if k != "$defs"}
-    while "$ref" in out:
-        name = out.pop("$ref").removeprefix("#/$defs/")
-        if name in seen:
-            break
-        seen.add(name)
-        out = {**definitions.get(name, {}), **out}
-    return out
+class _Root:
+    """Takes the references, parts and choices at the root into it, however deep they stand within each other."""
+
+    def __init__(self, definitions: Mapping[str, Schema], notes: Notes) -> None:
+        self.definitions = definitions
+        self.notes = notes
+        self.nodes = 0
+
+    def of(self, schema: Schema, path: frozenset[str]) -> Schema:
+        """A copy that may be changed; `path` are the definitions that it stands in."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            self.notes["cut: it is nested too deeply or too large"] = None
+            return {}
+        out, path = self.resolved(schema, path)
+        for word in ("allOf", "anyOf", "oneOf"):
+            if branches := out.pop(word, None):
+                out = _joined(out, [self.of(b, path) for b in branches if isinstance(b, dict)], word)
+                self.notes[f"{word} at the root: its properties are the tool's, its conditions are said in the description"] = None
+        return out
+
+    def resolved(self, schema: Schema, path: frozenset[str]) -> tuple[Schema, frozenset[str]]:
+        """A schema that is no reference, without its own definitions, and those that it stands in."""
+        out = {k: v for k, v in schema.items() if k != "$defs"}
+        while "$ref" in out:
+            name = out.pop("$ref").removeprefix("#/$defs/")
+            if name in path:
+                break
+            path |= {name}
+            out = {**self.definitions.get(name, {}), **out}
+        return out, path
 
 
 def _joined(schema: Schema, branches: list[Schema], word: str) -> Schema:
     """The schema with the properties of its branches; with `allOf` also with all that they ask for."""
     out = dict(schema)
+    if word != "allOf":
+        properties = _either([s["properties"] for s in (schema, *branches) if "properties" in s])
+        out |= {"properties": properties} if properties else {}
+        _say_choice(out, branches, word)
+        return out
     for branch in branches:
         for key, value in branch.items():
             if key == "properties":
-                out[key] = _with_properties(out.get(key, {}), value, word)
-            elif word == "allOf" and key == "required":
+                out[key] = _with_properties(out.get(key, {}), value)
+            elif key == "required":
                 out[key] = list(dict.fromkeys([*out.get(key, []), *value]))
-            elif word == "allOf" and key == "description" and out.get(key):
+            elif key == "description" and out.get(key):
                 out[key] = out[key] if value in out[key] else f"{out[key]}\n{value}"
-            elif word == "allOf" and key not in out:
+            elif key not in out:
                 out[key] = value
-    if word != "allOf":
-        _say_choice(out, branches, word)
     return out
 
 
 def _say_choice(out: Schema, branches: list[Schema], word: str) -> None:
-    needs = [[n for n in b.get("required", []) if n not in out.get("required", [])] for b in branches]
+    required = frozenset(out.get("required", ()))
+    needs = [[n for n in b.get("required", []) if n not in required] for b in branches]
     if shared := [n for n in (needs[0] if needs else []) if all(n in more for more in needs)]:
         out["required"] = [*out.get("required", []), *shared]
-    told = [" and ".join(f"`{n}`" for n in more) or "none of the others" for more in needs]
-    if len(set(told)) > 1:
-        add_text(out, f"{'Exactly' if word == 'oneOf' else 'At least'} one of these is needed: {'; '.join(dict.fromkeys(told))}.")
+    told = list(dict.fromkeys(" and ".join(f"`{n}`" for n in more) or "none of the others" for more in needs))
+    if len(told) > 1:
+        how = "Exactly" if word == "oneOf" else "At least"
+        add_text(out, f"{how} one of these is needed: {clipped('; '.join(told), 1_000)}.")
 
 
-def _with_properties(known: Schema, more: Schema, word: str) -> Schema:
-    out = dict(known)
-    for name, schema in more.items():
-        if name not in out:
-            out[name] = schema
-        elif out[name] != schema and word != "allOf":
-            out[name] = {"anyOf": _distinct([*(out[name].get("anyOf") or [out[name]]), schema])}
-        elif out[name] != schema:
-            out[name] = {**schema, **out[name]}
-    return out
+def _with_properties(known: Schema, more: Schema) -> Schema:
+    """The properties of two schemas that both hold."""
+    return {n: {**more.get(n, {}), **known.get(n, {})} for n in dict.fromkeys([*known, *more])}
+
+
+def _either(sets: Iterable[Mapping[str, Schema]]) -> Schema:
+    """The properties of schemas of which one holds; where they differ in one, it is any of theirs."""
+    options: dict[str, list[Schema]] = {}
+    for properties in sets:
+        for name, schema in properties.items():
+            options.setdefault(name, []).extend(schema["anyOf"] if schema.keys() == {"anyOf"} else [schema])
+    distinct = {name: _distinct(schemas) for name, schemas in options.items()}
+    return {name: schemas[0] if len(schemas) == 1 else {"anyOf": schemas} for name, schemas in distinct.items()}
 
 
 def _distinct(schemas: list[Schema]) -> list[Schema]:
