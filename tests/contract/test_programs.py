@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from tests.support import wait_until
 pytestmark = pytest.mark.chaos
 
 TOOLS = Path(__file__).parents[1] / "program_tools.py"
+WAYS = BROKERS if "CHAOS_JOBS" in os.environ else ("direct", "rabbitmq")
 
 
-@pytest.fixture(params=BROKERS, scope="module")
+@pytest.fixture(params=WAYS, scope="module")
 def p(request: pytest.FixtureRequest) -> Iterator[Platform]:
     try:
         prepare()

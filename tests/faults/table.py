@@ -43,7 +43,7 @@ class Fault:
 
 FAULTS = (
     Fault("none", times=1, short=()),  # tests/contract/test_dispatch.py
-    Fault("kill -9 worker", do.worker_killed, short=("direct", "rabbitmq")),
+    Fault("kill -9 worker", do.worker_killed),
     Fault("kill -9 async worker", do.async_worker_killed, times=3),  # a call that was lost `max_lost` (5) times is poison
     Fault("kill -9 pool child", do.child_killed, every=0.5, times=20),
     Fault("kill -9 planners", do.planner_killed, times=3),
