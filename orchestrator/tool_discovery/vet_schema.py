@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +18,7 @@ from orchestrator.catalog.judge import dialect_of
 MOST_NODES = 10_000
 MOST_DEPTH = 60
 MOST_EXPANDED = 10_000
+_SHORT = 10_000
 _IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 _REFS = ("$ref", "$dynamicRef", "$recursiveRef")
 _DATA = frozenset({"enum", "const", "default", "examples", "example"})
@@ -36,6 +39,8 @@ def schema_problems(schema: Mapping[str, Any]) -> Iterator[str]:
 
 def _invalid(schema: Mapping[str, Any]) -> str | None:
     """Why it is no JSON Schema; one without `$schema` may be of any dialect."""
+    if "$schema" not in schema and all(_is_valid(part) for part in _parts(schema)):
+        return None
     dialect = dialect_of(schema)  # without `$schema`: the first that finds it valid
     if "$schema" not in schema and dialect is not Draft202012Validator:
         return None
@@ -46,6 +51,37 @@ def _invalid(schema: Mapping[str, Any]) -> str | None:
         why = str(getattr(error, "message", error))[:200]
         return f"no valid JSON Schema{f' at `{where[:100]}`' if where else ''}: {why}"
     return None
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """The schema without its definitions, and each of those: the tools of one API share many, and a check costs much."""
+    definitions = schema.get("$defs")
+    if not isinstance(definitions, Mapping):
+        yield schema
+        return
+    yield {**schema, "$defs": {}}
+    yield from definitions.values()
+
+
+def _is_valid(part: Any) -> bool:
+    try:
+        text = json.dumps(part, sort_keys=True)
+    except (TypeError, ValueError):
+        return False
+    return _is_valid_text(text) if len(text) < _SHORT else _is_of_2020(part)
+
+
+@lru_cache(maxsize=4_096)
+def _is_valid_text(text: str) -> bool:
+    return _is_of_2020(json.loads(text))
+
+
+def _is_of_2020(part: Any) -> bool:
+    try:
+        Draft202012Validator.check_schema(part)
+    except (SchemaError, RecursionError, ValueError, TypeError, Unresolvable):
+        return False
+    return True
 
 
 def pattern_notes(schema: Mapping[str, Any]) -> Iterator[str]:
