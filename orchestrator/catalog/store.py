@@ -8,10 +8,10 @@ import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import Conflict
 from orchestrator.models.catalog import Diff, ServerState
@@ -30,6 +30,7 @@ from orchestrator.state.keys import (
 )
 from orchestrator.state.scripts import Scripts
 
+M = TypeVar("M", bound=BaseModel)
 log = logging.getLogger(__name__)
 
 POOL_SOURCE = "pool:"
@@ -110,15 +111,13 @@ class CatalogStore:
     def get(self, name: str, *, version: str | None = None) -> ToolDefinition | None:
         """The announced tool of that name, or None; or one of its last versions by content hash, also of one withdrawn."""
         if version is None:
-            raw = self._redis.hget(CATALOG, name)
-            return ToolDefinition.model_validate_json(raw) if raw else None
+            return _read(ToolDefinition, name, self._redis.hget(CATALOG, name))
         pipe = self._redis.pipeline()
         pipe.hget(CATALOG_HASHES, name)
         pipe.hget(CATALOG, name)
         pipe.hget(CATALOG_FORMER, f"{name}@{version}")
         present, row, former = pipe.execute()
-        raw = row if present == version.encode() else former
-        return ToolDefinition.model_validate_json(raw) if raw else None
+        return _read(ToolDefinition, name, row if present == version.encode() else former)
 
     def former(self, name: str) -> ToolDefinition | None:
         """The version of a tool that was announced before the present one, or last where it was withdrawn; None: none is kept."""
@@ -153,8 +152,8 @@ class CatalogStore:
 
     def server_states(self) -> dict[str, ServerState]:
         """How the servers of tools are, by name."""
-        rows = self._redis.hgetall(SERVERS)
-        return {k.decode(): ServerState.model_validate_json(raw) for k, raw in sorted(rows.items())}
+        rows = ((k.decode(), raw) for k, raw in sorted(self._redis.hgetall(SERVERS).items()))
+        return {name: found for name, raw in rows if (found := _read(ServerState, name, raw)) is not None}
 
     def put_server_state(self, state: ServerState) -> None:
         """Says how a server is."""
@@ -199,14 +198,17 @@ class CatalogStore:
 
 
 def _tools(rows: Mapping[bytes, bytes]) -> dict[str, ToolDefinition]:
-    """Rows as tools; one that this process cannot read, such as a newer worker's, hides no other."""
-    found = {}
-    for name, row in rows.items():
-        try:
-            found[name.decode()] = ToolDefinition.model_validate_json(row)
-        except ValidationError as error:
-            log.warning("a tool of the catalog cannot be read: %s", error, extra={"action": "bad_row", "tool": name.decode()})
-    return found
+    found = ((name.decode(), _read(ToolDefinition, name.decode(), row)) for name, row in rows.items())
+    return {name: tool for name, tool in found if tool is not None}
+
+
+def _read(kind: type[M], name: str, raw: bytes | None) -> M | None:
+    """What a row says; one that this process cannot read, such as a newer worker's, hides no other."""
+    try:
+        return kind.model_validate_json(raw) if raw else None
+    except ValidationError as error:
+        log.warning("`%s` of the catalog cannot be read: %s", name, error, extra={"action": "bad_row", "tool": name})
+        return None
 
 
 def _texts(raw: Iterable[bytes]) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class ToolDefinition(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _view_of_schema(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("json_schema") and not data.get("parameters"):
+        if isinstance(data, Mapping) and data.get("json_schema") is not None:  # whatever else `parameters` says
             return {**data, "parameters": parameters_of(data["json_schema"])}
         return data
 

@@ -22,7 +22,7 @@ from orchestrator.models.catalog import Diff, Quarantined, Refusal, ServerState
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
-from orchestrator.state.keys import CATALOG, CATALOG_FORMER, CATALOG_GONE, CATALOG_HASHES
+from orchestrator.state.keys import CATALOG, CATALOG_FORMER, CATALOG_GONE, CATALOG_HASHES, SERVERS
 from tests.support import wait_until
 
 pytestmark = pytest.mark.integration
@@ -176,6 +176,10 @@ def test_a_row_that_cannot_be_read_hides_no_other(
     client.hset(CATALOG, "a.x", '{"name": "a.x", "of_a_later_version": 1}')
     assert names(store) == ["a.y"]
     assert "cannot be read" in caplog.text
+    assert store.get("a.x") is None
+    store.put_server_state(ServerState(name="up", state="up"))
+    client.hset(SERVERS, "odd", '{"name": "odd", "kind": "of a later version"}')
+    assert list(store.server_states()) == ["up"]
 
 
 def test_the_hash_is_equal_wherever_the_tools_are(store: CatalogStore, other: CatalogStore) -> None:

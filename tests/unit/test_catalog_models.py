@@ -53,6 +53,12 @@ def test_a_row_is_the_whole_definition_and_keeps_the_schema_as_it_was() -> None:
     assert [p.name for p in back.parameters] == ["z", "a"]
 
 
+def test_parameters_are_a_view_of_the_schema_whatever_else_was_said() -> None:
+    made = tool("s.t", json_schema=SCHEMA, parameters=[{"name": "other"}])
+    assert [p.name for p in made.parameters] == ["zone", "at"]
+    assert ToolDefinition.model_validate_json(made.to_row()) == made
+
+
 def test_the_version_is_of_the_content_not_of_the_order_of_keys() -> None:
     one = tool("s.t", json_schema={"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}})
     other = tool("s.t", json_schema={"properties": {"b": {"type": "string"}, "a": {"type": "string"}}, "type": "object"})
