@@ -82,7 +82,7 @@ def _file(path: Path) -> bytes:
 
 async def _fetched(config: OpenApiConfig, settings: Settings) -> bytes:
     where = _shown(config.document)
-    site = Site(config.document, _headers_for(config), private=config.private, trusted=settings.fetch_hosts)
+    site = Site(config.document, lambda: _headers_for(config), private=config.private, trusted=settings.fetch_hosts)
     try:
         async with asyncio.timeout(settings.server_connect_s), site.answer("GET", config.document) as response:
             if not response.is_success:

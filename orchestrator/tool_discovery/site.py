@@ -27,11 +27,14 @@ def origin_of(url: httpx.URL) -> tuple[str, str, int]:
 
 
 class Site:
-    """A client of one API. `headers` go to the origin of `url` alone; `private` lets that origin have a private address."""
+    """A client of one API. `headers`, asked for each request, go to the origin of `url` alone.
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, private: bool, trusted: Collection[str] = ()) -> None:
+    `private` lets that origin have a private address; `trusted` are other hosts that may.
+    """
+
+    def __init__(self, url: str, headers: Callable[[], Mapping[str, str]], *, private: bool, trusted: Collection[str] = ()) -> None:
         self._origin = origin_of(httpx.URL(url))
-        self._headers, self._private, self._trusted = dict(headers), private, trusted
+        self._headers, self._private, self._trusted = headers, private, trusted
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_S, pool=CONNECT_S), trust_env=False, follow_redirects=False,
             limits=httpx.Limits(max_connections=_CONNECTIONS),
@@ -71,7 +74,7 @@ class Site:
         if url.scheme not in ("http", "https") or not url.host:
             raise ToolError("the address is no http(s) address with a host", code="redirected")
         ours = origin_of(url) == self._origin
-        sent = {"User-Agent": "toolweaver", **(self._headers if ours else {}), **headers, "Host": url.netloc.decode("ascii")}
+        sent = {"User-Agent": "toolweaver", **(self._headers() if ours else {}), **headers, "Host": url.netloc.decode("ascii")}
         more: dict[str, Any] = dict(body()) if body is not None else {}
         if ours and self._private:
             return self._client.build_request(method, url, headers=sent, **more)
