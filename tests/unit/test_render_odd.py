@@ -194,6 +194,31 @@ def test_what_cannot_be_strict_is_offered_all_the_same_and_says_why() -> None:
     assert any("it has more than" in n or "characters" in n for n in loose["long choices"])
 
 
+def test_a_tool_for_the_vendors_programs_is_not_strict_at_anthropic() -> None:
+    plain = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    both = [tool("direct", plain, allowed_callers=("direct",)), tool("programs", plain)]
+    rendered = render_tools(both, "anthropic", strict=True, hosted_programs=True)
+    assert [(t["name"], t.get("strict", False), "allowed_callers" in t) for t in rendered.tools] == [
+        ("direct", True, False), ("programs", False, True),
+    ]  # fmt: skip
+    assert "programs may call it" in rendered.notes["programs"][0]
+    assert all(t["strict"] for t in render_tools(both, "anthropic", strict=True).tools)
+
+
+def test_a_tool_for_the_vendors_programs_has_no_schema_that_refers_to_itself() -> None:
+    for title in ("recursive", "refers to its root"):
+        alone, hosted = (render_tools([tool("t", SCHEMAS[title])], "anthropic", hosted_programs=h) for h in (False, True))
+        assert "$ref" in json.dumps(alone.tools)
+        assert "$ref" not in json.dumps(hosted.tools)
+        assert any("refers to itself" in n for n in hosted.notes["t"])
+
+
+def test_what_a_tool_gives_is_told_as_carefully_as_what_it_takes() -> None:
+    given = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "properties": {"n": {"default": float("nan")}}}
+    rendered = render_tools([tool("t", {}, output_schema=given)], "openai", hosted_programs=True)
+    assert rendered.tools[0]["output_schema"] == {"type": "object", "properties": {"n": {}}}
+
+
 def test_references_stay_where_they_are_taken_and_are_written_out_elsewhere() -> None:
     openai = shown("openai", "recursive", strict=True)["schema"]
     assert set(openai["$defs"]) == {"Node"}

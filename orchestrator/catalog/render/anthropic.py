@@ -1,8 +1,9 @@
 """Tools as Anthropic's Messages API takes them: the schema nearly whole, examples, deferral and callers in fields of their own.
 
 The API refuses a whole request for one tool with a choice at the schema's root, a property name beside the pattern below, an
-example that does not fit its schema, or more strict tools than its grammar holds; each of these is mended here. The strict form is
-the one that the SDK's own `transform_schema` leaves as it is.
+example that does not fit its schema, more strict tools than its grammar holds, or a tool for its own programs that is strict or
+whose schema refers to itself; each of these is mended here. The strict form is the one that the SDK's own `transform_schema`
+leaves as it is.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 from orchestrator.catalog.judge import Judge
 from orchestrator.catalog.render.draft import Draft
 from orchestrator.catalog.render.mapping import NameRule
-from orchestrator.catalog.render.schemas import Schema
-from orchestrator.catalog.render.strict import NotStrict, StrictRules, optional_count, tightened, union_count
+from orchestrator.catalog.render.schemas import Schema, inlined
+from orchestrator.catalog.render.strict import NotStrict, StrictRules, optional_count, recursive, tightened, union_count
 
 NAMES = NameRule(re.compile(r"[^a-zA-Z0-9_-]"), 128)
 KEYS = NameRule(re.compile(r"[^a-zA-Z0-9_.-]"), 64)
@@ -47,7 +48,12 @@ class Grammar:
 
 def tool(draft: Draft, *, strict: bool, examples: bool, hosted: bool, grammar: Grammar) -> dict[str, Any]:
     """A custom tool."""
-    schema, is_strict = _input_schema(draft, strict, grammar)
+    programs = hosted and "code_execution" in draft.tool.allowed_callers
+    if strict and programs:
+        draft.note("not strict: programs may call it, and Anthropic takes the two together for no tool")
+    if programs and recursive(draft.schema):
+        draft.schema = inlined(draft.schema, draft.notes)
+    schema, is_strict = _input_schema(draft, strict and not programs, grammar)
     native = _examples(draft, schema) if examples else None
     described = draft.described(examples=examples and native is None)
     out: dict[str, Any] = {"name": draft.name, **described, "input_schema": schema}
@@ -57,7 +63,7 @@ def tool(draft: Draft, *, strict: bool, examples: bool, hosted: bool, grammar: G
         out["defer_loading"] = True
     if native:
         out["input_examples"] = native
-    if hosted and "code_execution" in draft.tool.allowed_callers:
+    if programs:
         out["allowed_callers"] = [CODE_EXECUTION if c == "code_execution" else c for c in draft.tool.allowed_callers]
     return out
 

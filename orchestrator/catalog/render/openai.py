@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.catalog.render.draft import Draft
 from orchestrator.catalog.render.mapping import NameRule
-from orchestrator.catalog.render.schemas import Schema, listed, mapped
+from orchestrator.catalog.render.schemas import Schema, listed, mapped, modern
 from orchestrator.catalog.render.strict import NotStrict, StrictLimits, StrictRules, all_required, check_limits, tightened
 
 NAMES = NameRule(re.compile(r"[^a-zA-Z0-9_-]"), 64)
@@ -48,7 +48,7 @@ def responses_tool(draft: Draft, *, strict: bool, examples: bool, hosted: bool) 
         tool["defer_loading"] = True
     if hosted and "code_execution" in draft.tool.allowed_callers:
         tool["allowed_callers"] = ["programmatic" if c == "code_execution" else c for c in draft.tool.allowed_callers]
-        tool |= {"output_schema": draft.tool.output_schema} if draft.tool.output_schema else {}
+        tool |= {"output_schema": modern(draft.tool.output_schema, draft.notes)} if draft.tool.output_schema else {}
     return tool
 
 

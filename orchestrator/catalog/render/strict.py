@@ -64,7 +64,7 @@ def tightened(schema: Schema, rules: StrictRules, notes: Notes) -> Schema:
     Raises:
         NotStrict: it takes values that no strict schema describes.
     """
-    if not rules.recursive and _recursive(schema):
+    if not rules.recursive and recursive(schema):
         raise NotStrict("it refers to itself")
     root = {**schema, "additionalProperties": schema.get("additionalProperties", False)}
     return mapped(root, lambda s: _tight(s, rules, notes))
@@ -110,6 +110,16 @@ def optional_count(schema: Schema) -> int:
 def union_count(schema: Schema) -> int:
     """How many schemas in it are of several types."""
     return sum("anyOf" in s or isinstance(s.get("type"), list) for s in every(schema))
+
+
+def recursive(schema: Schema) -> bool:
+    """Whether one of the schema's references leads back to where it stands."""
+    definitions = schema.get("$defs", {})
+    uses = {n: {r["$ref"].removeprefix("#/$defs/") for r in every(s) if "$ref" in r} for n, s in definitions.items()}
+    while leaves := [n for n, used in uses.items() if not used & uses.keys()]:
+        for n in leaves:
+            del uses[n]
+    return bool(uses)
 
 
 def _tight(schema: Schema, rules: StrictRules, notes: Notes) -> Schema:
@@ -250,12 +260,3 @@ def _depth(schema: Any, definitions: Mapping[str, Schema], known: dict[str, int]
         return known[name]
     inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), schema.get("items")]
     return ("properties" in schema) + max(_depth(s, definitions, known) for s in inner)
-
-
-def _recursive(schema: Schema) -> bool:
-    definitions = schema.get("$defs", {})
-    uses = {n: {r["$ref"].removeprefix("#/$defs/") for r in every(s) if "$ref" in r} for n, s in definitions.items()}
-    while leaves := [n for n, used in uses.items() if not used & uses.keys()]:
-        for n in leaves:
-            del uses[n]
-    return bool(uses)
