@@ -29,7 +29,7 @@ def shell() -> Iterator[dict[str, str]]:
     more = {"TOOLWEAVER_TOOLS": tools, "TOOLWEAVER_FETCH_HOSTS": "127.0.0.1", "TOOLWEAVER_CONCURRENCY": "1"}
     gone = dict.fromkeys((k for k in os.environ if k.startswith("TOOLWEAVER_") or k == "REDIS_URL"), "")
     before = {k: os.environ.pop(k) for k in gone}
-    pools = "function,ocr,small_model,counting,mcp"
+    pools = "function,ocr,small_model,counting,mcp,http"
     try:
         prepare()
     except BackendError as error:  # what needs it is skipped with this reason
