@@ -53,6 +53,7 @@ class Worker:
         self.settings, self.pool, self.tools = settings, pool, tools
         self.concurrency = 1 if pool.kind == "solo" else concurrency
         self.app = make_app(settings)
+        self.app.conf.worker_concurrency = self.concurrency  # a pool's service may want to know
         # After a reconnect a few more calls may run than there are slots: those of before, and new ones.
         self.beats = BeatTable(self.concurrency if pool.kind == "prefork" else 2 * self.concurrency + 64)
         self.presence = Presence(pool.name, concurrency=self.concurrency, tools=[t.name for t in self.definitions()])

@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 
 NOT_SECURED_S = 1.0
 KEEP_PATIENCE_S = 10.0  # shorter than for a commit: on the loop other commits wait behind it
-_OUTCOMES: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "u": "unknown"}
+_OUTCOMES: dict[Outcome, str] = {
+    "s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "b": "put back", "u": "unknown",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,14 @@ class ResultNotKept(Exception):
 
 class NotSecured(Exception):
     """The claim of a `once` call could not be made durable; nothing of the call ran."""
+
+
+class PutBack(Exception):
+    """The call cannot begin here now, and nothing of it ran: it is published again after `delay_s`, which is no try of its step."""
+
+    def __init__(self, why: str, *, delay_s: float) -> None:
+        super().__init__(why)
+        self.delay_s = delay_s
 
 
 class Parked(Exception):
@@ -384,6 +394,8 @@ class Runner:
         """The end of a call that raised; None when there is nothing to commit."""
         if isinstance(error, Parked | Overtaken):
             return None
+        if isinstance(error, PutBack):
+            return Ending(outcomes.PUT_BACK, _info(claim, ToolError(str(error), code="put_back")), delay_s=error.delay_s)
         if isinstance(error, EffectUnknown):
             return Ending(outcomes.UNKNOWN, _info(claim, error))
         if isinstance(error, NotSecured):

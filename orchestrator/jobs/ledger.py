@@ -36,12 +36,13 @@ KEY_WAIT_MS = 10_000  # a call that waits for a key asks again so often, in case
 LUA = Path(__file__).parent / "lua"
 
 Lane = tuple[int, str, int]  # place of the queue; tool and how many calls of it run at once, if that is limited
-Outcome = Literal["s", "f", "k", "w", "u"]
+Outcome = Literal["s", "f", "k", "w", "b", "u"]
 Told = Literal["log", "alert"]
 SUCCEEDED: Outcome = "s"
 FAILED: Outcome = "f"
 SKIPPED: Outcome = "k"
 RETRY: Outcome = "w"
+PUT_BACK: Outcome = "b"
 UNKNOWN: Outcome = "u"
 
 

@@ -102,6 +102,25 @@ def test_calls_that_come_while_a_server_starts_wait_for_it(at: Lab) -> None:
     assert at.value("lab.read", key="next", step=NEVER) == "read next", "at the first try"
 
 
+def test_a_server_that_is_away_for_a_while_costs_no_call_a_try(at: Lab) -> None:
+    gate = at.p.folder / "gate"
+    gate.touch()
+    own = at.own()
+    shell = f'test -e {gate} && exec "$0" "$@"'
+    at.write(away=own | {"command": "sh", "args": ["-c", shell, own["command"], *own["args"]]})
+    at.wait_up("away")
+    at.value("away.read", key="before")
+    gate.unlink()
+    os.kill(server_of(at, "read before"), signal.SIGKILL)
+    wait_until(lambda: (s := at.state("away")) and s.state == "down", description="it is missed", timeout=20)
+    job = at.submit("away.pay", key="after", step=NEVER)
+    wait_until(lambda: (c := at.p.store.calls(job)) and c[0].attempt >= 2, description="it was put back", timeout=30)
+    gate.touch()
+    assert settle(at, job).status is JobStatus.SUCCEEDED
+    assert at.notes("pay", "after") == [["pay", "after"]]
+    at.write(away=None)
+
+
 def test_noise_on_stdout_is_passed_over(at: Lab) -> None:
     assert at.value("lab.noise", lines=50) == "loud"
     assert at.value("lab.echo", text="clear") == "clear"

@@ -203,13 +203,46 @@ def test_the_file_is_followed_while_it_changes(at: Lab) -> None:
     at.file.write_text(whole)
 
     at.extra.unlink()
-    at.write(late=at.own(timeout_s=33.0))
+    at.write(late=at.own(timeout_s=33.0, connect_timeout_s=19.0))
     wait_until(lambda: (t := at.catalog.get("late.echo")) and t.timeout_s == 33, description="the new entry counts")
     wait_until(lambda: at.catalog.get("late.extra") is None, description="what it no longer offers is gone")
 
     at.write(late=None)
     wait_until(lambda: at.catalog.get("late.echo") is None and at.state("late") is None, description="it is withdrawn", timeout=8)
     assert at.value("lab.echo", text="others stay") == "others stay"
+
+
+def test_no_call_notices_that_an_entry_changes(at: Lab) -> None:
+    at.write(late=at.own())
+    at.wait_up("late")
+    pids = set(at.pids("one"))
+    job = at.submit("late.pay", key="quiet", wait=3.0)
+    wait_until(lambda: at.notes("pay", "quiet"), description="the call is there")
+    at.write(late=at.own(timeout_s=31.0, approved={"pay": "0" * 16}))
+    wait_until(lambda: (t := at.catalog.get("late.pay")) and t.timeout_s == 31, description="the new entry counts")
+    assert set(at.pids("one")) == pids, "the same server"
+    assert at.p.store.calls(job)[0].state == "running"
+
+    at.write(late=at.own(env=at.env | {"MORE": "1"}))
+    waiting = at.submit("late.put", key="later", step={"retry": {"max": 0}})
+    assert at.p.wait(job).status is JobStatus.SUCCEEDED
+    assert at.p.wait(waiting).status is JobStatus.SUCCEEDED, "it waited for the new server, which is no try"
+    wait_until(lambda: set(at.pids("one")) - pids, description="the server is another one now")
+    assert at.notes("pay", "quiet") == [["pay", "quiet"]]
+    at.write(late=None)
+    wait_until(lambda: at.state("late") is None, description="it is withdrawn", timeout=8)
+
+
+def test_a_server_that_hangs_leaves_half_of_the_calls_to_the_others(at: Lab) -> None:
+    steps = [{"id": "m", "tool": "lab.slow", "map": "input:keys", "input": {"seconds": 20.0}}]
+    job = at.p.submit(steps, inputs={"keys": list(range(40))})  # the worker has 30 places
+    wait_until(lambda: sum(c.state == "running" for c in at.p.store.calls(job)) >= 15, description="its share is taken")
+    assert at.value("time.get_current_time", timezone="UTC")["timezone"] == "UTC"
+    calls = at.p.store.calls(job)
+    assert not [c for c in calls if c.state == "succeeded"], "they had not ended yet"
+    assert {c.tries for c in calls} == {0}, "who is put back loses no try"
+    at.p.control.cancel(job)
+    wait_until(lambda: len(at.notes("slow", "cancelled")) >= 15, description="the server hears of it", timeout=20)
 
 
 def test_a_worker_that_is_stopped_ends_its_calls_then_its_servers(at: Lab) -> None:

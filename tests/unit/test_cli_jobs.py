@@ -199,7 +199,8 @@ def test_what_a_tool_says_of_itself_steers_no_terminal(run: Run, fake: FakePlatf
     evil = "\x1b]0;owned\x07 \x9b31m \u202egnp \U000e0041"
     parameter = {"name": f"a{evil}", "type": "string", "description": evil, "default": evil}
     example = {"scenario": evil, "input": {"a": evil}}
-    tool = {"name": "t", "description": evil, "deprecated": evil, "aliases": [evil], "parameters": [parameter], "examples": [example]}
+    tool = {"name": "t", "description": evil, "deprecated": evil, "aliases": [evil], "parameters": [parameter]}
+    tool["examples"] = [example]
     fake.answers["GET /v1/tools"] = {"tools": [tool]}
     fake.answers["GET /v1/tools/t"] = tool
 

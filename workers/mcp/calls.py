@@ -29,7 +29,7 @@ from orchestrator.state.keys import mcp_answer
 from orchestrator.tool_discovery.connect import CallResult, ServerUnreachable
 from workers.mcp.sessions import Session
 from workers.mcp.values import Throttle, cut, has_files, text_of, value_of
-from workers.step import CallContext
+from workers.step import CallContext, PutBack
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +104,13 @@ class Calls:
         Raises:
             CircuitBreakerOpenError: the server, or this tool of it, failed too often.
             EffectUnknown: the call was sent, nobody knows what became of it, and it must not be repeated silently.
+            PutBack: it was not sent, and can be soon: the server starts again, or has its share of this worker's calls.
             ToolError: the tool failed (`tool_failed`), or the server: `server_unreachable`, `server_timeout`, `needs_input`, ...
         """
-        asked = Asked(session, tool, arguments, context)
+        with session.place():
+            return await self._run(Asked(session, tool, arguments, context))
+
+    async def _run(self, asked: Asked) -> Any:
         remembered, permit = await self._step(self._admitted, asked)
         if permit is None:
             return remembered
@@ -118,7 +122,7 @@ class Calls:
         except Exception as error:
             ours = self._failed(asked, permit, error)
             raise ours from (None if ours is error else error)
-        session.answered()
+        asked.session.answered()
         self._later(self._step(permit.succeeded))
         return await self._value(asked, result)
 
@@ -149,9 +153,11 @@ class Calls:
                 )
             except ServerUnreachable as error:
                 asked.session.broke(connection, error)
-                if error.sent or asked.left_s <= 0:
+                if error.sent:
                     raise
                 asked.sent_at = None
+                if asked.left_s <= 0:
+                    raise
 
     def _failed(self, asked: Asked, permit: Permit, error: Exception) -> Exception:
         """Tells the circuits, and says what the ledger shall hear."""
@@ -159,6 +165,9 @@ class Calls:
             self._later(self._silent(asked, permit, error.message))
             return _by_effect(asked, error)
         if isinstance(error, ServerUnreachable):
+            if asked.sent_at is None and (delay_s := asked.session.back_in_s()) is not None:
+                self._later(self._step(permit.neutral))
+                return PutBack(error.message, delay_s=delay_s)
             self._later(self._unreached(asked, permit, error))
             return _by_effect(asked, error)
         answered = isinstance(error, ToolError) and error.code in ANSWERS

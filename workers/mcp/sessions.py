@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 from orchestrator.catalog.context import ToolContext
@@ -19,6 +20,7 @@ from orchestrator.settings import Settings
 from orchestrator.tool_discovery.connect import Connection, ServerUnreachable, connect
 from orchestrator.tool_discovery.servers import ServerConfig, ServersFile, Toolset, load_servers
 from workers.mcp.shelf import Shelf, orphans, withdraw
+from workers.step import PutBack
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,12 @@ CALM_S = 10.0  # a session that held so long, or answered a call, was well: the 
 RELIST_S, RELIST_SHARE = 1.0, 10  # lists are read again at most this often, and for at most a tenth of the time
 PING_S, SILENCES = 2.0, 3
 CLOSE_S = 8.0
+DRAIN_S = 10.0  # calls that run have so long to end when their server's entry changes
+RESTART_S = 60.0  # a server that is away for no longer costs no call a try
+BUSY_S = 1.0  # a call beyond its server's share of the worker comes again after about so long
+
+_REACHED_BY = frozenset({"command", "args", "env", "cwd", "url", "type", "headers", "connect_timeout_s"})
+"""The fields of an entry that a session is made of; what else changes needs no new one."""
 
 Run = Callable[["Session", ToolDefinition, dict[str, Any], ToolContext], Awaitable[Any]]
 """What runs one call: `Calls.run`."""
@@ -56,6 +64,11 @@ class Session:
         self._failures = 0
         self._next_try = 0.0  # when the next one begins
         self._pinging: asyncio.Task[bool] | None = None
+        self._down_since = time.monotonic()
+        self._leaving_since: float | None = None
+        self._unfollowed = False  # the entry changed, and the tools are not listed anew yet
+        self._running = 0
+        self.share: int | None = None  # of the worker's calls; None: all of them
 
     @property
     def name(self) -> str:
@@ -68,6 +81,51 @@ class Session:
     def serves(self, name: str) -> bool:
         """Whether the server still offers a tool."""
         return self._shelf.serves(name)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one call.
+
+        Raises:
+            PutBack: the session is about to end, or the server has its share: the calls of others shall not wait for it.
+        """
+        if self._leaving_since is not None:
+            raise PutBack(f"the entry of server `{self.name}` changes", delay_s=POLL_S)
+        if self.share is not None and self._running >= self.share:
+            why = f"server `{self.name}` has {self._running} calls of this worker already"
+            raise PutBack(why, delay_s=BUSY_S * random.uniform(0.5, 1.5))
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def back_in_s(self) -> float | None:
+        """When a call that was not sent had better come again; None: the server is away for so long that it fails."""
+        if self._leaving_since is not None or self._elsewhere:
+            return POLL_S
+        if time.monotonic() - self._down_since > RESTART_S:
+            return None
+        return max(self._next_try - time.monotonic(), 0.0) + PAUSE_S
+
+    def follow(self, config: ServerConfig, toolset: Toolset | None) -> None:
+        """Takes an entry that says something else of the same server: its tools are judged anew, no call notices."""
+        self.config = config
+        self.toolset = toolset
+        self._shelf.follow(config, toolset)
+        self._unfollowed = True
+        self._relist_at = time.monotonic()
+        self._stir.set()
+
+    def stay(self) -> None:
+        """Goes on, should it have been about to end."""
+        self._leaving_since = None
+
+    def may_end(self) -> bool:
+        """Whether nothing speaks against ending it: it takes no more calls from now on, and those that run have some time."""
+        now = time.monotonic()
+        self._leaving_since = self._leaving_since or now
+        return not self._running or now - self._leaving_since > DRAIN_S
 
     async def connected(self, *, within_s: float) -> Connection:
         """The connection, once there is one; calls wait a little for a server that starts again.
@@ -91,7 +149,8 @@ class Session:
 
     def _hopeless(self) -> bool:
         """Whether a call had better be tried again, later or by a worker that has the server."""
-        return self._next_try > time.monotonic() + PATIENCE_S or (self._elsewhere and self._failures > 1)
+        away = self._next_try > time.monotonic() + PATIENCE_S or (self._elsewhere and self._failures > 1)
+        return away or self._leaving_since is not None
 
     def broke(self, connection: Connection, error: Exception) -> None:
         """A call found that the connection is no good any more."""
@@ -118,6 +177,7 @@ class Session:
                 began, self._useful = time.monotonic(), False
                 await self._hold_one()
                 calm = self._useful or time.monotonic() - began > CALM_S
+                self._down_since = time.monotonic() if calm else self._down_since
                 self._failures = 1 if calm else self._failures + 1
                 pause = min(PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)
                 self._next_try = time.monotonic() + pause
@@ -201,10 +261,14 @@ class Session:
         except Exception as error:  # what it listed before is served on
             log.warning("server `%s` does not list its tools: %s", self.name, _told(error), extra={"action": "list_failed"})
         self._relist_gap = max(RELIST_S, RELIST_SHARE * (time.monotonic() - began))
+        if self._unfollowed:
+            self._changed()
 
     async def _list(self, connection: Connection) -> None:
+        config = self.config
         listing = await connection.list_tools(timeout_s=self._connect_s)
         await self._off(lambda: self._shelf.take(listing, version=connection.server_version, protocol=connection.protocol))
+        self._unfollowed = self.config is not config
 
     async def _ping(self) -> bool:
         connection = self._connection
@@ -248,12 +312,14 @@ class Session:
 class Sessions:
     """The sessions with all servers of the file, which is read again when it changes."""
 
-    def __init__(self, *, settings: Settings, catalog: CatalogStore, registry: ToolRegistry, run: Run) -> None:
+    def __init__(self, *, settings: Settings, catalog: CatalogStore, registry: ToolRegistry, run: Run, slots: int) -> None:
         self._settings, self._catalog, self._registry, self._run = settings, catalog, registry, run
+        self._slots = slots
         self._sessions: dict[str, Session] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, Session] = {}
         self._read: tuple[int, int, int] | None = None
+        self._pending = False  # what the file says is not done yet: calls are waited for
         self._poll: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -279,9 +345,11 @@ class Sessions:
 
     async def _look(self, first: bool) -> None:
         stamp = _stamp(self._settings)
-        if first or stamp != self._read:
+        if first or stamp != self._read or self._pending:
             file = await asyncio.to_thread(load_servers, self._settings.servers_path)
-            await self._follow_file(file)
+            for problem in file.problems if first or stamp != self._read else ():
+                log.warning("%s", problem, extra={"action": "servers_problem"})
+            self._pending = not await self._follow_file(file)
             self._read = stamp
             if first and not file.problems:
                 await asyncio.to_thread(self._forget_orphans, set(file.servers))
@@ -289,15 +357,13 @@ class Sessions:
             if await session.withdraw():
                 del self._leaving[name]
 
-    async def _follow_file(self, file: ServersFile) -> None:
-        for problem in file.problems:
-            log.warning("%s", problem, extra={"action": "servers_problem"})
+    async def _follow_file(self, file: ServersFile) -> bool:
+        """Begins, changes and ends sessions as the file says; whether all of that is done."""
         wanted = file.enabled()
-        unread = [name for name in self._sessions if name not in file.servers and _is_unread(name, file)]
-        changed = [n for n, s in self._sessions.items() if n not in unread and not _is_same(s, wanted.get(n), file)]
-        gone = [self._sessions.pop(name) for name in changed]
-        await _ended([self._tasks.pop(name) for name in changed])
-        for session in gone:
+        changed = [s for s in self._sessions.values() if not self._keeps(s, file, wanted.get(s.name))]
+        over = [self._sessions.pop(s.name) for s in changed if s.may_end()]
+        await _ended([self._tasks.pop(session.name) for session in over])
+        for session in over:
             stays = session.name in wanted
             await session.end("its entry in the servers file changed" if stays else "it left the servers file")
             if not stays:
@@ -305,6 +371,22 @@ class Sessions:
         for name, config in wanted.items():
             if name not in self._sessions:
                 self._begin(config, file.toolsets.get(name))
+        for session in self._sessions.values():
+            session.share = max(1, self._slots // 2) if len(self._sessions) > 1 else None
+        return len(over) == len(changed)
+
+    @staticmethod
+    def _keeps(session: Session, file: ServersFile, config: ServerConfig | None) -> bool:
+        """Whether a session goes on: its entry is the same, or cannot be read, or says only other things of the same server."""
+        toolset = file.toolsets.get(session.name)
+        if session.name not in file.servers and _is_unread(session.name, file):
+            config, toolset = session.config, session.toolset
+        if config is None or not _is_reached_alike(session.config, config):
+            return False
+        session.stay()
+        if (config, toolset) != (session.config, session.toolset):
+            session.follow(config, toolset)
+        return True
 
     def _begin(self, config: ServerConfig, toolset: Toolset | None) -> None:
         self._leaving.pop(config.name, None)
@@ -335,8 +417,8 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks, timeout=CLOSE_S)
 
 
-def _is_same(session: Session, config: ServerConfig | None, file: ServersFile) -> bool:
-    return session.config == config and session.toolset == file.toolsets.get(session.name)
+def _is_reached_alike(one: ServerConfig, other: ServerConfig) -> bool:
+    return one.model_dump(include=set(_REACHED_BY)) == other.model_dump(include=set(_REACHED_BY))
 
 
 def _is_unread(name: str, file: ServersFile) -> bool:

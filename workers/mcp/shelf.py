@@ -63,6 +63,10 @@ class Shelf:
         self._unpublished = False
         self.state = ServerState(name=config.name, kind=config.kind, state="starting", worker=worker_id())
 
+    def follow(self, config: ServerConfig, toolset: Toolset | None) -> None:
+        """What is said of the tools from the next `take` on."""
+        self.config, self._toolset = config, toolset
+
     def serves(self, name: str) -> bool:
         """Whether a tool is still offered."""
         return name in self._served

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def serve(store: JobStore, app: Celery) -> AsyncIterator[None]:  # noqa: ARG001 (the signature of all pools)
+async def serve(store: JobStore, app: Celery) -> AsyncIterator[None]:
     """Keeps sessions with all servers while the block runs."""
     from orchestrator.catalog.register import registry  # noqa: PLC0415 (what it loads is of the extra `mcp`)
     from orchestrator.catalog.store import CatalogStore  # noqa: PLC0415
@@ -21,7 +21,8 @@ async def serve(store: JobStore, app: Celery) -> AsyncIterator[None]:  # noqa: A
     from workers.mcp.sessions import Sessions  # noqa: PLC0415
 
     calls = Calls(store)
-    sessions = Sessions(settings=store.settings, catalog=CatalogStore(store.redis), registry=registry, run=calls.run)
+    slots = app.conf.worker_concurrency or store.settings.async_concurrency
+    sessions = Sessions(settings=store.settings, catalog=CatalogStore(store.redis), registry=registry, run=calls.run, slots=slots)
     await sessions.start()
     try:
         yield

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- include ledger
 -- A worker commits the outcome of a call: exactly once, by state, attempt and token. Answers {verdict, calls to publish, lanes to release}.
--- ARGV 6 call, 7 attempt, 8 token, 9 outcome s|f|k|w|u, 10 value or error, 11 delay before the retry (ms),
+-- ARGV 6 call, 7 attempt, 8 token, 9 outcome s|f|k|w|b|u, 10 value or error, 11 delay before the retry (ms),
 --      12 lengths of the lists that maps take from the result (JSON or ''), 13 SHA-256 of a large value, 14 the large value
 local call, attempt, token, outcome, payload = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local s = step_of(call)
@@ -48,6 +48,10 @@ elseif outcome == 'w' then
   unpublish(p)
   redis.call('ZADD', TIMERS, now + tonumber(ARGV[11]), JOB .. '|' .. call .. '|' .. attempt)
   event('call.waiting', s, call, a, '{"retry_in_ms":' .. ARGV[11] .. ',"error":' .. payload .. '}')
+elseif outcome == 'b' then  -- it could not begin: that is no try, and no news
+  set_call(call, 'w', a, tries, lost)
+  unpublish(p)
+  redis.call('ZADD', TIMERS, now + tonumber(ARGV[11]), JOB .. '|' .. call .. '|' .. attempt)
 elseif outcome == 'u' and p.ef ~= 'once' and num('cn:' .. call) > 0 and not unknown_child(call) then
   unpublish(p); go_on(call, a, tries, lost)  -- what it waited for was settled while it ended
 elseif outcome == 'u' then
