@@ -31,6 +31,7 @@ Wrap = Callable[[str, Keyword], Keyword]
 
 SOME_STEPS, MANY_STEPS = 50_000, 200_000  # about half a second, and two seconds
 _STEPS_OF_WEIGHT = 4  # what it takes to make a pattern ready, by its weight
+_DEEPEST = 120  # keywords within keywords: of values nested 60 deep
 _MOST = 20  # problems told of one value
 _VALUES = frozenset({"const", "enum", "default", "examples"})
 _GUESSES = (Draft202012Validator, Draft7Validator, Draft4Validator)
@@ -59,10 +60,10 @@ class TooManySteps(Exception):
 
 
 class _Steps:
-    """How many steps a check may still take."""
+    """How many steps a check may still take, and how deep it is in schemas within schemas."""
 
     def __init__(self, left: int) -> None:
-        self.left = left
+        self.left, self.depth = left, 0
 
     def take(self, number: int) -> None:
         self.left -= number
@@ -133,9 +134,21 @@ def bounded(steps: int = MANY_STEPS) -> Iterator[None]:
     """Within it, validators of `make_validator` may take so many steps, or raise TooManySteps."""
     token = _steps.set(_Steps(steps))
     try:
-        yield
+        with _survived():
+            yield
     finally:
         _steps.reset(token)
+
+
+@contextmanager
+def _survived() -> Iterator[None]:
+    """Makes a panic of the library for references, when Python's stack is full, the RecursionError that it is."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RecursionError(str(error)) from None
 
 
 def make_validator(schema: Any, *, dialect: Any = None, wrap: Wrap | None = None) -> Any:
@@ -174,7 +187,7 @@ def sound_dialect_of(schema: Any) -> Any:
         if known is not None:
             return known
     dialect = dialect_of(schema)
-    dialect.check_schema(schema)
+    _check(dialect, schema)
     return dialect
 
 
@@ -194,10 +207,15 @@ def _of_one_dialect(schema: Any) -> Any:
 
 def _valid_in(dialect: Any, schema: Any) -> bool:
     try:
-        dialect.check_schema(schema)
+        _check(dialect, schema)
     except (BadSchema, RecursionError):
         return False
     return True
+
+
+def _check(dialect: Any, schema: Any) -> None:
+    with _survived():
+        dialect.check_schema(schema)
 
 
 def _innermost(error: Violation) -> Violation:
@@ -302,6 +320,15 @@ def _unique_items(_validator: Any, wanted: Any, instance: Any, _schema: Any) -> 
         yield ValidationError("has an item twice")
 
 
+def _enum(validator: Any, values: Any, instance: Any, schema: Any) -> Iterator[Violation]:
+    """Python's own comparison, which is fast and takes 1 for true, leaves few values for the exact one."""
+    alike = [v for v in values if v == instance]
+    if alike:
+        yield from _EXACT_ENUM(validator, alike, instance, schema) or ()
+    else:
+        yield ValidationError("is none of them")
+
+
 def _same(one: Any, other: Any) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
@@ -314,15 +341,23 @@ def _counted(judge: Keyword) -> Keyword:
     def judged(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Violation]:
         steps = _steps.get()
         steps.take(1 + (len(value) if isinstance(value, list) else len(value) // 16 if isinstance(value, dict) else 0))
-        for error in judge(validator, value, instance, schema) or ():
-            yield error
-            steps.take(1 + len(error.message) // 500)  # it may hold the whole value
+        if steps.depth >= _DEEPEST:  # before Python's own limit, which the library for references does not survive
+            raise RecursionError("a schema within a schema, and so on")
+        steps.depth += 1
+        try:
+            for error in judge(validator, value, instance, schema) or ():
+                yield error
+                steps.take(1 + len(error.message) // 500)  # it may hold the whole value
+        finally:
+            steps.depth -= 1
 
     return judged
 
 
 extend: Callable[..., Any] = _extend
+_EXACT_ENUM: Keyword = Draft202012Validator.VALIDATORS["enum"]
 _OWN: dict[str, Keyword] = {
+    "enum": _enum,
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,

@@ -147,6 +147,45 @@ def test_a_check_that_would_take_too_long_says_so() -> None:
     assert judge.problems({"x": list(range(1_000))}, steps=500) == [], "it is left to whoever has the schema"
 
 
+CIRCLES: list[dict[str, Any]] = [
+    {"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    {"properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
+    {"allOf": [{"$ref": "#"}]},
+]
+
+
+@pytest.mark.parametrize("schema", CIRCLES)
+@pytest.mark.parametrize("frames", range(0, 12))
+def test_a_circle_of_references_crashes_nobody_however_full_the_stack_is(schema: dict[str, Any], frames: int) -> None:
+    def deeper(left: int) -> list[str]:
+        return deeper(left - 1) if left else of_worker({"type": "object", **schema}, {"x": 1})
+
+    assert deeper(frames) == []
+    with pytest.raises(RecursionError):
+        Judge(schema).errors({"x": 1})
+    assert of_planner({"type": "object", **schema}, {"x": 1}) == ["steps[0].tool"], "no tool that a plan can be checked against"
+
+
+def test_choices_are_compared_as_json_and_quickly() -> None:
+    judge = Judge({"properties": {"x": {"enum": [1, "a", [True], {"b": 0}, None]}}})
+    right, wrong = [1, 1.0, "a", [True], {"b": 0}, None], [True, "A", [1], {"b": False}, 0, []]
+    assert [judge.problems({"x": v}) for v in right] == [[]] * len(right)
+    assert [[p["code"] for p in judge.problems({"x": v})] for v in wrong] == [["enum"]] * len(wrong)
+    long = Judge({"items": {"enum": [[0] * 1_000 + [n] for n in range(9)]}})
+    clock = time.process_time()
+    assert long.problems([[0] * 1_000 + [8]] * 3_000) == []
+    assert time.process_time() - clock < 1.5, "item by item in Python it takes several times as long"
+
+
+def test_a_very_deep_schema_crashes_nobody() -> None:
+    for depth in range(10, 120, 7):
+        deep: dict[str, Any] = {"type": "string"}
+        for _ in range(depth):
+            deep = {"type": "object", "properties": {"a": deep}}
+        assert of_worker(deep, {"a": 1}) in ([], ["a"])
+        of_planner(deep, {"a": 1})
+
+
 def test_what_was_found_before_a_check_took_too_long_is_told() -> None:
     judge = Judge({"properties": {"a": {"type": "integer"}, "x": {"type": "array", "items": {"type": "integer"}}}})
     assert [p["path"] for p in judge.problems({"a": "b", "x": list(range(1_000))}, steps=500)] == ["a"]
