@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 from jsonschema.exceptions import SchemaError, best_match
-from referencing.exceptions import Unresolvable
 
 from orchestrator.catalog.judge import TooManySteps, bounded, found_in, make_validator, sound_dialect_of
 from orchestrator.models.tool import ToolDefinition
@@ -106,7 +105,9 @@ def _make_ready(tool: ToolDefinition) -> Checked:
             next(validator.iter_errors({p.name: Hole() for p in tool.parameters}), None)
             for parameter in schema.get("properties", {}).values():
                 next(validator.evolve(schema=parameter).iter_errors(None), None)
-    except (Unresolvable, RecursionError) as error:
+    except SchemaError:
+        raise
+    except Exception as error:  # references without an end, or to what is no schema; a `$ref` that is no text
         raise SchemaError(str(error)) from None
     return Checked(tool, shape_of(opened(schema) if tool.json_schema is not None else schema), _output(tool), validator)
 
@@ -124,9 +125,9 @@ def _output(tool: ToolDefinition) -> Shape:
 
 
 def _errors(validator: Any, value: Any, *, most: int) -> list[Violation]:
-    """What a validator finds, at most so much; what would take too long is left to the tool."""
+    """What a validator finds, at most so much; what would take too long or cannot be judged is left to the tool."""
     found: list[Violation] = []
-    with bounded(), suppress(TooManySteps, RecursionError):
+    with suppress(Exception), bounded():
         found.extend(islice(validator.iter_errors(value), most))
     return found
 

@@ -177,6 +177,14 @@ def test_choices_are_compared_as_json_and_quickly() -> None:
     assert time.process_time() - clock < 1.5, "item by item in Python it takes several times as long"
 
 
+@pytest.mark.parametrize("odd", [True, 1, None, ["#"], {}])
+def test_a_reference_that_is_none_crashes_nobody(odd: Any) -> None:
+    hidden = {"$schema": "http://json-schema.org/draft-04/schema#", "type": "object", "properties": {"x": {"$ref": odd}}}
+    for schema in (hidden, {**hidden, "$schema": DRAFT_7}, {"type": "object", "properties": {"x": {"items": [{"$ref": odd}]}}}):
+        of_worker(schema, {"x": [1]})
+        of_planner(schema, {"x": [1]})
+
+
 def test_a_very_deep_schema_crashes_nobody() -> None:
     for depth in range(10, 120, 7):
         deep: dict[str, Any] = {"type": "string"}

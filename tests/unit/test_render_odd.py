@@ -60,6 +60,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         ]
     },
     "very many choices": {"anyOf": [{"properties": {"p": {"const": n}}, "required": [f"p{n}"]} for n in range(900)]},
+    "keywords of other kinds": {
+        "dependencies": 1,
+        "dependentRequired": [],
+        "examples": False,
+        "deprecated": "yes",
+        "readOnly": 1,
+        "properties": {"a": {"multipleOf": 0, "dependencies": {"b": [1, "c"]}, "examples": {"x": 1}}},
+    },
     "parts that double": {
         "allOf": [{"$ref": "#/$defs/e0"}],
         "$defs": {f"e{n}": {"allOf": [{"$ref": f"#/$defs/e{n + 1}"}] * 2, "properties": {f"p{n}": {}}} for n in range(30)},

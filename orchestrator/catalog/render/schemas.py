@@ -29,6 +29,7 @@ _NUMBERS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximu
 _COUNTS = frozenset(
     {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains"}
 )
+_FLAGS = frozenset({"uniqueItems", "deprecated", "readOnly", "writeOnly"})
 _TEXTS = frozenset({"description", "title", "pattern", "format"})
 _BELONGS = {
     "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
@@ -244,8 +245,10 @@ class _Modern:
             return [(key, [self.of(s, depth + 1) for s in value])] if isinstance(value, list) and value else []
         if key in MAPS:
             return [(key, self.map(key, value, depth))] if isinstance(value, Mapping) else []
-        if key == "dependencies" and isinstance(value, Mapping):
-            lists = {n: v for n, v in value.items() if isinstance(v, list)}
+        if key in ("dependencies", "dependentRequired") and not isinstance(value, Mapping):
+            return []
+        if key == "dependencies":
+            lists = {n: [m for m in v if isinstance(m, str)] for n, v in value.items() if isinstance(v, list)}
             others = {n: self.of(v, depth + 1) for n, v in value.items() if not isinstance(v, list)}
             return [("dependentRequired", lists)] * bool(lists) + [("dependentSchemas", others)] * bool(others)
         return self.plain_pair(key, value, schema)
@@ -455,13 +458,15 @@ def _well_formed(key: str, value: Any) -> tuple[Any] | None:
     if key in _TEXTS:
         return (plain(value),) if isinstance(value, str) else None
     if key in _NUMBERS | _COUNTS:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and value == value and abs(value) != float("inf")
-        return (value,) if good and (key not in _COUNTS or value == int(value) >= 0) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or value != value or abs(value) == float("inf"):
+            return None
+        fits = value == int(value) >= 0 if key in _COUNTS else key != "multipleOf" or value > 0
+        return (value,) if fits else None
     if key == "required":
         return (list(dict.fromkeys(n for n in value if isinstance(n, str))),) if isinstance(value, list) else None
     if key == "enum" and (not isinstance(value, list) or not value):
         return None
-    if key == "uniqueItems" and not isinstance(value, bool):
+    if (key in _FLAGS and not isinstance(value, bool)) or (key == "examples" and not isinstance(value, list)):
         return None
     if isinstance(value, bool | str | None):
         return (value,)
