@@ -51,6 +51,7 @@ CLOSE_S = 8.0
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _CODES = {-32602: "bad_input", -32601: "unknown_method", -32020: "header_mismatch"}
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie|session", re.IGNORECASE)
+_NAMED = re.compile(r"-{0,2}[A-Za-z_][\w-]*")
 _SHORT = 6  # a value of fewer characters would be struck out of words that have nothing to do with it
 
 
@@ -239,7 +240,9 @@ class Connection:
         server, program = self.server, self._value(self.server.command or "")
         env = get_default_environment() | {k: self._value(v, k) for k, v in server.env.items()}
         cwd = str(Path(self._value(server.cwd)).expanduser()) if server.cwd else None
-        command = stdio.command_line(program, [self._value(a) for a in server.args], env=env, cwd=cwd)
+        flags = ("", *server.args)  # what follows `--api-key` is a secret, even where it is written down as it is
+        args = [self._argument(a, after=flag) for flag, a in zip(flags, server.args, strict=False)]
+        command = stdio.command_line(program, args, env=env, cwd=cwd)
         if command is None:
             raise self._gone(f"there is no program `{program}`", sent=False, next="Install it, or give its whole path.")
         tail = stdio.Tail(self._log, self.clean)
@@ -360,6 +363,13 @@ class Connection:
         if _SECRET_NAME.search(name):
             self._secrets.update([value, *value.split()])
         return value
+
+    def _argument(self, text: str, *, after: str) -> str:
+        """The value of a word of the command; `--key=value` and `KEY=value` name their secret themselves."""
+        flag, is_pair, value = text.partition("=")
+        if is_pair and _NAMED.fullmatch(flag):
+            return f"{flag}={self._value(value, flag)}"
+        return self._value(text, after if after.startswith("-") and not text.startswith("-") else "")
 
     def clean(self, text: str) -> str:
         """The text without the values of secrets."""

@@ -7,6 +7,7 @@ pipes, and its servers outlive a client that is killed.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -239,4 +240,9 @@ class _Watched(SubprocessStreamProtocol):
 def _parsed(line: bytes) -> SessionMessage | None:
     with suppress(ValueError):
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    if not line.lstrip().startswith(b"{"):
+        return None
+    with suppress(ValueError, RecursionError):  # half a character is no reason to wait for an answer that came
+        whole = json.dumps(json.loads(line.decode("utf-8", "replace")), ensure_ascii=False).encode("utf-8", "replace")
+        return SessionMessage(jsonrpc_message_adapter.validate_json(whole, by_name=False))
     return None

@@ -180,6 +180,22 @@ async def test_a_server_that_dies_says_why_and_no_secret(settings: Settings, tmp
     assert log.read_text() == "my key is ***\n"
 
 
+async def test_secrets_that_stand_in_a_command_are_kept_out_of_messages(settings: Settings) -> None:
+    words = ("--api-key", "sk-first-one", "--token=sk-second-one", "-e", "DB_PASSWORD=sk-third-one", "--name", "plain-words")
+    script = "import sys; sys.exit(' '.join(sys.argv[1:]))"
+    with pytest.raises(ServerUnreachable, match=r"--api-key [*]{3} --token=[*]{3} -e DB_PASSWORD=[*]{3} --name plain-words"):
+        async with connect(ServerConfig(name="s", command=sys.executable, args=("-c", script, *words)), settings=settings):
+            pass
+
+
+async def test_half_a_character_is_no_reason_to_wait(settings: Settings, tmp_path: Path) -> None:
+    half = OLD.replace("json.dumps(given)", "'half \\ud800'").replace('p["_meta"]["progressToken"]', "0")
+    (tmp_path / "half.py").write_text(half)
+    config = old(tmp_path).model_copy(update={"args": (str(tmp_path / "half.py"),)})
+    async with connect(config, settings=settings) as c:
+        assert (await c.call("echo", {}, timeout_s=20)).text == "half ?"
+
+
 async def test_a_server_has_the_least_environment(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOT_FOR_SERVERS", "x")
     async with connect(old(tmp_path), settings=settings):
