@@ -40,7 +40,7 @@ T = TypeVar("T")
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 MOST_TOOLS, MOST_BYTES = 2_000, 16 << 20
-MOST_MESSAGE = 2_000
+MOST_MESSAGE, MOST_NAME = 2_000, 200
 PROBE_S = 10.0
 """How long a server may think about what protocol it speaks, before it is asked in the old way."""
 
@@ -289,7 +289,7 @@ class Connection:
     def _introduced(self, session: ClientSession) -> None:
         info = session.server_info
         self.protocol = session.protocol_version or ""
-        self.server_name, self.server_version = (info.name, info.version) if info else ("", "")
+        self.server_name, self.server_version = (info.name[:MOST_NAME], info.version[:MOST_NAME]) if info else ("", "")
         self.instructions = session.instructions
         self._session = session
         if self._pipes is not None:

@@ -53,6 +53,7 @@ def _by_itself(text: str) -> Iterator[Order]:
         (words.WANTS["ignore"], words.INSTRUCTIONS, words.IGNORE),
         ("to take orders from it", words.CLAIMED, words.CLAIMS),
         (words.WANTS["conceal"], words.PEOPLE, words.CONCEAL),
+        ("to call another tool first", ("before", "prior to", "ahead of"), words.FIRST_OF_ALL),
     ):
         for found in pattern.finditer(text) if _any_in(about, text) else ():
             if not _quoted(text, found.start()) and not (pattern is words.IGNORE and _negated(text, found.start())):

@@ -115,6 +115,18 @@ CLAIMS = re.compile(
     r"|\byour (?:new|real|true|only|actual|hidden) (?:job|mission|duty|task|goal"
     r"|role|purpose|instructions?|objective)\b"
 )
+_BEFORE_ALL = (
+    r"\b(?:before|prior to|ahead of)\b (?:(?:using|calling|invoking|running|executing|making|you (?:use|call|run))\b )?"
+    r"(?:any|every|each|all)(?: of the)?(?: other)? (?:tools?|functions?|(?:tool|function) calls?|actions?|answers?|responses?)\b"
+)
+_CALLS = r"\b(?:call|use|invoke|run|execute|query)\b (?!this\b|it\b|any\b|the (?:tool|function)s?\b)[^.!?]{1,60}"
+_BIDS = r"\b(?:must|always|have to|need to|required to|should|shall|make sure|be sure|first|please|mandatory)\b"
+FIRST_OF_ALL = re.compile(
+    rf"{_BIDS}[^.!?]{{0,40}}?{_CALLS}?{_BEFORE_ALL}|{_BEFORE_ALL}[^.!?]{{0,30}}?{_BIDS}[^.!?]{{0,20}}?{_CALLS}"
+    rf"|{_BEFORE_ALL},? {_CALLS}"
+)
+"""To call another tool first, whatever is to be done: not what a tool of several steps says of its own order."""
+
 CONCEAL = re.compile(
     r"(?:\b(?:not|never|without|avoid|refrain from|must not|should not|no need to)"
     r"|n't)\b(?: \w+){0,2} (?:(?:under any circumstances?|in any way|at any (?:time|point)|ever|please) )*"
