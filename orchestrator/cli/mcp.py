@@ -134,7 +134,7 @@ def try_(name: Known, as_json: AsJson = False) -> int:
     elif seen.error is None:
         print_table(("tool", "effect", "", "what it does"), (*map(_row, seen.tools), *map(_held_row, seen.held)))
     if seen.error is not None:
-        say(f"{name} cannot be reached: {visible(seen.error)}")
+        say(f"not reached: {visible(seen.error)}")
         return UNREACHABLE
     say(seen.headline())
     for line in seen.kept_out():

@@ -193,6 +193,8 @@ def _problem(error: Mapping[str, Any]) -> dict[str, str]:
     place = ".".join(str(p) for p in error["loc"]) or "$"
     if place == "name":
         return {"path": "NAME", "message": "it is no name of a server", "next": "A letter, then letters, digits, `_`, `.` and `-`."}
+    if place == "url":
+        return {"path": place, "message": "it is no address", "next": "Write `http://...` or `https://...`."}
     return {"path": place, "message": str(error["msg"]).removeprefix("Value error, ")}
 
 

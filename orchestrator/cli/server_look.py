@@ -196,9 +196,7 @@ def _lines(tool: ToolDefinition) -> list[str]:
 
 def _reached(seen: Look) -> Look:
     if seen.error is not None:
-        raise BackendError(
-            f"{seen.name} cannot be reached: {visible(seen.error)}", next=f"`toolweaver mcp test {seen.name}` tries it."
-        )
+        raise BackendError(visible(seen.error), next=f"`toolweaver mcp test {seen.name}` tries it.")
     return seen
 
 

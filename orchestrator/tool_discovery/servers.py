@@ -61,7 +61,8 @@ class Problem(_Said):
     next: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message} {self.next or ''}".rstrip()
+        where = "" if self.message.startswith(self.path) else f"{self.path}: "
+        return f"{where}{self.message} {self.next or ''}".rstrip()
 
 
 class ServerConfig(_Said):
@@ -200,7 +201,7 @@ def change_servers(path: Path, change: Callable[[dict[str, Any]], None]) -> None
     Raises RequestError when it is no JSON; nothing is written then, nor when `change` raises.
     """
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(path):
         data = _read(path)
         change(data)
@@ -330,7 +331,8 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as e:
-        raise RequestError(f"{path} cannot be read: {e.strerror}") from None
+        move = "Make it a file that you may read, or name another one in TOOLWEAVER_SERVERS_FILE."
+        raise RequestError(f"{path} cannot be read: {e.strerror}", next=move) from None
     except ValueError as e:
         raise RequestError(f"{path} is no JSON: {e}", next=move) from None
     if not isinstance(data, dict):

@@ -125,6 +125,19 @@ def test_a_file_that_is_no_json_is_not_overwritten(path: Path) -> None:
     assert path.read_text() == "{ nearly"
 
 
+def test_the_home_that_a_first_entry_makes_is_its_owners(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "mcp.json"
+    change_servers(path, lambda data: data.update(mcpServers={}))
+    assert (path.parent.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "mcp.json").mkdir()
+    (problem,) = load_servers(tmp_path / "mcp.json").problems
+    assert str(problem).count(str(tmp_path)) == 1
+    assert "TOOLWEAVER_SERVERS_FILE" in str(problem)
+
+
 def test_changes_at_once_lose_nothing(path: Path) -> None:
     def add(n: int) -> None:
         change_servers(path, lambda data: data.setdefault("mcpServers", {}).update({f"s{n}": {"command": "x"}}))
