@@ -187,7 +187,7 @@ def sound_dialect_of(schema: Any) -> Any:
         if known is not None:
             return known
     dialect = dialect_of(schema)
-    _check(dialect, schema)
+    check_schema(dialect, schema)
     return dialect
 
 
@@ -207,13 +207,19 @@ def _of_one_dialect(schema: Any) -> Any:
 
 def _valid_in(dialect: Any, schema: Any) -> bool:
     try:
-        _check(dialect, schema)
+        check_schema(dialect, schema)
     except (BadSchema, RecursionError):
         return False
     return True
 
 
-def _check(dialect: Any, schema: Any) -> None:
+def check_schema(dialect: Any, schema: Any) -> None:
+    """Lets a schema pass that is one in the dialect.
+
+    Raises:
+        SchemaError: it is none.
+        RecursionError: it is nested too deeply.
+    """
     with _survived():
         dialect.check_schema(schema)
 

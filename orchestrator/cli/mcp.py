@@ -182,8 +182,7 @@ def approve(
         raise RequestError("name the tools, or all of them", path="TOOL", next="`toolweaver mcp approve NAME TOOL...`, or --all.")
     settings, began = load_settings(), time.time()
     file = _readable(load_servers(settings.servers_path))
-    if _find(file, name) != "mcp":
-        raise RequestError(f"`{name}` is an OpenAPI document", path="NAME", next="Mend the document's text; nothing is approved.")
+    section = _find(file, name)
     held = server_look.held(file, name, tools or (), settings=settings)
     if not held:
         say(f"nothing of {name} is quarantined")
@@ -193,8 +192,8 @@ def approve(
     if not yes and not typer.confirm(f"Serve {'these' if len(held) > 1 else 'this'} {len(held)} of {name}?", err=True):
         say("nothing was approved")
         return DONE
-    change_servers(settings.servers_path, lambda data: _pin(data, name, {h.native: h.version for h in held}))
-    state = server_states.follow_change(settings, name, section="mcp", since=began)
+    change_servers(settings.servers_path, lambda data: _pin(data, section, name, {h.native: h.version for h in held}))
+    state = server_states.follow_change(settings, name, section=section, since=began)
     if as_json:
         print_json({"name": name, "approved": {h.native: h.version for h in held}, "state": state})
     else:
@@ -294,8 +293,8 @@ def _drop(data: dict[str, Any], name: str) -> list[str]:
     return found
 
 
-def _pin(data: dict[str, Any], name: str, versions: Mapping[str, str]) -> None:
-    entry = data[_section(data, "mcp")][name]
+def _pin(data: dict[str, Any], section: str, name: str, versions: Mapping[str, str]) -> None:
+    entry = data[_section(data, section)][name]
     entry["approved"] = {**entry.get("approved", {}), **versions}
 
 

@@ -16,7 +16,7 @@ from orchestrator.cli.server_entries import visible
 from orchestrator.cli.server_states import known_tools, platform
 from orchestrator.errors import BackendError, NotFound, RequestError, ToolWeaverError
 from orchestrator.extras import install_command, missing_packages
-from orchestrator.models.catalog import Quarantined, Refusal
+from orchestrator.models.catalog import Quarantined, Refusal, ServerState
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
 from orchestrator.tool_discovery.diff import said_version
@@ -100,10 +100,15 @@ def look(file: ServersFile, name: str, *, settings: Settings) -> Look:
         raise RequestError(f"{', '.join(missing)} not installed", next=f"Run `{install_command('mcp')}`.")
     from orchestrator.tool_discovery.mcp import discover_server  # noqa: PLC0415
 
-    known, version = _known(settings, name)
+    known, before = _known(settings, name)
     report = asyncio.run(
         discover_server(
-            file.servers[name], file.toolsets.get(name), settings=settings, known={t.name: t for t in known}, known_version=version
+            file.servers[name],
+            file.toolsets.get(name),
+            settings=settings,
+            known={t.name: t for t in known},
+            known_version=before.version if before is not None else None,
+            known_reach=before.reach if before is not None else "",
         )
     )
     return _judged(report, {t.name: t for t in known})
@@ -125,15 +130,15 @@ def _judged(report: ServerReport, known: Mapping[str, ToolDefinition]) -> Look:
     )
 
 
-def _known(settings: Settings, name: str) -> tuple[list[ToolDefinition], str | None]:
-    """What the platform knows of a server's tools, those included that are held back, and the server's version then."""
+def _known(settings: Settings, name: str) -> tuple[list[ToolDefinition], ServerState | None]:
+    """What the platform knows of a server's tools, those included that are held back, and how the server was then."""
     try:
         with platform(settings) as client:
             if client is None:
                 return [], None
             state = next((s for s in client.servers() if s.name == name), None)
             former = client.former_tools(name) if state is not None and state.quarantined else []
-            return [*former, *(t for t in client.tools() if t.server == name)], state.version if state else None
+            return [*former, *(t for t in client.tools() if t.server == name)], state
     except ToolWeaverError:  # a look at the server itself says what there is to say
         return [], None
 

@@ -45,6 +45,8 @@ class Refusal(BaseModel):
 class ServerState(BaseModel):
     """How a server was when its worker last looked; `at` is in Unix seconds, `version` the server's own.
 
+    `reach` is a hash of how it was reached when it listed its tools: asked in another way, it may rightly offer other ones.
+
     `away` are tools that it offered once and not now, and its version then: should they come back as others, that is a change.
     """
 
@@ -56,6 +58,7 @@ class ServerState(BaseModel):
     error: str | None = None
     protocol: str | None = None
     version: str | None = None
+    reach: str = ""
     tools: int = Field(default=0, ge=0)
     quarantined: tuple[Quarantined, ...] = ()
     refused: tuple[Refusal, ...] = ()

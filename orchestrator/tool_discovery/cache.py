@@ -41,6 +41,7 @@ class Found(BaseModel):
     failed: bool = False
     state: ServerState | None = None
     known_version: str | None = None
+    known_reach: str = ""
     tools: tuple[ToolDefinition, ...] = ()
     former: tuple[ToolDefinition, ...] = ()
 

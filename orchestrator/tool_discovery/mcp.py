@@ -94,15 +94,16 @@ async def discover_server(
     settings: Settings,
     known: Mapping[str, ToolDefinition] | None = None,
     known_version: str | None = None,
+    known_reach: str = "",
     away: Mapping[str, str | None] | None = None,
     log_file: Path | None = None,
 ) -> ServerReport:
     """Connects to the server, lists its tools and judges them; within its connect timeout, and without ever raising for it.
 
-    `known` are its tools as they were, by catalog name, and `known_version` the version that the server had then; `away` the
-    versions of those that were not offered the last time.
+    `known` are its tools as they were, by catalog name, `known_version` the version that the server had then and `known_reach`
+    how it was reached; `away` the versions of those that were not offered the last time.
     """
-    before = _Before(known or {}, known_version, away or {})
+    before = _Before(known or {}, known_version, known_reach, away or {})
     started = time.monotonic()
     try:
         report = await _asked(server, toolset, settings=settings, before=before, log=log_file)
@@ -129,7 +130,7 @@ async def _asked(
         version = connection.server_version or None
         judged = asyncio.to_thread(  # what one server made large is not to hold up the others
             report_of, server, toolset, listing, known=before.tools, server_version=version,
-            known_version=before.version, away=before.away,
+            known_version=before.version, known_reach=before.reach, away=before.away,
         )  # fmt: skip
         return replace(await judged, protocol=connection.protocol)
 
@@ -142,16 +143,17 @@ def report_of(
     known: Mapping[str, ToolDefinition],
     server_version: str | None,
     known_version: str | None,
+    known_reach: str = "",
     away: Mapping[str, str | None] | None = None,
 ) -> ServerReport:
     """What becomes of the tools that a server listed. Pure.
 
     A tool is quarantined for what its texts hide (`vet`), or because what the server says of it is not what it said before
     (`known`) although the server's version is the same as then (`known_version`, or that in `away` for a tool that was not
-    offered meanwhile); with `pin`, for any change. An approval of just what it says now
-    (`said_version`) lifts both.
+    offered meanwhile) and it is reached in the same way (`known_reach`); with `pin`, for any change. An approval of just
+    what it says now (`said_version`) lifts both.
     """
-    before = _Before(known, known_version, away or {})
+    before = _Before(known, known_version, known_reach, away or {})
     judge = _Judge(server, toolset or Toolset(mcp_server_name=server.name), before, version=server_version)
     judge.name(listing.tools)
     for raw in _once(listing.tools, judge):
@@ -169,6 +171,7 @@ class _Before:
 
     tools: Mapping[str, ToolDefinition]
     version: str | None
+    reach: str
     away: Mapping[str, str | None]
 
     def version_of(self, name: str) -> str | None:
@@ -237,7 +240,8 @@ class _Judge:
     def _changed(self, tool: ToolDefinition) -> Iterator[str]:
         before = self._before.tools.get(tool.name)
         said = changes(before, tool) if before is not None else []
-        if said and (self._version == self._before.version_of(tool.name) or self._server.pin):
+        asked_alike = self._before.reach in ("", self._server.reach)
+        if said and (self._server.pin or (asked_alike and self._version == self._before.version_of(tool.name))):
             but = "is pinned" if self._server.pin else "says that its version is the same"
             yield f"changed: its {' and its '.join(said)}; the server {but}"
 

@@ -22,6 +22,7 @@ from orchestrator.models.catalog import Quarantined, Refusal
 from orchestrator.models.plan import Effect
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings
+from orchestrator.tool_discovery.diff import said_version
 from orchestrator.tool_discovery.mcp import CUT_DESCRIPTION, MAX_DESCRIPTION, ServerReport
 from orchestrator.tool_discovery.openapi_read import Document, read_document
 from orchestrator.tool_discovery.openapi_schema import Schemas, Unusable, followed, is_file, with_file
@@ -204,9 +205,9 @@ class _Judge:
         self._names.add(tool.name)
         self.notes += [f"`{tool.name}`: {f}" for f in findings if f.severity == "note"]
         reasons = tuple(str(f) for f in findings if f.severity == "quarantine")
-        if reasons and self._config.approved.get(str(tool.native_name)) != tool.content_hash:
+        if reasons and self._config.approved.get(str(tool.native_name)) != (version := said_version(tool)):
             self.held.append(tool)
-            self.quarantined.append(Quarantined(name=tool.name, version=tool.content_hash, reasons=reasons))
+            self.quarantined.append(Quarantined(name=tool.name, version=version, reasons=reasons))
         else:
             self.operations.append(operation)
 

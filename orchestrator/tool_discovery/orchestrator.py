@@ -140,9 +140,9 @@ class _Run:
             return last
         report = await discover_server(
             server, toolset, settings=self._settings, known=last.known(), known_version=last.known_version,
-            away=last.state.away if last.state is not None else None,
+            known_reach=last.known_reach, away=last.state.away if last.state is not None else None,
         )  # fmt: skip
-        return _founded(report, server.kind, key, last)
+        return _founded(report, server.kind, key, last, reach=server.reach)
 
     async def _document(self, document: OpenApiConfig) -> Found:
         from orchestrator.tool_discovery.openapi import discover_document  # noqa: PLC0415
@@ -156,7 +156,7 @@ class _Run:
         return _founded(report, "openapi", key, last)
 
 
-def _founded(report: ServerReport, kind: ServerKind, key: str, last: Found) -> Found:
+def _founded(report: ServerReport, kind: ServerKind, key: str, last: Found, *, reach: str = "") -> Found:
     """What a server offers now, beside what the tools that are not among that were before: when they come back, it counts."""
     before, accepted = last.known(), {t.name for t in report.tools}
     away = [t for name, t in before.items() if name not in accepted]
@@ -167,6 +167,7 @@ def _founded(report: ServerReport, kind: ServerKind, key: str, last: Found) -> F
         failed=report.error is not None,
         state=report.state(kind),
         known_version=last.known_version if report.error else report.version,
+        known_reach=last.known_reach if report.error else reach,
         tools=report.tools,
         former=tuple(away[-cache.MOST_FORMER :]),
     )

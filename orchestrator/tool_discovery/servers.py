@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -65,6 +66,9 @@ class Problem(_Said):
         return f"{where}{self.message} {self.next or ''}".rstrip()
 
 
+_REACHED_BY = ("command", "args", "env", "cwd", "url", "type", "headers", "connect_timeout_s")
+
+
 class ServerConfig(_Said):
     """One MCP server: a command that talks over stdin and stdout, or the URL of one that listens.
 
@@ -116,6 +120,11 @@ class ServerConfig(_Said):
     def kind(self) -> ServerKind:
         """How it is reached."""
         return "stdio" if self.command else "http"
+
+    @property
+    def reach(self) -> str:
+        """A hash of the fields that a session is made of; what else changes needs no new one."""
+        return hashlib.sha256(self.model_dump_json(include=set(_REACHED_BY)).encode()).hexdigest()[:16]
 
 
 class ToolsetTool(_Said):

@@ -13,7 +13,7 @@ from jsonschema.exceptions import SchemaError
 from referencing.exceptions import Unresolvable
 
 from orchestrator.catalog.imported import risky_pattern
-from orchestrator.catalog.judge import dialect_of
+from orchestrator.catalog.judge import check_schema, dialect_of
 
 MOST_NODES = 10_000
 MOST_DEPTH = 60
@@ -45,7 +45,7 @@ def _invalid(schema: Mapping[str, Any]) -> str | None:
     if "$schema" not in schema and dialect is not Draft202012Validator:
         return None
     try:
-        dialect.check_schema(schema)
+        check_schema(dialect, schema)
     except (SchemaError, RecursionError, ValueError, TypeError, Unresolvable) as error:
         where = ".".join(str(p) for p in getattr(error, "absolute_path", ()))
         why = str(getattr(error, "message", error))[:200]
@@ -78,7 +78,7 @@ def _is_valid_text(text: str) -> bool:
 
 def _is_of_2020(part: Any) -> bool:
     try:
-        Draft202012Validator.check_schema(part)
+        check_schema(Draft202012Validator, part)
     except (SchemaError, RecursionError, ValueError, TypeError, Unresolvable):
         return False
     return True

@@ -253,7 +253,20 @@ def test_a_document_is_read_and_its_operations_shown(run: Run) -> None:
     assert [line.split()[:2] for line in ended.stdout.splitlines()[1:]] == [["health", "none"], ["list_jobs", "none"]]
     assert "own: OpenAPI 3.1.0, version 1, 2 tools in" in ended.stderr
     assert json.loads(run("mcp", "show", "own", "list_jobs", "--json").stdout)["tool"]["json_schema"]["properties"]["limit"]
-    assert run("mcp", "approve", "own", "--all").exit_code == BAD_REQUEST
+    nothing = run("mcp", "approve", "own", "--all")
+    assert (nothing.exit_code, "nothing of own is quarantined" in nothing.stderr) == (DONE, True)
+
+
+def test_an_operation_that_is_held_back_is_approved_in_the_version_that_is_shown(run: Run, tmp_path: Path) -> None:
+    run("mcp", "add", "shop", "--openapi", str(ROOT / "tests" / "data" / "openapi" / "shop.yaml"))
+    assert "secret file" in run("mcp", "test", "shop").stderr
+
+    ended = run("mcp", "approve", "shop", "poisoned", "--yes", "--json")
+
+    assert ended.exit_code == DONE, ended.stderr
+    version = json.loads(ended.stdout)["approved"]["poisoned"]
+    assert written(tmp_path)["openapi"]["shop"]["approved"] == {"poisoned": version}
+    assert "secret file" not in run("mcp", "test", "shop").stderr
 
 
 @pytest.fixture

@@ -238,3 +238,15 @@ async def test_a_foreign_file_is_a_miss(settings: Settings, registry: ToolRegist
 async def test_without_a_cache_nothing_is_written(settings: Settings, registry: ToolRegistry) -> None:
     await ToolDiscoveryOrchestrator(enable_cache=False, settings=settings, registry=registry).discover_all()
     assert not (settings.home / FILE).exists()
+
+
+def test_who_is_asked_in_another_way_may_offer_other_tools() -> None:
+    """A person changed the entry: that its arguments change what it says is no trick of the server."""
+    before = known(raw())
+    changed = raw(description="Looks something up in Tokyo.")
+
+    assert report(changed, known=before, known_reach="").quarantined
+    same = ServerConfig.model_validate({"name": "lab", "command": "x"}).reach
+    assert report(changed, known=before, known_reach=same, server={"timeout_s": 3}).quarantined
+    assert report(changed, known=before, known_reach=same, server={"args": ["--in", "Tokyo"]}).tools
+    assert report(changed, known=before, known_reach=same, server={"args": ["--in", "Tokyo"], "pin": True}).quarantined

@@ -37,13 +37,14 @@ T = TypeVar("T")
 REMEMBERED_S = 3_600
 MOST_REMEMBERED = 1 << 20  # a larger answer is not kept twice
 COUNTS_FROM_S = 5.0  # a step that gives a server less time than this says nothing about the server
+TURNED_AWAY = 2  # a server whose sessions begin well and take no call is not away, it fails
 THREADS = 8
 ANSWERS = frozenset({"bad_input", "unknown_method", "needs_input"})  # a server that says so is well
 
 
 @dataclass
 class Asked:
-    """A call on its way. `sent_at`: from then on its effect may have happened."""
+    """A call on its way. `sent_at`: from then on its effect may have happened; `turned_away`: sessions that took it not."""
 
     session: Session
     tool: ToolDefinition
@@ -51,6 +52,7 @@ class Asked:
     context: ToolContext
     began: float = field(default_factory=time.monotonic)
     sent_at: float | None = None
+    turned_away: int = 0
 
     @property
     def native(self) -> str:
@@ -156,7 +158,8 @@ class Calls:
                 if error.sent:
                     raise
                 asked.sent_at = None
-                if asked.left_s <= 0:
+                asked.turned_away += 1
+                if asked.turned_away >= TURNED_AWAY or asked.left_s <= 0:
                     raise
 
     def _failed(self, asked: Asked, permit: Permit, error: Exception) -> Exception:
@@ -165,7 +168,11 @@ class Calls:
             self._later(self._silent(asked, permit, error.message))
             return _by_effect(asked, error)
         if isinstance(error, ServerUnreachable):
-            if asked.sent_at is None and (delay_s := asked.session.back_in_s()) is not None:
+            if (
+                asked.sent_at is None
+                and asked.turned_away < TURNED_AWAY
+                and (delay_s := asked.session.back_in_s(patience_s=asked.timeout_s)) is not None
+            ):
                 self._later(self._step(permit.neutral))
                 return PutBack(error.message, delay_s=delay_s)
             self._later(self._unreached(asked, permit, error))

@@ -33,11 +33,9 @@ RELIST_S, RELIST_SHARE = 1.0, 10  # lists are read again at most this often, and
 PING_S, SILENCES = 2.0, 3
 CLOSE_S = 8.0
 DRAIN_S = 10.0  # calls that run have so long to end when their server's entry changes
-RESTART_S = 60.0  # a server that is away for no longer costs no call a try
+RESTART_S = 20.0  # a server that was well and is away for no longer costs no call a try
+NEVER = float("-inf")
 BUSY_S = 1.0  # a call beyond its server's share of the worker comes again after about so long
-
-_REACHED_BY = frozenset({"command", "args", "env", "cwd", "url", "type", "headers", "connect_timeout_s"})
-"""The fields of an entry that a session is made of; what else changes needs no new one."""
 
 Run = Callable[["Session", ToolDefinition, dict[str, Any], ToolContext], Awaitable[Any]]
 """What runs one call: `Calls.run`."""
@@ -64,7 +62,7 @@ class Session:
         self._failures = 0
         self._next_try = 0.0  # when the next one begins
         self._pinging: asyncio.Task[bool] | None = None
-        self._down_since = time.monotonic()
+        self._down_since = NEVER
         self._leaving_since: float | None = None
         self._unfollowed = False  # the entry changed, and the tools are not listed anew yet
         self._running = 0
@@ -100,11 +98,11 @@ class Session:
         finally:
             self._running -= 1
 
-    def back_in_s(self) -> float | None:
-        """When a call that was not sent had better come again; None: the server is away for so long that it fails."""
+    def back_in_s(self, *, patience_s: float) -> float | None:
+        """When a call that was not sent had better come again; None: the server is away for longer than it can wait."""
         if self._leaving_since is not None or self._elsewhere:
             return POLL_S
-        if time.monotonic() - self._down_since > RESTART_S:
+        if time.monotonic() - self._down_since > min(RESTART_S, patience_s):
             return None
         return max(self._next_try - time.monotonic(), 0.0) + PAUSE_S
 
@@ -219,6 +217,8 @@ class Session:
             self._lost, self._relist_at = False, None
             await self._list(connection)
             self._connection, self._silences = connection, 0
+            if self._down_since == NEVER:
+                self._down_since = time.monotonic()
             self._say()
             log.info("server `%s` is up", self.name, extra={"action": "server_up", "server": self.name})
             await self._watch(connection)
@@ -381,7 +381,7 @@ class Sessions:
         toolset = file.toolsets.get(session.name)
         if session.name not in file.servers and _is_unread(session.name, file):
             config, toolset = session.config, session.toolset
-        if config is None or not _is_reached_alike(session.config, config):
+        if config is None or config.reach != session.config.reach:
             return False
         session.stay()
         if (config, toolset) != (session.config, session.toolset):
@@ -415,10 +415,6 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=CLOSE_S)
-
-
-def _is_reached_alike(one: ServerConfig, other: ServerConfig) -> bool:
-    return one.model_dump(include=set(_REACHED_BY)) == other.model_dump(include=set(_REACHED_BY))
 
 
 def _is_unread(name: str, file: ServersFile) -> bool:

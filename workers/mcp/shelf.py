@@ -77,7 +77,13 @@ class Shelf:
         self._serve(tuple(known.values()))
         before = self._said()
         if before is not None:
-            keep = {"quarantined": before.quarantined, "refused": before.refused, "version": before.version, "away": before.away}
+            keep = {
+                "quarantined": before.quarantined,
+                "refused": before.refused,
+                "version": before.version,
+                "reach": before.reach,
+                "away": before.away,
+            }
             self.state = self.state.model_copy(update={**keep, "tools": len(known)})
         if before is None or not self._told_by_another(before):
             self._put("starting")
@@ -87,13 +93,14 @@ class Shelf:
         before = self._said()
         report = report_of(
             self.config, self._toolset, listing, known=self._compared(before), server_version=version or None,
-            known_version=before.version if before is not None else None, away=before.away if before is not None else None,
+            known_version=before.version if before is not None else None, known_reach=before.reach if before is not None else "",
+            away=before.away if before is not None else None,
         )  # fmt: skip
         refused = (*report.refused, *self._serve(report.tools))
         self.state = self.state.model_copy(
             update={
                 "protocol": protocol, "version": report.version, "error": None, "tools": len(self._served),
-                "quarantined": report.quarantined, "refused": refused, "away": dict(report.away),
+                "quarantined": report.quarantined, "refused": refused, "away": dict(report.away), "reach": self.config.reach,
             }
         )  # fmt: skip
         for note in (*report.notes, *(f"`{q.name}` is held back: {'; '.join(q.reasons)}" for q in report.quarantined)):
