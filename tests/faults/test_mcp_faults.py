@@ -103,7 +103,7 @@ def test_calls_that_come_while_a_server_starts_wait_for_it(at: Lab) -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif("CHAOS_JOBS" not in os.environ, reason="it takes half a minute: `make chaos` runs it")
+@pytest.mark.long
 def test_a_server_that_is_away_for_a_while_costs_no_call_a_try(at: Lab) -> None:
     gate = at.p.folder / "gate"
     gate.touch()
