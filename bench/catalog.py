@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from common import Report, interleaved, median_ratio, medians, options
 from mcp import Client, StdioServerParameters
-from orchestrator.tool_discovery.orchestrator import ToolDiscoveryOrchestrator
 from ours import Ours
 
 from orchestrator.catalog.render.stubs import StubGenerator
@@ -42,6 +41,7 @@ from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.keys import job_keys
 from orchestrator.tool_discovery.connect import connect
+from orchestrator.tool_discovery.orchestrator import ToolDiscoveryOrchestrator
 from orchestrator.tool_discovery.servers import ServerConfig, load_servers
 
 ROOT = Path(__file__).parents[1]

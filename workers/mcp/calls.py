@@ -34,8 +34,8 @@ from workers.step import CallContext, PutBack
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-REMEMBERED_S = 3_600
-MOST_REMEMBERED = 1 << 20  # a larger answer is not kept twice
+REMEMBERED_S = 600  # another attempt comes within seconds, or when Redis is back
+MOST_REMEMBERED = 64 << 10  # a larger answer is not kept twice
 COUNTS_FROM_S = 5.0  # a step that gives a server less time than this says nothing about the server
 TURNED_AWAY = 2  # a server whose sessions begin well and take no call is not away, it fails
 THREADS = 8
