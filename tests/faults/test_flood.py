@@ -68,6 +68,7 @@ def test_another_tenant_goes_on_and_a_cancelled_flood_drains_at_once(p: Platform
     )
 
 
+@pytest.mark.long
 def test_lost_and_doubled_messages_under_a_flood_leave_no_call_stuck(p: Platform) -> None:
     calls = 600
     job = flood(p, calls)

@@ -129,6 +129,7 @@ def test_the_sample_runs_without_a_platform_and_leaves_nothing(folder: Path) -> 
     assert not list(folder.glob("toolweaver-*")), "the platform's temporary home is removed"
 
 
+@pytest.mark.long
 def test_a_function_of_the_script_runs_in_the_script(folder: Path) -> None:
     assert output(folder, OWN) == ["abab True"]
 

@@ -107,6 +107,7 @@ def test_an_ambiguous_date_of_the_truth_is_day_first_unless_told(scans: Path) ->
     assert first["misses"][0]["true"] == "2018-03-04"
 
 
+@pytest.mark.long
 def test_an_engine_reads_the_pictures_once_and_one_that_cannot_is_named(scans: Path, tmp_path: Path) -> None:
     how = ("--set", scans, "--engines", "rapidocr,no-such-engine", "--cache", tmp_path / "cache", "--jobs", "2")
     result = bench(*how, "--misses")

@@ -155,6 +155,7 @@ def test_a_killed_part_comes_back_and_the_job_goes_on(home: Path) -> None:
     finish(process)
 
 
+@pytest.mark.long
 def test_a_busy_port_moves_on_and_says_so(home: Path) -> None:
     first, platform = up(home)
     port = httpx.URL(platform.api).port
@@ -236,6 +237,7 @@ def test_ctrl_c_stops_the_demo_and_everything_it_started(home: Path, said: str) 
     assert processes(home) == []
 
 
+@pytest.mark.long
 def test_kill_9_of_the_demo_leaves_nothing(home: Path) -> None:
     process = start(home, "demo")
     assert process.stderr is not None

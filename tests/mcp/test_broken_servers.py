@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.xdi
 LONG = os.environ.get("HOSTILE") == "all"
 TABLE = "BROKEN_TABLE"
 CONNECT_S = 6.0
-SLACK = 1 if LONG else 2  # beside other tests a comparison of two minutes is a rough one
+NOTICED_S = 0.05 if LONG else 1.0  # beside other tests a comparison of two minutes is a rough one; a call that waits is not missed
 LIST_S = CONNECT_S + 6.0  # a whole discovery: everybody's deadline, and what it takes to end those who will not
 SETTLED_S = 2 * CONNECT_S + 10
 ENDS_S = CALL_S + 8.0  # a call that hangs: its own deadline, and one more when it is tried again
@@ -350,7 +350,7 @@ def test_all_are_tried_at_once(battle: Battle) -> None:
 def test_the_good_ones_never_notice(battle: Battle) -> None:
     assert {"good.ping", "good.echo", "http_good.ping"} <= set(battle.names())
     calm, meanwhile = _p95(battle.calm), _p95(battle.meanwhile)
-    assert meanwhile < SLACK * (2 * calm + 0.050), f"p95 {calm * 1000:.0f} ms alone, {meanwhile * 1000:.0f} ms beside them"
+    assert meanwhile < 2 * calm + NOTICED_S, f"p95 {calm * 1000:.0f} ms alone, {meanwhile * 1000:.0f} ms beside them"
 
 
 def test_the_workers_memory_is_bounded(battle: Battle) -> None:

@@ -169,6 +169,7 @@ def test_tools_in_flight_were_cancelled(batch: Batch) -> None:
     assert sum(toolbox.running for toolbox in used) == 0
 
 
+@pytest.mark.long
 def test_a_neighbour_feels_little_of_bombs(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
     """One bomb at a time, each on its one core of the machine's. Quiet or not is measured anew while other processes are noisy."""
     bombs = [program for program in PROGRAMS if program.name in BOMBS]
