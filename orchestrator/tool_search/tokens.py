@@ -24,11 +24,11 @@ def count_tokens(text: str) -> int:
 
 
 def _counted(text: str, encoded: Encoding) -> int:
-    unknown = _tokenizer().token_to_id(_UNKNOWN)
+    unknown = _tokenizer().token_to_id(_UNKNOWN) or 0
     known = len(encoded.ids) - encoded.ids.count(unknown)
     if known == len(encoded.ids):
         return known
-    spans = (at for at, token in zip(encoded.offsets, encoded.ids, strict=True) if token == unknown)
+    spans = (span for span, token in zip(encoded.offsets, encoded.ids, strict=True) if token == unknown)
     return known + sum(-(-len(text[start:end].encode()) // _BYTES) for start, end in spans)
 
 
