@@ -1,0 +1,87 @@
+"""Text becomes the words that a lexical search compares: identifiers taken apart, endings cut, empty words left out.
+
+One way for tools and queries: `getHealthWorkforce`, `get_health_workforce` and "health workforces" share their terms. Endings
+are cut by Porter's algorithm (1980, of Snowball); scripts without spaces (Chinese, Japanese, Thai ...) become pairs of
+characters, as Lucene's CJK analysis does. What a word becomes is kept, so that a million tools cost a look-up a word.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import Stemmer
+
+MAX_CHARACTERS = 20_000
+"""Of a longer text no more is read: a query of 100 KB or a description of 5 MB costs as much as this."""
+MAX_WORD = 64
+
+_WORD = re.compile(r"\w+")
+_UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, kana, Han, compatibility ideographs
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+"
+)
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|[A-Z]|\d+")
+_STEMMER = Stemmer.Stemmer("porter", 0)
+
+_EMPTY = """
+    a about above after again against all also am an and any are aren as at be because been before being below between both
+    but by can cannot could couldn d did didn do does doesn doing don down during each few for from further had hadn has hasn have
+    haven having he her here hers herself him himself his how i if in into is isn it its itself just ll m me more most my myself
+    no nor not now of off on once only or other our ours ourselves out over own re s same shall she should shouldn so some such t
+    than that the their theirs them themselves then there these they this those through to too under until up us ve very was wasn
+    we were weren what when where which while who whom why will with won would wouldn you your yours yourself yourselves
+    please want need help like tell know let hello hi hey thank thanks
+    """  # English, and what requests say and tools are not about
+EMPTY_WORDS = frozenset(_EMPTY.split())
+
+
+def terms(text: str) -> list[str]:
+    """The terms of a text in their order, repeated as often as they stand there.
+
+    Empty words ("the", "please") are left out unless there is nothing else. Reads the first `MAX_CHARACTERS`.
+    """
+    return full_terms(text) or [t for w in _WORD.findall(text[:MAX_CHARACTERS]) for t in _of_word(w)[1]]
+
+
+def full_terms(text: str) -> list[str]:
+    """As `terms`, but a text of nothing but empty words has none."""
+    found: list[str] = []
+    for word in _WORD.findall(text[:MAX_CHARACTERS]):
+        found += _of_word(word)[0]
+    return found
+
+
+@lru_cache(maxsize=200_000)
+def _of_word(word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The terms of a word: without empty words, and with them."""
+    parts = [p for p in _parts(word[:MAX_WORD]) if p]
+    full = tuple(_STEMMER.stemWord(p) for p in parts if p not in EMPTY_WORDS)
+    return full, tuple(_STEMMER.stemWord(p) for p in parts)
+
+
+def _parts(word: str) -> list[str]:
+    """A word's parts in lower case: `parseHTTPResponse2` -> parse, http, response, 2."""
+    if word.isascii():
+        return [p.lower() for p in _PART.findall(word)]
+    word = unicodedata.normalize("NFKC", word)
+    found: list[str] = []
+    at = 0
+    for run in _UNSPACED.finditer(word):
+        found += _spaced(word[at : run.start()])
+        found += _pairs(run.group())
+        at = run.end()
+    return found + _spaced(word[at:])
+
+
+def _spaced(word: str) -> list[str]:
+    return [_plain(p) for p in _PART.findall(word)]
+
+
+def _plain(part: str) -> str:
+    """Without case and accents: é is found by e."""
+    return "".join(c for c in unicodedata.normalize("NFKD", part.casefold()) if not unicodedata.combining(c))
+
+
+def _pairs(run: str) -> list[str]:
+    return [run] if len(run) == 1 else [run[at : at + 2] for at in range(len(run) - 1)]

@@ -1,0 +1,171 @@
+"""A tool as search sees it: weighted words, a text for its vector, what filters look at, and what it costs in a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from orchestrator.models.tool import ToolDefinition
+from orchestrator.tool_search.analysis import full_terms, terms
+from orchestrator.tool_search.tokens import count_tokens
+
+RECIPE = "1"
+"""The version of what is made of a tool; a snapshot of another one is made anew."""
+
+NAME, DESCRIPTION, LABEL, PARAMETER = 3.0, 1.0, 1.0, 0.5
+MAX_TEXT = 2_000  # characters for the vector: its model reads 256 tokens
+MAX_DESCRIPTION = 20_000
+MAX_PARAMETERS = 100
+MAX_PARAMETER_TEXT = 200
+GENERAL = "general"
+MAX_SHOWN = 50_000  # characters whose tokens are counted; what stands behind is counted at their rate
+
+_PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
+
+
+class Group(NamedTuple):
+    """What filters look at: many tools share one."""
+
+    tenants: tuple[str, ...] | None
+    requires: tuple[str, ...]
+    tags: tuple[str, ...]
+    server: str | None
+    pool: str
+    deprecated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A tool as search sees it. `terms`: weighted counts over the fields; `length`: their sum; `text`: what the vector is of."""
+
+    name: str
+    version: str
+    terms: dict[str, float]
+    length: float
+    text: str
+    names: tuple[str, ...]
+    group: Group
+    tokens: int
+    row: bytes
+
+
+def document_of(tool: ToolDefinition) -> Document:
+    """The document of a tool."""
+    return document_of_row(tool.to_row().encode())
+
+
+def document_of_row(row: bytes) -> Document:
+    """The document of `ToolDefinition.to_row()`, without making the tool: a million are read so."""
+    tool: dict[str, Any] = json.loads(row)
+    name: str = tool["name"]
+    described = str(tool.get("description", ""))[:MAX_DESCRIPTION]
+    weighted = _weighted(tool, name, described)
+    return Document(
+        name=name,
+        version=_version(tool),
+        terms=weighted,
+        length=sum(weighted.values()),
+        text=f"{name}: {described}"[:MAX_TEXT],
+        names=_names(tool, name),
+        group=_group(tool),
+        tokens=_tokens(_shown(tool)),
+        row=row,
+    )
+
+
+def _weighted(tool: Mapping[str, Any], name: str, described: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    _add(found, terms(name), NAME)
+    _add(found, full_terms(described), DESCRIPTION)
+    for label in _labels(tool):
+        _add(found, full_terms(label), LABEL)
+    for said in _parameters(tool):
+        _add(found, full_terms(said), PARAMETER)
+    return found
+
+
+def _add(found: dict[str, float], words: Iterable[str], weight: float) -> None:
+    for word in words:
+        found[word] = found.get(word, 0.0) + weight
+
+
+def _labels(tool: Mapping[str, Any]) -> Iterable[str]:
+    if (domain := tool.get("domain", GENERAL)) != GENERAL:
+        yield domain
+    if server := tool.get("server"):
+        yield server
+    if (native := tool.get("native_name")) and native not in tool["name"]:
+        yield native
+    yield from tool.get("tags", ())
+    yield from tool.get("aliases", ())
+
+
+def _parameters(tool: Mapping[str, Any]) -> Iterable[str]:
+    """Name and the beginning of the description of each parameter."""
+    schema = tool.get("json_schema")
+    if schema is not None:
+        properties = schema.get("properties")
+        pairs = list(properties.items())[:MAX_PARAMETERS] if isinstance(properties, dict) else []
+        return [_said(name, part.get("description") if isinstance(part, dict) else "") for name, part in pairs]
+    return [_said(p["name"], p.get("description")) for p in tool.get("parameters", ())[:MAX_PARAMETERS]]
+
+
+def _said(name: str, description: Any) -> str:
+    return f"{name} {description[:MAX_PARAMETER_TEXT]}" if isinstance(description, str) else name
+
+
+def _names(tool: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    known = (name, tool.get("native_name"), *tool.get("aliases", ()))
+    return tuple(dict.fromkeys(n.lower() for n in known if n))
+
+
+def _group(tool: Mapping[str, Any]) -> Group:
+    tenants = tool.get("tenants")
+    return Group(
+        tenants=None if tenants is None else tuple(tenants),
+        requires=tuple(tool.get("requires", ())),
+        tags=tuple(tool.get("tags", ())),
+        server=tool.get("server"),
+        pool=tool.get("pool", "function"),
+        deprecated=tool.get("deprecated") is not None,
+    )
+
+
+def _version(tool: Mapping[str, Any]) -> str:
+    """As `ToolDefinition.content_hash`."""
+    canonical = json.dumps(tool, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _shown(tool: Mapping[str, Any]) -> str:
+    """The tool as a model sees it, but for examples: as `ToolDefinition.to_llm_format`."""
+    schema = tool.get("json_schema")
+    if schema is None:
+        schema = _schema(tool.get("parameters", ()))
+    described = {"name": tool["name"], "description": tool.get("description", ""), "parameters": schema}
+    return json.dumps(described, separators=(",", ":"), ensure_ascii=False)
+
+
+def _schema(parameters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    parts = {p["name"]: _part(p) for p in parameters}
+    required = [p["name"] for p in parameters if p.get("required")]
+    return {"type": "object", "properties": parts, "required": required, "additionalProperties": False}
+
+
+def _part(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    typed = parameter.get("json_schema") or {"type": parameter.get("type", "string")}
+    return {**typed, **{k: parameter[k] for k in ("description", "enum", "default") if k in parameter}}
+
+
+def _tokens(text: str) -> int:
+    """As `count_tokens`, word by word: WordPiece never looks over the border of a word, so what a word takes is kept."""
+    counted = sum(map(_word_tokens, _PIECE.findall(text[:MAX_SHOWN])))
+    return counted if len(text) <= MAX_SHOWN else round(counted * len(text) / MAX_SHOWN)
+
+
+_word_tokens = lru_cache(maxsize=200_000)(count_tokens)

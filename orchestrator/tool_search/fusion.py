@@ -1,0 +1,104 @@
+"""Words and meaning become one score, a chance and a reason.
+
+The cosine keeps its own scale and the words come on top of it, as a share of the best match of the query: rescaling the cosine
+of each query would make its noise as loud as its signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How words and meaning are mixed. The default is the product's; `hybrid` is the classic linear mix.
+
+    Attributes:
+        lexical: weight of the words.
+        cosine: weight of the meaning.
+        coverage: weight of the words as a share of the best that any tool could have, beside their share of the best that one has.
+        rescale: bring both to 0..1 over the candidates first (min-max), as the linear mix does.
+    """
+
+    lexical: float = 0.4
+    cosine: float = 1.0
+    coverage: float = 0.0
+    rescale: bool = False
+
+    @classmethod
+    def hybrid(cls, bm25_weight: float = 0.3, embedding_weight: float = 0.7) -> Weights:
+        """Both min-max scaled over the candidates of the query, then added with these weights."""
+        return cls(lexical=bm25_weight, cosine=embedding_weight, rescale=True)
+
+
+DEFAULT = Weights()
+
+
+def fuse(
+    lexical: Floats, cosine: Floats | None, weights: Weights = DEFAULT, *, best: float | None = None, ideal: float | None = None
+) -> Floats:
+    """One score for each candidate, higher is better; only its order within one query means something.
+
+    Args:
+        lexical: BM25F of each candidate, >= 0.
+        cosine: of the query's vector and the candidate's, NaN for one that has none yet; None: there is no vector of the query.
+        weights: the mix.
+        best: the greatest lexical score of the query over what may be found; default: over the candidates.
+        ideal: the sum of the idf of the query's terms, which no tool's lexical score can reach.
+    """
+    if not len(lexical):
+        return np.zeros(0)
+    words = _rescaled(lexical) if weights.rescale else _share(lexical, best)
+    if weights.coverage and ideal:
+        words = words + weights.coverage * lexical / ideal
+    if cosine is None:
+        return words
+    meaning = _known(cosine)
+    return weights.lexical * words + weights.cosine * (_rescaled(meaning) if weights.rescale else meaning)
+
+
+def probability(
+    lexical: Floats, cosine: Floats | None, *, best: float | None = None, ideal: float | None = None
+) -> NDArray[np.float64]:
+    """The chance that a candidate is what was meant, 0 to 1."""
+    if not len(lexical):
+        return np.zeros(0)
+    share = np.minimum(lexical / ideal, 1.0) if ideal else _share(lexical, best)
+    meaning = np.zeros(len(lexical)) if cosine is None else _known(cosine)
+    return np.asarray(1 / (1 + np.exp(-(-5 + 4 * meaning + 5 * share))), np.float64)
+
+
+def reason(matched: Sequence[str], cosine: float | None, *, exact: bool = False, learned: bool = False) -> str:
+    """Why a tool was found, for people: "words: invoice, total; meaning 0.61"."""
+    said = ["its name was given"] if exact else []
+    if matched:
+        said.append("words: " + ", ".join(matched))
+    if cosine is not None and np.isfinite(cosine):
+        said.append(f"meaning {cosine:.2f}")
+    if learned:
+        said.append("used before for similar requests")
+    return "; ".join(said) or "nothing in common"
+
+
+def _share(lexical: Floats, best: float | None) -> Floats:
+    most = float(lexical.max()) if best is None else best
+    return lexical / most if most > 0 else np.zeros(len(lexical))
+
+
+def _known(cosine: Floats) -> Floats:
+    """A tool without a vector counts as the middle one of those that have one: neither favoured nor buried."""
+    unknown = np.isnan(cosine)
+    if not unknown.any():
+        return cosine
+    return np.where(unknown, 0.0 if unknown.all() else np.nanmedian(cosine), cosine)
+
+
+def _rescaled(values: Floats) -> Floats:
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros(len(values))
