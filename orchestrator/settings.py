@@ -107,6 +107,24 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("TOOLWEAVER_DOCKER_HOST", "DOCKER_HOST"),
         description="address of the container engine that programs run in; default: Docker's usual socket",
     )
+    index_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="addresses of the index service's replicas, comma-separated; default: those that announce themselves",
+    )
+    index_host: str = Field(
+        default="127.0.0.1", description="address that the index service listens on; beyond loopback needs a key"
+    )
+    index_port: int = Field(default=8500, description="first port tried for the index service; a busy one moves on")
+    index_key: SecretStr | None = Field(default=None, description="key that the index service asks for, and its clients send")
+    index_address: str | None = Field(
+        default=None, description="address that a replica of the index service announces; default: where it listens"
+    )
+    index_deadline_ms: int = Field(
+        default=200, ge=0, description="how long a search waits for the encoder, before it answers by words alone"
+    )
+    embed_url: str | None = Field(
+        default=None, description="address of an index service whose `/embed` makes the vectors; default: this process does"
+    )
     servers_file: Path | None = Field(
         default=None, description="JSON file that names MCP servers and OpenAPI documents; default: `mcp.json` in `home`"
     )
@@ -178,7 +196,7 @@ class Settings(BaseSettings):
     task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
-    @field_validator("tools", "ocr_engines", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", mode="before")
+    @field_validator("tools", "ocr_engines", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", "index_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value

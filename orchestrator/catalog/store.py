@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import redis
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import Conflict
-from orchestrator.models.catalog import Diff, ServerState
+from orchestrator.models.catalog import CatalogHash, Diff, ServerState
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.state.keys import (
     CATALOG,
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 POOL_SOURCE = "pool:"
 _MOST_CHANGES = 1_000  # tools that are read one by one; of more, all are read
+PAGE = 500  # rows that a follower reads at once
+_MOST_FOLLOWED = 50_000  # names that one look gives a follower; of more, it reads everything
 _KEYS = (
     CATALOG_VERSION, CATALOG, CATALOG_HASHES, CATALOG_OWNERS, CATALOG_CHANGED, CATALOG_GONE, CATALOG_FORMER, CATALOG_VERSIONS,
 )  # fmt: skip
@@ -48,6 +50,28 @@ class NameTaken(Conflict):
     def __init__(self, message: str | None = None, *, diff: Diff | None = None, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.diff = diff or Diff()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tool as it lies in the store: its content hash, and its definition as JSON; no `raw`: it was withdrawn."""
+
+    name: str
+    version: str = ""
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What makes a follower's catalog that of `version`, once all pages are applied, in order.
+
+    When they are `exact`, they are that version and no other. Else they may hold some of what changed while they were read,
+    which comes again with the next look, so that a follower is right at last.
+    """
+
+    version: bytes | None
+    pages: Iterable[Sequence[Row]]
+    exact: bool = True
 
 
 class CatalogStore:
@@ -135,16 +159,46 @@ class CatalogStore:
         return {name: tool for (name, tool), h in zip(there.items(), present, strict=True) if h is None}
 
     def catalog_hash(self) -> str:
-        """SHA-256 (first 16 hex digits) of all announced tools and their versions: equal where the tools are."""
+        """`CatalogHash` of all announced tools and their versions (64 hex digits): equal where the tools are."""
         if self._hash is not None and self._hash[0] == self.version():
             return self._hash[1]
         pipe = self._redis.pipeline()
         pipe.get(CATALOG_VERSION)
         pipe.hgetall(CATALOG_HASHES)
         version, hashes = pipe.execute()
-        found = hashlib.sha256(b"\n".join(name + b" " + h for name, h in sorted(hashes.items()))).hexdigest()[:16]
+        found = str(CatalogHash.of((name.decode(), h.decode()) for name, h in hashes.items()))
         self._hash = (version, found)
         return found
+
+    def changes(self, since: bytes | None, *, page: int = PAGE) -> Changes | None:
+        """What changed after `since`, in pages of raw rows; None: whoever knows only that version reads `everything`."""
+        keys = [CATALOG_VERSION, CATALOG, CATALOG_CHANGED, CATALOG_GONE, CATALOG_HASHES]
+        answer = self._scripts.call("page", keys, [since or "", page, _MOST_FOLLOWED])
+        if len(answer) < 2:
+            return None
+        if len(answer) == 2:
+            flat = answer[1]
+            return Changes(answer[0], [[_row(*three) for three in zip(flat[::3], flat[1::3], flat[2::3], strict=True)]])
+        names = answer[2]
+        return Changes(answer[0], (self._rows(names[n : n + page]) for n in range(0, len(names), page)), exact=False)
+
+    def everything(self, *, page: int = PAGE) -> Changes:
+        """All tools, in pages of raw rows, without holding the store up however many there are."""
+        return Changes(self.version(), self._scanned(page), exact=False)
+
+    def _scanned(self, page: int) -> Iterator[Sequence[Row]]:
+        cursor = -1
+        while cursor:
+            cursor, found = self._redis.hscan(CATALOG_HASHES, max(cursor, 0), count=page)
+            if found:
+                yield self._rows(list(found))
+
+    def _rows(self, names: Sequence[bytes]) -> Sequence[Row]:
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hmget(CATALOG_HASHES, names)
+        pipe.hmget(CATALOG, names)
+        hashes, rows = pipe.execute()
+        return [_row(*three) for three in zip(names, hashes, rows, strict=True)]
 
     def owners(self) -> dict[str, str]:
         """The source that published each tool, by name."""
@@ -209,6 +263,16 @@ def _read(kind: type[M], name: str, raw: bytes | None) -> M | None:
     except ValidationError as error:
         log.warning("`%s` of the catalog cannot be read: %s", name, error, extra={"action": "bad_row", "tool": name})
         return None
+
+
+def _row(name: bytes, version: bytes | None, raw: bytes | None) -> Row:
+    return Row(name.decode(), (version or b"").decode(), raw)
+
+
+def generation_of(version: bytes | None) -> tuple[str, int]:
+    """The epoch and the number of a version: the number rises with every change, until the store is emptied."""
+    epoch, number, _ = version.decode().split(":") if version else ("", "0", "0")
+    return epoch, int(number)
 
 
 def _texts(raw: Iterable[bytes]) -> tuple[str, ...]:

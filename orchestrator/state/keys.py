@@ -16,6 +16,7 @@ CATALOG_CHANGED = "tw:{catalog}:changed"  # names by the number of their last ch
 CATALOG_GONE = "tw:{catalog}:gone"  # names that were withdrawn, by the number of that change
 CATALOG_FORMER = "tw:{catalog}:former"  # a hash: former tools, by `name@hash`
 CATALOG_VERSIONS = "tw:{catalog}:versions"  # a hash: the hashes of former tools, latest first, by name
+INDEX_REPLICAS = "tw:index:replicas"  # addresses of the index service's replicas, by when their leases end
 SERVERS = "tw:servers"  # a hash: how servers of tools are, by name
 ENDED = "tw:ended"  # a channel: jobs that ended before their time, or calls of which were stopped
 CHILDREN = "tw:children:"  # a channel per process that runs programs: calls of theirs that ended
@@ -30,6 +31,11 @@ METRICS = "tw:metrics"  # a hash: the counters of all processes
 def catalog_source(source: str) -> str:
     """Set: the names that a source published; whether they are still its own, the owners say."""
     return f"tw:{{catalog}}:source:{source}"
+
+
+def cached(key: str) -> str:
+    """String: what a `DistributedCache` keeps for a while."""
+    return f"tw:cache:{key}"
 
 
 def api_key(id: str) -> str:
