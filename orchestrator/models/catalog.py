@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 ServerKind = Literal["stdio", "http", "openapi"]
 ServerStatus = Literal["up", "down", "starting"]
+_HASH_BITS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogHash:
+    """Tells whether two catalogs hold the same versions of the same tools, and follows a change without a look at the others.
+
+    The sum of the SHA-256 of each `name version`, modulo 2**256 (MSet-Add-Hash; Clarke, Devadas, van Dijk, Gassend and Suh,
+    "Incremental Multiset Hash Functions", ASIACRYPT 2003): the order does not count, and what is taken out is as if never there.
+    It finds what was missed or mixed up, not what somebody forged.
+    """
+
+    value: int = 0
+
+    @classmethod
+    def of(cls, versions: Iterable[tuple[str, str]]) -> Self:
+        """The hash of these names and versions."""
+        return cls(sum(_term(name, version) for name, version in versions) % (1 << _HASH_BITS))
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """From `str()` of one."""
+        return cls(int(text, 16))
+
+    def add(self, name: str, version: str) -> Self:
+        """With one tool more."""
+        return type(self)((self.value + _term(name, version)) % (1 << _HASH_BITS))
+
+    def remove(self, name: str, version: str) -> Self:
+        """Without a tool that it has."""
+        return type(self)((self.value - _term(name, version)) % (1 << _HASH_BITS))
+
+    def __str__(self) -> str:
+        return f"{self.value:064x}"
+
+
+def _term(name: str, version: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{name} {version}".encode()).digest(), "big")
 
 
 class Diff(BaseModel):
