@@ -1,0 +1,182 @@
+"""The encoder of queries: a thread beside the search, which batches what comes at once and is waited for no longer than a deadline.
+
+Absent or late, it fails nothing: whoever asked gets no vector and is told why, and searches by words alone. What it finds after
+the deadline is kept, so that the next equal query has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import ToolWeaverError
+from orchestrator.providers.embedder import Embedder
+from orchestrator.tool_search.cache import LRU, DistributedCache, digest_of
+
+Vector = NDArray[np.float32]
+log = logging.getLogger(__name__)
+
+BATCH = 16
+KEPT = 10_000  # vectors of queries in this process: 15 MB
+TTL_S = 86_400
+AGAIN_S = 30.0  # an encoder that could not be loaded is tried again after so long
+LATE, ABSENT = "meaning: the encoder was late", "meaning: the encoder is absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The vectors of queries in their order, None for each that there is none of; `degraded` says why, where one is missing."""
+
+    vectors: tuple[Vector | None, ...]
+    degraded: str | None = None
+
+
+@dataclass(slots=True)
+class _Wanted:
+    text: str
+    future: asyncio.Future[Vector]
+    loop: asyncio.AbstractEventLoop
+
+
+class Encoder:
+    """Vectors of queries, for the coroutines of one process. `load` makes the model, in the thread, when the first text comes."""
+
+    def __init__(self, load: Callable[[], Embedder], *, shared: DistributedCache | None = None) -> None:
+        self._load, self._shared = load, shared
+        self._model: Embedder | None = None
+        self._failed: tuple[str, float] | None = None
+        self._kept: LRU[Vector] = LRU(KEPT)
+        self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._started = False
+
+    @property
+    def name(self) -> str | None:
+        """The model; None: it is not loaded."""
+        return self._model.name if self._model is not None else None
+
+    @property
+    def absent(self) -> str | None:
+        """Why there is no model; None: there is one, or nobody has asked yet."""
+        return self._failed[0] if self._failed else None
+
+    def start(self) -> None:
+        """Loads the model now, rather than for the first query."""
+        self._begin()
+
+    def stop(self) -> None:
+        """Ends the thread, once it has done what it is at."""
+        self._wanted.put(None)
+
+    async def encode(self, texts: Sequence[str], *, deadline_s: float) -> Encoded:
+        """The vectors of texts, as far as they are there within the deadline."""
+        known = {t: v for t in texts if (v := self._kept.get(t)) is not None}
+        missing = [t for t in dict.fromkeys(texts) if t not in known]
+        if not missing:
+            return Encoded(tuple(known[t] for t in texts))
+        if self._out():
+            return Encoded(tuple(known.get(t) for t in texts), f"{ABSENT} ({self.absent})")
+        futures = {t: self._ask(t) for t in missing}
+        done, late = await asyncio.wait(futures.values(), timeout=deadline_s)
+        failed = [f for f in done if f.cancelled() or f.exception() is not None]
+        known |= {t: f.result() for t, f in futures.items() if f in done and f not in failed}
+        why = f"{ABSENT} ({self.absent or 'it failed'})" if failed else LATE if late else None
+        return Encoded(tuple(known.get(t) for t in texts), why)
+
+    def _out(self) -> bool:
+        return self._failed is not None and time.monotonic() < self._failed[1]
+
+    def _ask(self, text: str) -> asyncio.Future[Vector]:
+        self._begin()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Vector] = loop.create_future()
+        future.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may be waiting any more
+        self._wanted.put(_Wanted(text, future, loop))
+        return future
+
+    def _begin(self) -> None:
+        if not self._started:
+            self._started = True
+            self._thread.start()
+
+    def _run(self) -> None:
+        self._ready()
+        while (first := self._wanted.get()) is not None:
+            batch, ended = _and_what_waits(first, self._wanted)
+            self._serve(batch)
+            if ended:
+                return
+
+    def _ready(self) -> Embedder | None:
+        if self._model is None and not self._out():
+            try:
+                self._model, self._failed = self._load(), None
+            except Exception as error:  # whatever a model's packages raise, searches go on without it
+                why = error.message if isinstance(error, ToolWeaverError) else str(error) or type(error).__name__
+                self._failed = (why, time.monotonic() + AGAIN_S)
+                log.warning("no encoder, searches go by words alone: %s", why, extra={"action": "encoder_absent"})
+        return self._model
+
+    def _serve(self, batch: Sequence[_Wanted]) -> None:
+        model = self._ready()
+        found: dict[str, Vector] = {}
+        why = self.absent or "no model"
+        if model is not None:
+            try:
+                found = self._vectors(model, list(dict.fromkeys(w.text for w in batch)))
+            except Exception as error:
+                log.exception("the encoder failed", extra={"action": "encoder_failed"})
+                why = f"it failed: {error}"
+        for wanted in batch:
+            _tell(wanted, found.get(wanted.text), why)
+
+    def _vectors(self, model: Embedder, texts: list[str]) -> dict[str, Vector]:
+        keys = [f"query:{digest_of(model.name, t)}" for t in texts]
+        shared = self._shared.get_many(keys) if self._shared else [None] * len(texts)
+        found = {t: v for t, v in zip(texts, shared, strict=True) if isinstance(v, np.ndarray) and v.shape == (model.dimensions,)}
+        if missing := [t for t in texts if t not in found]:
+            made = dict(zip(missing, model.embed(missing), strict=True))
+            found |= {t: v.astype(np.float16).astype(np.float32) for t, v in made.items()}  # as others will read it
+            for text, key in zip(texts, keys, strict=True):
+                if self._shared and text in made:
+                    self._shared.set(key, made[text], TTL_S)
+        for text, vector in found.items():
+            self._kept.set(text, vector)
+        return found
+
+
+def _and_what_waits(first: _Wanted, wanted: queue.SimpleQueue[_Wanted | None]) -> tuple[list[_Wanted], bool]:
+    """A batch of all that is asked for now, and whether the end was asked for too."""
+    batch = [first]
+    while len(batch) < BATCH:
+        try:
+            more = wanted.get_nowait()
+        except queue.Empty:
+            break
+        if more is None:
+            return batch, True
+        batch.append(more)
+    return batch, False
+
+
+def _tell(wanted: _Wanted, vector: Vector | None, why: str) -> None:
+    def settle() -> None:
+        if wanted.future.done():
+            return
+        if vector is not None:
+            wanted.future.set_result(vector)
+        else:
+            wanted.future.set_exception(RuntimeError(why))
+
+    try:
+        wanted.loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # its loop has ended
+        return
