@@ -25,7 +25,7 @@ ROOMS: Mapping[str, Scope] = {
 METRICS_PATH = "/metrics"
 """Figures of all tenants together, for the operator's Prometheus."""
 
-HARMLESS_POSTS = ("/v1/plans/check",)
+HARMLESS_POSTS = ("/v1/plans/check", "/v1/tools/search")
 SAFE = ("GET", "HEAD", "OPTIONS")
 HOW_TO_MAKE = "Make the first one on the machine that reaches the store: `toolweaver keys create --admin --local`."
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")

@@ -27,6 +27,7 @@ from orchestrator.publisher.control import Control
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
 from orchestrator.state.keys import METRICS
+from orchestrator.tool_search.client import IndexClient
 
 RETRIES = 1  # a client that waits is told soon that the store is away, and comes back by itself
 
@@ -48,6 +49,7 @@ class Services:
     limits: LimitKeeper
     audit: AuditLog
     metrics: Metrics
+    index: IndexClient
 
     def tools(self, tenant: str) -> ToolCatalog:
         """The bundled tools and those that were published, as far as a tenant sees them; the others are not there for it."""
@@ -56,6 +58,7 @@ class Services:
     async def close(self) -> None:
         """Gives all connections back."""
         await self.events.close()
+        self.index.close()
         self.store.redis.close()
         self.probe.close()
 
@@ -80,6 +83,7 @@ def build_services(settings: Settings) -> Services:
         limits=LimitKeeper(client, policies, ended=lambda jobs: _ended(store, jobs)),
         audit=AuditLog(client, settings),
         metrics=Metrics(client, METRICS),
+        index=IndexClient.of(settings),
     )
 
 

@@ -15,9 +15,11 @@ from orchestrator.errors import NotFound, PermissionDenied, PlanError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
 from orchestrator.models.request import RunToolRequest
+from orchestrator.models.search import SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.planner.problems import listed
+from orchestrator.tool_search.allowed import allowed
 
 router = APIRouter(prefix="/v1", tags=["tools"])
 STEP = "call"
@@ -27,6 +29,16 @@ STEP = "call"
 def list_tools(api: Api, tenant: Tenant) -> ToolCatalog:
     """The tools that the caller's plans may use."""
     return api.tools(tenant)
+
+
+@router.post("/tools/search", dependencies=[JsonOnly])
+def search_tools(request: SearchRequest, api: Api, by: By) -> SearchAnswer:
+    """The tools that fit some queries best, of those that the caller may use; `degraded` says what the search had to do without.
+
+    The caller's key decides the tenant, whatever `filters` says.
+    """
+    filters = allowed(request.filters, api.policies.of(by.tenant), tenant=by.tenant, caller=by.called)
+    return api.index.search(request.model_copy(update={"filters": filters}))
 
 
 @router.get("/tools/{name:path}")

@@ -100,10 +100,11 @@ def denied(policy: Policy, *, tenant: str, caller: tuple[str, ...], tool: ToolDe
 
     The tenant's rules must allow it, and so must every entry of `callers` that means this caller.
     """
-    return next((e for rules in _rules_of(policy, caller) if (e := _denied(rules, tenant, tool)) is not None), None)
+    return next((e for rules in rules_of(policy, caller) if (e := _denied(rules, tenant, tool)) is not None), None)
 
 
-def _rules_of(policy: Policy, caller: tuple[str, ...]) -> list[Rules]:
+def rules_of(policy: Policy, caller: tuple[str, ...]) -> list[Rules]:
+    """The rules that a caller is under, all of which must allow a tool."""
     return [policy, *(r for pattern, r in policy.callers.items() if any(fnmatchcase(c, pattern) for c in caller))]
 
 
