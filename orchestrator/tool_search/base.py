@@ -1,0 +1,157 @@
+"""The tools as they were when they were last put in order: tables that never change, in memory or in the files of a snapshot."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.models.search import Filters
+from orchestrator.tool_search.columns import Columns, text_digest
+from orchestrator.tool_search.document import Document
+from orchestrator.tool_search.postings import Forward, Ints, Inverted, Mask, Scores, Strings, Sums, best, strongest
+from orchestrator.tool_search.vectors import Flat, Vectors
+
+EXACT_MOST = 20_000  # tools whose words are all scored exactly; of more, the strongest postings choose who is
+POSTINGS_MOST = 1_500_000  # of a query, in a large base
+SCORED = 1_000  # tools that these choose
+MASKS_KEPT = 32
+TERMS_KEPT = 100_000
+_WILD = re.compile(r"[*?\[]")
+
+
+class Base:
+    """Tools in the order of their names' bytes. Threads may share it."""
+
+    def __init__(
+        self,
+        *,
+        terms: Strings,
+        forward: Forward,
+        inverted: Inverted | None,
+        columns: Columns,
+        vectors: Vectors,
+        folder: Path | None = None,
+    ) -> None:
+        self.terms, self.forward, self.inverted, self.columns, self.vectors = terms, forward, inverted, columns, vectors
+        self.folder = folder
+        self.frequencies = np.diff(inverted.starts) if inverted is not None else forward.frequencies(None, len(terms))
+        self.length = float(forward.lengths.sum(dtype=np.float64))
+        self.without_vector = len(columns) - int(np.count_nonzero(vectors.known))
+        self.term = lru_cache(maxsize=TERMS_KEPT)(self._term)
+        self._sums = Sums()
+        self._masks: OrderedDict[Filters, Mask] = OrderedDict()
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], vectors: Mapping[str, NDArray[np.floating]], dimensions: int) -> Base:
+        """Of tools of different names; for many, see `merge`."""
+        ordered = sorted(documents, key=lambda d: d.name.encode())
+        known = sorted({t for d in ordered for t in d.terms}, key=_bytes)
+        ids = {t: n for n, t in enumerate(known)}
+        forward = Forward.of([numbered(d, ids) for d in ordered])
+        terms = Strings.of(map(_bytes, known))
+        inverted = Inverted.of(forward, len(terms)) if len(ordered) > EXACT_MOST else None
+        return cls(
+            terms=terms,
+            forward=forward,
+            inverted=inverted,
+            columns=Columns.of(ordered),
+            vectors=flat_of(ordered, vectors, dimensions),
+        )
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def _term(self, term: str) -> int | None:
+        return self.terms.find(_bytes(term))
+
+    def find(self, name: str) -> int | None:
+        """The row of a tool."""
+        wanted = name.encode("utf-8", "surrogatepass")
+        return next((row for row in self.columns.exact(name.lower()) if self.columns.names[row] == wanted), None)
+
+    def by_words(self, worth: Scores, terms: Ints, *, average: float, most: int, mask: Mask | None) -> tuple[Ints, Scores]:
+        """The tools that agree most with the query's words, and their exact lexical scores."""
+        if self.inverted is None:
+            scores = self.forward.scores(worth, average)
+            rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
+            found = best(scores[rows], most, of=rows)
+            return found, scores[found]
+        rows = self._strongest(worth, terms, mask)
+        scores = self.forward.scores(worth, average, rows)
+        kept = best(scores, most)
+        return rows[kept], scores[kept]
+
+    def _strongest(self, worth: Scores, terms: Ints, mask: Mask | None) -> NDArray[np.int64]:
+        assert self.inverted is not None
+        sums = self._sums.of(len(self))[: len(self)]
+        try:
+            self.inverted.add(terms, worth[terms], into=sums, most=POSTINGS_MOST)
+            if mask is not None:
+                np.multiply(sums, mask, out=sums)
+            return strongest(sums, SCORED)
+        finally:
+            sums.fill(0)
+
+    def mask(self, filters: Filters) -> Mask:
+        """Which tools pass; kept for the next query with the same filters."""
+        kept = self._masks.get(filters)
+        if kept is None:
+            kept = self._masks[filters] = self._passing(filters)
+            while len(self._masks) > MASKS_KEPT:
+                self._masks.popitem(last=False)
+        return kept
+
+    def _passing(self, filters: Filters) -> Mask:
+        admitted = np.array([filters.admits_group(**g._asdict()) for g in self.columns.groups], bool)
+        passing: Mask = admitted[self.columns.group_of]
+        if filters.names is not None:
+            passing &= self._rows(self.find(name) for name in filters.names)
+        for patterns in filters.allowed:
+            passing &= self._named(patterns)
+        return passing & ~self._named(filters.forbidden) if filters.forbidden else passing
+
+    def _named(self, patterns: Sequence[str]) -> Mask:
+        """Which tools one of the patterns means: the names are in order, so that few patterns need a look at all of them."""
+        found = self._rows(self.find(p) for p in patterns if not _WILD.search(p))
+        rest = []
+        for pattern in filter(_WILD.search, patterns):
+            head = _WILD.split(pattern)[0]
+            if pattern == f"{head}*":
+                found[self.columns.names.place(head.encode()) : self.columns.names.place(head.encode() + b"\xff")] = True
+            else:
+                rest.append(translate(pattern))
+        if rest:
+            matches = re.compile("|".join(rest)).match
+            found |= np.fromiter((matches(n.decode()) is not None for n in self.columns.names), bool, len(self))
+        return found
+
+    def _rows(self, rows: Iterable[int | None]) -> Mask:
+        found = np.zeros(len(self), bool)
+        found[[row for row in rows if row is not None]] = True
+        return found
+
+
+def numbered(document: Document, ids: Mapping[str, int]) -> tuple[Sequence[int], Sequence[float], float]:
+    """A document's row of the forward table, in the order of the terms' ids."""
+    pairs = sorted((ids[t], c) for t, c in document.terms.items())
+    return [t for t, _ in pairs], [c for _, c in pairs], document.length
+
+
+def flat_of(documents: Sequence[Document], vectors: Mapping[str, NDArray[np.floating]], dimensions: int) -> Flat:
+    """The vectors of documents as far as there are any."""
+    found = Flat.none(len(documents), dimensions)
+    for row, document in enumerate(documents):
+        if (vector := vectors.get(text_digest(document.text))) is not None:
+            found.matrix[row], found.known[row] = vector, True
+    return found
+
+
+def _bytes(term: str) -> bytes:
+    return term.encode("utf-8", "surrogatepass")
