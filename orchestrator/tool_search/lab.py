@@ -31,10 +31,10 @@ from orchestrator.settings import load_settings
 from orchestrator.tool_search.analysis import terms
 from orchestrator.tool_search.document import Document, document_of
 from orchestrator.tool_search.embedding import embedded, vector_file
+from orchestrator.tool_search.exact import Exact, Halves, order, place
 from orchestrator.tool_search.fusion import DEFAULT, Weights
 from orchestrator.tool_search.lab_fit import WEIGHTS, fit
 from orchestrator.tool_search.lab_input import Case, read_cases, read_catalog
-from orchestrator.tool_search.lab_scores import Exact, Halves, order, place
 from orchestrator.tool_search.metrics import mrr, ndcg, recall
 from orchestrator.tool_search.routing import saved_share
 

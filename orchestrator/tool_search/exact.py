@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,9 +41,11 @@ class Exact:
     def halves(self, query: str, vector: NDArray[np.float32] | None) -> Halves:
         """What both halves say of each tool."""
         words, ideal = np.zeros(len(self.documents)), 0.0
-        for term in dict.fromkeys(terms(query)):
-            rows, counts = self._postings.get(term, _NONE)
-            worth = idf(len(rows), len(self.documents))
+        for term, times in Counter(terms(query)).items():
+            if (posting := self._postings.get(term)) is None:
+                continue
+            rows, counts = posting
+            worth = times * idf(len(rows), len(self.documents))
             ideal += worth
             words[rows] += worth * saturation(counts, self._norms[rows])
         meaning = None if self._vectors is None or vector is None else (self._vectors @ vector).astype(np.float64)
@@ -62,9 +65,6 @@ class Exact:
                 rows.append(row)
                 counts.append(count)
         return {term: (np.array(rows), np.array(counts)) for term, (rows, counts) in found.items()}
-
-
-_NONE = (np.zeros(0, np.int64), np.zeros(0))
 
 
 def order(scores: Floats, k: int | None = None) -> NDArray[np.int64]:
