@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.models.search import Filters
-from orchestrator.tool_search.columns import Columns, text_digest
+from orchestrator.tool_search.columns import Columns, group_of_json, text_digest
 from orchestrator.tool_search.document import Document
 from orchestrator.tool_search.postings import Forward, Ints, Inverted, Mask, Scores, Strings, Sums, best, strongest
-from orchestrator.tool_search.vectors import Flat, Vectors
+from orchestrator.tool_search.snapshot import Snapshot
+from orchestrator.tool_search.vectors import CELLS_FILE, Cells, Flat, Vectors
 
 EXACT_MOST = 20_000  # tools whose words are all scored exactly; of more, the strongest postings choose who is
 POSTINGS_MOST = 1_500_000  # of a query, in a large base
@@ -37,10 +39,13 @@ class Base:
         inverted: Inverted | None,
         columns: Columns,
         vectors: Vectors,
+        matrix: NDArray[np.floating],
         folder: Path | None = None,
+        held: object = None,
     ) -> None:
         self.terms, self.forward, self.inverted, self.columns, self.vectors = terms, forward, inverted, columns, vectors
-        self.folder = folder
+        self.folder, self.dimensions, self._held = folder, matrix.shape[1], held
+        self.matrix = matrix  # as stored: what merges read, and searches do not
         self.frequencies = np.diff(inverted.starts) if inverted is not None else forward.frequencies(None, len(terms))
         self.length = float(forward.lengths.sum(dtype=np.float64))
         self.without_vector = len(columns) - int(np.count_nonzero(vectors.known))
@@ -57,13 +62,8 @@ class Base:
         forward = Forward.of([numbered(d, ids) for d in ordered])
         terms = Strings.of(map(_bytes, known))
         inverted = Inverted.of(forward, len(terms)) if len(ordered) > EXACT_MOST else None
-        return cls(
-            terms=terms,
-            forward=forward,
-            inverted=inverted,
-            columns=Columns.of(ordered),
-            vectors=flat_of(ordered, vectors, dimensions),
-        )
+        flat, columns = flat_of(ordered, vectors, dimensions), Columns.of(ordered)
+        return cls(terms=terms, forward=forward, inverted=inverted, columns=columns, vectors=flat, matrix=flat.matrix)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -136,6 +136,42 @@ class Base:
         found = np.zeros(len(self), bool)
         found[[row for row in rows if row is not None]] = True
         return found
+
+
+def opened(snapshot: Snapshot) -> Base:
+    """The base in a snapshot, which is held for as long as the base lives."""
+    a, large = snapshot.arrays, snapshot.meta.large
+    known, stored = a["known"], a["vectors"]
+    rows = np.flatnonzero(known).astype(np.int32) if large else known
+    return Base(
+        terms=_strings(a, "terms"),
+        forward=Forward(*(a[f"forward_{n}"] for n in ("starts", "terms", "counts", "lengths"))),
+        inverted=Inverted(*(a[f"inverted_{n}"] for n in ("starts", "tools", "firsts", "ends", "levels"))) if large else None,
+        columns=_columns(a),
+        vectors=Cells.read(snapshot.folder / CELLS_FILE, rows, len(known)) if large else Flat(stored, known),
+        matrix=stored,
+        folder=snapshot.folder,
+        held=snapshot,
+    )
+
+
+def _columns(a: Mapping[str, NDArray[Any]]) -> Columns:
+    return Columns(
+        names=_strings(a, "names"),
+        versions=_strings(a, "versions"),
+        rows=_strings(a, "rows"),
+        called=_strings(a, "called"),
+        digests=a["digests"],
+        group_of=a["group_of"],
+        tokens=a["tokens"],
+        hashes=a["hashes"],
+        hashed=a["hashed"],
+        groups=tuple(group_of_json(g) for g in _strings(a, "groups")),
+    )
+
+
+def _strings(a: Mapping[str, NDArray[Any]], name: str) -> Strings:
+    return Strings(a[f"{name}_data"], a[f"{name}_ends"])
 
 
 def numbered(document: Document, ids: Mapping[str, int]) -> tuple[Sequence[int], Sequence[float], float]:

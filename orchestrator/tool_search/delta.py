@@ -70,6 +70,11 @@ class Delta:
             matrix[n], known[n] = found[self.digests[n]], True
         return replace(self, vectors=Flat(matrix, known))
 
+    @property
+    def found(self) -> dict[str, NDArray[np.float32]]:
+        """The vectors that are known, by the digest of their text."""
+        return {self.digests[n]: self.vectors.matrix[n] for n in np.flatnonzero(self.vectors.known).tolist()}
+
     def mask(self, filters: Filters) -> Mask:
         """Which tools pass."""
         groups = {g: filters.admits_group(**g._asdict()) for g in {d.group for d in self.documents}}

@@ -66,11 +66,21 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class _Late:
+class Late:
     """Vectors of tools of the base that had none when it was put in order."""
 
     rows: NDArray[np.int64]
     flat: Flat
+
+    @classmethod
+    def none(cls, dimensions: int) -> Late:
+        """No vectors."""
+        return cls(np.zeros(0, np.int64), Flat.none(0, dimensions))
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], matrix: NDArray[np.float32]) -> Late:
+        """The vectors of these rows, which ascend."""
+        return cls(rows, Flat(matrix, np.ones(len(rows), bool)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +90,7 @@ class Index:
     base: Base
     delta: Delta
     dead: Mask  # tools of the base that are gone, or replaced
-    late: _Late
+    late: Late
     new_terms: Mapping[str, int]
     frequencies: NDArray[np.int64]  # of each term, in the tools that are there
     length: float  # of all of them
@@ -116,7 +126,7 @@ class Index:
             base=base,
             delta=Delta.empty(dimensions),
             dead=np.zeros(len(base), bool),
-            late=_Late(np.zeros(0, np.int64), Flat.none(0, dimensions)),
+            late=Late.none(dimensions),
             new_terms={},
             frequencies=base.frequencies,
             length=base.length,
@@ -151,6 +161,11 @@ class Index:
     def backlog(self) -> int:
         """How many tools have no vector yet: they are found by words alone."""
         return len(self._missing) + int(np.count_nonzero(~self.delta.vectors.known))
+
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors."""
+        return int(self.base.matrix.shape[1])
 
     # tools by id
 
@@ -273,7 +288,7 @@ class Index:
         delta, late = self.delta.with_vectors(found), self._with_late(found)
         return self if delta is self.delta and late is self.late else replace(self, delta=delta, late=late)
 
-    def _with_late(self, found: Mapping[str, Vector]) -> _Late:
+    def _with_late(self, found: Mapping[str, Vector]) -> Late:
         missing = self._missing
         if not len(missing):
             return self.late
@@ -286,7 +301,16 @@ class Index:
         matrix = np.stack([np.asarray(found[digest], np.float32) for _, digest in rows])
         every = np.concatenate([self.late.rows, np.array([row for row, _ in rows], np.int64)])
         order = np.argsort(every)
-        return _Late(every[order], Flat(np.concatenate([self.late.flat.matrix, matrix])[order], np.ones(len(every), bool)))
+        return Late.of(every[order], np.concatenate([self.late.flat.matrix, matrix])[order])
+
+    def rebased(self, ordered: Index, fresh: Index) -> Index:
+        """This view over a new base: `fresh`, which was merged from `ordered`, an earlier state of this view."""
+        gone_rows = np.flatnonzero(self.dead & ~ordered.dead)
+        names = (*(self.base.columns.names[r].decode() for r in gone_rows.tolist()), *ordered.delta.places)
+        removed = [name for name in names if self.find(name) is None]
+        moved = fresh.apply(self.delta.documents, removed, generation=self.generation, vectors=self.delta.found)
+        digests = self.base.columns.digests[self.late.rows]
+        return moved.with_vectors({d.tobytes().hex(): v for d, v in zip(digests, self.late.flat.matrix, strict=True)})
 
     # filters
 

@@ -6,6 +6,7 @@ The cosine of a candidate is read from the same codes (error some .002), so that
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ CELLS_PROBED = 64
 TRAINED_PER_CELL = 64
 SEED = 1234
 BATCH = 50_000
+CELLS_FILE = "cells.faiss"
 
 
 class Vectors(Protocol):
@@ -87,12 +89,13 @@ class Cells:
         self.known[rows] = True
         self._whole = len(rows) == size
         self._places = None if self._whole else np.cumsum(self.known, dtype=np.int32) - 1
-        index.make_direct_map(True)
+        if index is not None:
+            index.make_direct_map(True)
 
     @classmethod
     def read(cls, file: Path, rows: NDArray[np.int32], size: int) -> Cells:
         """From a file, which stays where it is: what is never probed is never read."""
-        return cls(faiss.read_index(str(file), faiss.IO_FLAG_MMAP), rows, size)
+        return cls(faiss.read_index(str(file), faiss.IO_FLAG_MMAP) if len(rows) else None, rows, size)
 
     @classmethod
     def train(cls, sample: Matrix, size: int) -> Any:
@@ -114,8 +117,8 @@ class Cells:
         if not left:
             return np.zeros(0, np.int64)
         probed = min(self._index.nlist, CELLS_PROBED * len(self._rows) // left)  # fewer pass: look into more cells for them
-        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
-        selector = None if bits is None else faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+        bits = np.packbits(np.zeros(0, bool) if allowed is None else allowed, bitorder="little")  # lives until the search is over
+        selector = None if allowed is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         how = faiss.SearchParametersIVF(nprobe=probed, sel=selector)
         _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), min(most, left), params=how)
         places: NDArray[np.int64] = found[0][found[0] >= 0]
@@ -129,6 +132,18 @@ class Cells:
             asked = rows[there] if self._places is None else self._places[rows[there]]
             found[there] = self._index.reconstruct_batch(np.ascontiguousarray(asked, np.int64)) @ query
         return found
+
+
+def write_cells(index: Any, file: Path) -> None:
+    """Writes a FAISS index.
+
+    Raises:
+        OSError: no room.
+    """
+    try:
+        faiss.write_index(index, str(file))
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"the cells of vectors could not be written: {error}") from error
 
 
 def sample_of(rows: NDArray[np.int32]) -> NDArray[np.int32]:
