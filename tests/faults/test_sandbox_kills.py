@@ -40,7 +40,7 @@ TOOLS = Path(__file__).parents[1] / "program_tools.py"
 WORKERS = ("code", "code2")
 LEASE_S = 8.0 if LONG else 3.0  # of a container
 STRIKES = 50 if LONG else 8
-BETWEEN_S = (0.3, 6.0) if LONG else (0.3, 3.0)
+BETWEEN_S = (0.3, 6.0) if LONG else (0.3, 1.5)
 SEED = int(os.environ.get("CHAOS_SEED", "5"))
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,20 @@ import pytest
 from orchestrator.errors import BackendError
 from orchestrator.launch import launched
 from tests.sandbox.lab import IMAGE, prepare
+from tests.together import kept
 
 ROOT = Path(__file__).parents[2]
 NO_SANDBOX = "TEST_NO_SANDBOX"
 
 
-@pytest.fixture(scope="session")
-def shell() -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def shell(request: pytest.FixtureRequest) -> dict[str, str]:
+    """See `running_shell`; the files of documents and samples share one."""
+    return kept(request.session).get("shell", running_shell)
+
+
+@contextmanager
+def running_shell() -> Iterator[dict[str, str]]:
     """The environment of a person in this folder: the commands on the path, a platform that runs, the examples' tools on it."""
     home = tempfile.mkdtemp(prefix="tw-")  # a socket's path must be short
     own = {k: v for k, v in os.environ.items() if not k.startswith("TOOLWEAVER_") and k not in ("REDIS_URL", "PYTEST_CURRENT_TEST")}

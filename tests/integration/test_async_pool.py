@@ -16,6 +16,7 @@ from orchestrator.jobs.events import EventReader
 from orchestrator.models.job import JobStatus, JobView
 from tests.integration.test_flower_events import heard
 from tests.processes import Platform, platform
+from tests.services import RabbitService
 from tests.support import wait_until
 
 TOOLS = Path(__file__).parents[1] / "async_tools.py"
@@ -250,8 +251,8 @@ def test_a_second_signal_ends_at_once(p: Platform) -> None:
     p.control.cancel(job)
 
 
-def test_another_broker_feeds_the_loop_as_well() -> None:
-    with platform(broker="rabbitmq", tools=str(TOOLS), window_least=64) as p:
+def test_another_broker_feeds_the_loop_as_well(rabbit_node: RabbitService) -> None:
+    with platform(broker="rabbitmq", node=rabbit_node, tools=str(TOOLS), window_least=64) as p:
         p.start_planner()
         with_worker(p)
         many = {"map": "input:xs"}

@@ -20,7 +20,7 @@ from orchestrator.state.keys import Shard
 from tests.engine import Engine
 from tests.support import wait_until
 
-PROCESSES, CALLS = 8, 50
+PROCESSES, CALLS = 4, 100  # the start of a process takes a second of work
 OPEN_S = 0.5
 ENDS_S = 30  # a test that failed leaves no process waiting
 

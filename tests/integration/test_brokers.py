@@ -33,7 +33,7 @@ from orchestrator.state.keys import CATALOG_VERSION
 from orchestrator.tasks import Planner
 from tests.integration.test_inline import SCRIPT
 from tests.processes import Platform
-from tests.services import RabbitService, RedisService, free_port, rabbitmq, redis_server
+from tests.services import RabbitService, RedisService, free_port, redis_server
 from tests.support import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -50,10 +50,9 @@ DIAMOND = [
 
 
 @pytest.fixture(scope="module")
-def node() -> Iterator[RabbitService]:
-    """One RabbitMQ for this module; each platform has a virtual host of its own."""
-    with rabbitmq() as running:
-        yield running
+def node(rabbit_node: RabbitService) -> RabbitService:
+    """One RabbitMQ; each platform has a virtual host of its own."""
+    return rabbit_node
 
 
 @contextmanager

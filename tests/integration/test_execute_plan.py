@@ -64,9 +64,10 @@ FAILING = """
             await execute_plan({"steps": [{"id": "a", "tool": "compute_taxx"}]})
         except PlanError as error:
             print(error.problems[0]["path"])
-        step = {"id": "a", "tool": "receipt_ocr", "input": {"image_uri": "bundled:none.png"}}
+        tax = {"id": "tax", "tool": "compute_tax", "input": {"amount": 100, "tax_rate": 1}}
+        step = {"id": "a", "tool": "apply_discount", "input": {"amount": 1, "percent": "step:tax.total"}}
         try:
-            await execute_plan({"steps": [step]})
+            await execute_plan({"steps": [tax, step]})
         except JobFailed as error:
             print(error.result.status, error.result.errors[0].step)
 
@@ -134,11 +135,12 @@ def test_a_function_of_the_script_runs_in_the_script(folder: Path) -> None:
     assert output(folder, OWN) == ["abab True"]
 
 
-def test_errors_reach_the_script_as_the_same_classes(folder: Path) -> None:
+@pytest.mark.long
+def test_errors_of_a_platform_of_its_own_reach_the_script_as_the_same_classes(folder: Path) -> None:
     assert output(folder, FAILING) == ["steps[0].tool", "failed a"]
 
 
-def test_a_running_platform_is_used_by_plans_and_functions_of_scripts(folder: Path) -> None:
+def test_a_running_platform_is_used_by_plans_and_functions_of_scripts_and_errors_are_of_the_same_classes(folder: Path) -> None:
     command = [sys.executable, "-m", "orchestrator.cli", "up", "--json", "--no-flower", "--pools", "function"]
     up = subprocess.Popen(command, env=environment(folder), text=True, stdout=subprocess.PIPE)
     assert up.stdout is not None
@@ -150,6 +152,7 @@ def test_a_running_platform_is_used_by_plans_and_functions_of_scripts(folder: Pa
         [sys.executable, "-m", "orchestrator.cli", "jobs"], env=environment(folder), capture_output=True, text=True, check=True
     )
     assert listed.stdout.count("succeeded") == 2
+    assert output(folder, FAILING) == ["steps[0].tool", "failed a"]
 
     up.send_signal(signal.SIGTERM)
     assert up.wait(15) == 0

@@ -86,58 +86,54 @@ def finish(process: subprocess.Popen[str], signum: int = signal.SIGTERM, *, time
     return process.returncode, out, err
 
 
-def test_up_says_where_it_answers_runs_a_tool_and_stops_in_time(home: Path) -> None:
+def test_a_platform_serves_heals_stops_in_time_and_survives_restarts_and_kill_9(home: Path) -> None:
+    """Three starts over one home: a platform that is stopped, one whose supervisor is killed, and the one after it."""
     process, platform = up(home)
-    assert httpx.get(f"{platform.api}/health", trust_env=False).status_code == 200
-    assert platform.pools == ("function",)
-    assert running_platform(home) == platform
-
-    ran = call(home, "tools", "run", "compute_tax", "--input", '{"amount": 100, "tax_rate": 0.08}')
-    listed = call(home, "jobs", "--json")
-
-    assert (ran.returncode, json.loads(ran.stdout)["tax"]) == (0, 8.0), ran.stderr
-    assert [j["status"] for j in json.loads(listed.stdout)] == ["succeeded"]
+    _says_where_it_answers_and_runs_a_tool(home, platform)
+    before = _jobs(home)
+    assert list(before.values()) == ["succeeded"] * 2
+    _a_second_one_is_refused(home, platform)
+    _killed_parts_come_back(home, platform)
     code, _, said = finish(process, timeout=10)
     assert (code, said.strip().splitlines()[-1]) == (0, "stopped (SIGTERM)")
     assert not (home / "platform.json").exists()
     assert processes(home) == []
 
-
-def test_jobs_survive_a_restart_and_a_second_up_is_refused(home: Path) -> None:
     process, platform = up(home)
+    assert _jobs(home).items() >= before.items(), "jobs survive a restart"
+    _kill_9_of_the_supervisor_leaves_nothing(home, process, platform)
+
+    process, _ = up(home)
+    assert call(home, "tools", "list", "--json").returncode == 0
+    assert finish(process, signal.SIGINT)[0] == 0
+
+
+def _says_where_it_answers_and_runs_a_tool(home: Path, platform: Platform) -> None:
+    assert httpx.get(f"{platform.api}/health", trust_env=False).status_code == 200
+    assert platform.pools == ("function",)
+    assert running_platform(home) == platform
+
+    ran = call(home, "tools", "run", "compute_tax", "--input", '{"amount": 100, "tax_rate": 0.08}')
+    assert (ran.returncode, json.loads(ran.stdout)["tax"]) == (0, 8.0), ran.stderr
     submitted = call(
         home, "submit", _plan(home, {"id": "a", "tool": "compute_tax", "input": {"amount": 1, "tax_rate": 1}}), "--wait"
     )
     assert submitted.returncode == 0, submitted.stderr
 
+
+def _jobs(home: Path) -> dict[str, str]:
+    """The status of each job, by its id."""
+    return {j["id"]: j["status"] for j in json.loads(call(home, "jobs", "--json").stdout)}
+
+
+def _a_second_one_is_refused(home: Path, platform: Platform) -> None:
     second = call(home, "up", "--json")
 
     assert second.returncode == 2
     assert f"pid {platform.pid}" in second.stderr
-    finish(process, signal.SIGINT)
-    process, _ = up(home)
-    listed = json.loads(call(home, "jobs", "--json").stdout)
-    assert [j["status"] for j in listed] == ["succeeded"]
-    finish(process)
 
 
-def test_kill_9_of_the_supervisor_leaves_nothing_and_the_next_up_goes_on(home: Path) -> None:
-    process, platform = up(home)
-    children = psutil.Process(platform.pid).children(recursive=True)
-    assert len(children) >= 5, "server, API, planner, the pool and its child"
-
-    os.kill(platform.pid, signal.SIGKILL)
-    process.communicate(timeout=10)
-
-    wait_until(lambda: not processes(home), description="everything that the supervisor started is gone")
-    assert running_platform(home) is None, "the stale file counts for nothing"
-    process, _ = up(home)
-    assert call(home, "tools", "list", "--json").returncode == 0
-    finish(process)
-
-
-def test_a_killed_part_comes_back_and_the_job_goes_on(home: Path) -> None:
-    process, platform = up(home)
+def _killed_parts_come_back(home: Path, platform: Platform) -> None:
     parts = {p: " ".join(p.cmdline()) for p in psutil.Process(platform.pid).children()}
     victims = [
         p
@@ -152,7 +148,17 @@ def test_a_killed_part_comes_back_and_the_job_goes_on(home: Path) -> None:
     ran = wait_until(lambda: _tax(home), description="the platform answers again", timeout=60)
 
     assert json.loads(ran)["tax"] == 8.0
-    finish(process)
+
+
+def _kill_9_of_the_supervisor_leaves_nothing(home: Path, process: subprocess.Popen[str], platform: Platform) -> None:
+    children = psutil.Process(platform.pid).children(recursive=True)
+    assert len(children) >= 5, "server, API, planner, the pool and its child"
+
+    os.kill(platform.pid, signal.SIGKILL)
+    process.communicate(timeout=10)
+
+    wait_until(lambda: not processes(home), description="everything that the supervisor started is gone")
+    assert running_platform(home) is None, "the stale file counts for nothing"
 
 
 @pytest.mark.long

@@ -1,13 +1,12 @@
-"""The lab that tests of programs share: one a session and process."""
+"""The lab that tests of programs share: one a group of files."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
 from orchestrator.errors import BackendError
 from tests.sandbox.lab import Lab, opened, prepare
+from tests.together import kept
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +18,7 @@ def sandbox_image() -> None:
         pytest.skip(f"no sandbox here: {error}")
 
 
-@pytest.fixture(scope="session")
-def lab(sandbox_image: None) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def lab(sandbox_image: None, request: pytest.FixtureRequest) -> Lab:
     """A running pool, and what runs programs in it. A pool that does not start where there is an engine is a failure."""
-    with opened() as made:
-        yield made
+    return kept(request.session).get("lab", opened)
