@@ -1,7 +1,9 @@
 """Words and meaning become one score, a chance and a reason.
 
-The cosine keeps its own scale and the words come on top of it, as a share of the best match of the query: rescaling the cosine
-of each query would make its noise as loud as its signal.
+Both keep a scale of their own: a cosine is one already, and BM25F counts how many words of the query a tool shares, each as far
+as it tells tools apart (`lexical.idf` is 0..1 whatever the size of the catalog). So a query of which a tool has three telling
+words lets the words decide, and one whose words nobody has leaves it to the meaning. Rescaling each query to its best match
+(min-max, or words over the best) takes that away: noise comes out as loud as signal.
 """
 
 from __future__ import annotations
@@ -20,15 +22,13 @@ class Weights:
     """How words and meaning are mixed. The default is the product's; `hybrid` is the classic linear mix.
 
     Attributes:
-        lexical: weight of the words.
+        lexical: what a telling word in common is worth, in cosine.
         cosine: weight of the meaning.
-        coverage: weight of the words as a share of the best that any tool could have, beside their share of the best that one has.
         rescale: bring both to 0..1 over the candidates first (min-max), as the linear mix does.
     """
 
-    lexical: float = 0.4
+    lexical: float = 0.3
     cosine: float = 1.0
-    coverage: float = 0.0
     rescale: bool = False
 
     @classmethod
@@ -41,26 +41,29 @@ DEFAULT = Weights()
 
 
 def fuse(
-    lexical: Floats, cosine: Floats | None, weights: Weights = DEFAULT, *, best: float | None = None, ideal: float | None = None
+    lexical: Floats,
+    cosine: Floats | None,
+    weights: Weights = DEFAULT,
+    *,
+    best: float | None = None,
+    ideal: float | None = None,  # noqa: ARG001  # callers know it; a mix that damps long queries was measured, and lost
 ) -> Floats:
-    """One score for each candidate, higher is better; only its order within one query means something.
+    """One score for each candidate, higher is better. Without rescaling it depends on the candidate alone, not on the others.
 
     Args:
         lexical: BM25F of each candidate, >= 0.
         cosine: of the query's vector and the candidate's, NaN for one that has none yet; None: there is no vector of the query.
         weights: the mix.
-        best: the greatest lexical score of the query over what may be found; default: over the candidates.
+        best: the greatest lexical score over what may be found, when it is not among the candidates; for rescaling.
         ideal: the sum of the idf of the query's terms, which no tool's lexical score can reach.
     """
     if not len(lexical):
         return np.zeros(0)
-    words = _rescaled(lexical) if weights.rescale else _share(lexical, best)
-    if weights.coverage and ideal:
-        words = words + weights.coverage * lexical / ideal
+    words = _rescaled(lexical, best) if weights.rescale else lexical
     if cosine is None:
-        return words
+        return np.asarray(weights.lexical * words)
     meaning = _known(cosine)
-    return weights.lexical * words + weights.cosine * (_rescaled(meaning) if weights.rescale else meaning)
+    return np.asarray(weights.lexical * words + weights.cosine * (_rescaled(meaning) if weights.rescale else meaning))
 
 
 def probability(
@@ -99,6 +102,6 @@ def _known(cosine: Floats) -> Floats:
     return np.where(unknown, 0.0 if unknown.all() else np.nanmedian(cosine), cosine)
 
 
-def _rescaled(values: Floats) -> Floats:
-    low, high = float(values.min()), float(values.max())
+def _rescaled(values: Floats, most: float | None = None) -> Floats:
+    low, high = float(values.min()), float(values.max()) if most is None else most
     return (values - low) / (high - low) if high > low else np.zeros(len(values))

@@ -41,7 +41,12 @@ def idf(df: float, n: float) -> float: ...
 @overload
 def idf(df: Floats, n: float) -> Floats: ...
 def idf(df: float | Floats, n: float) -> float | Floats:
-    """What a term is worth that `df` of `n` tools have; never below 0 (Lucene's form of Robertson & Sparck Jones)."""
+    """What a term is worth that `df` of `n` tools have, 0 to 1: as a share of what one would be that no tool has.
+
+    Lucene's form of Robertson & Sparck Jones' weight, which is never below 0, over its greatest value, the logarithm of
+    2n + 2: so a term that says all is worth the same among 30 tools and among a million, and so is a cosine beside it.
+    """
+    most = math.log(2 * n + 2)
     if isinstance(df, np.ndarray):
-        return np.log1p((n - df + 0.5) / (df + 0.5))
-    return math.log1p((n - df + 0.5) / (df + 0.5))
+        return np.log1p((n - df + 0.5) / (df + 0.5)) / most
+    return math.log1p((n - df + 0.5) / (df + 0.5)) / most
