@@ -41,7 +41,7 @@ class MiniLM:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One row of length 1 for each text: the mean over its tokens."""
         made = np.zeros((len(texts), DIMENSIONS), np.float32)
-        encoded = self._tokenizer.encode_batch(list(texts))
+        encoded = self._tokenizer.encode_batch([t.encode("utf-8", "replace").decode() for t in texts])  # half a surrogate pair
         by_length = sorted(range(len(texts)), key=lambda at: len(encoded[at].ids))  # little padding
         for start in range(0, len(texts), BATCH):
             rows = by_length[start : start + BATCH]

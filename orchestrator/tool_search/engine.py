@@ -10,8 +10,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -21,19 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import ModelError, RequestError
-from orchestrator.models.catalog import CatalogHash
-from orchestrator.models.search import QUERY_CHARS
+from orchestrator.models.search import MOST_HITS, QUERY_CHARS, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.providers.embedder import Embedder
 from orchestrator.providers.warm import MINILM, named_embedder
 from orchestrator.settings import load_settings
 from orchestrator.tool_search.analysis import terms
+from orchestrator.tool_search.answer import answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache, VectorFile
+from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document, document_of
 from orchestrator.tool_search.embedding import embedded, vector_file
-from orchestrator.tool_search.exact import Exact, Halves, order
+from orchestrator.tool_search.exact import Exact, order
 from orchestrator.tool_search.fusion import DEFAULT, Weights, probability, reason
-from orchestrator.tool_search.routing import THRESHOLD, saved_line, saved_share
+from orchestrator.tool_search.index import DIMENSIONS, Index
+from orchestrator.tool_search.routing import THRESHOLD
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +48,14 @@ HIGH, GOOD = 0.8, 0.5
 LABELS = ((HIGH, "\N{FIRE}", "High relevance"), (GOOD, "\N{CHECK MARK}", "Good match"), (-1.0, "~", "Partial match"))
 
 
+@dataclass(frozen=True)
 class Prepared:
-    """A catalog, ready to be searched; deprecated tools are not in it."""
+    """A catalog, ready to be searched."""
 
-    def __init__(self, tools: Sequence[ToolDefinition], documents: Sequence[Document], vectors: NDArray[np.float32] | None) -> None:
-        self.tools, self.documents, self.vectors = tools, documents, vectors
-        self.exact = Exact(documents, vectors)
-        self.hash = str(CatalogHash.of((d.name, d.version) for d in documents))
-
-    @cached_property
-    def names(self) -> dict[str, list[int]]:
-        """The rows of each name in lower case, aliases included."""
-        found: dict[str, list[int]] = {}
-        for row, document in enumerate(self.documents):
-            for name in document.names:
-                found.setdefault(name, []).append(row)
-        return found
+    tools: Mapping[str, ToolDefinition]
+    documents: Sequence[Document]
+    index: Index
+    with_meaning: bool
 
     @cached_property
     def okapi(self) -> Any:
@@ -76,7 +70,7 @@ class Prepared:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     at: float
-    hits: tuple[tuple[int, float], ...]
+    hits: tuple[tuple[str, float], ...]
 
 
 class ToolSearchEngine:
@@ -109,7 +103,6 @@ class ToolSearchEngine:
         cache: DistributedCache | None = None,
     ) -> None:
         self.weights = _weights(bm25_weight, embedding_weight)
-        self._calibrated = not self.weights.rescale
         self._model_name, self._lexical, self._threshold = embedding_model, lexical, search_threshold
         self._folder = Path(cache_dir).expanduser() if cache_dir is not None else None
         self._lock = threading.RLock()
@@ -135,11 +128,7 @@ class ToolSearchEngine:
         tools = [t for t in catalog.tools if t.deprecated is None]
         if len(tools) <= self._threshold:
             return [(t, 1.0) for t in tools]
-        found = self.rank(query, tools, top_k, min_score)
-        costs = dict(zip((t.name for t in tools), self.tokens(tools), strict=True))
-        saved = saved_share(sum(costs.values()), sum(costs[t.name] for t, _ in found))
-        log.info(saved_line(len(tools), len(found), saved=saved), extra={"action": "tools_found"})
-        return found
+        return self.rank(query, tools, top_k, min_score)
 
     def rank(self, query: str, tools: Sequence[ToolDefinition], top_k: int = 10, min_score: float = 0.0) -> list[Result]:
         """As `search`, of these tools, however few they are."""
@@ -147,7 +136,15 @@ class ToolSearchEngine:
         if not asked or top_k < 1 or not tools:
             return []
         prepared = self._prepare(tools)
-        return [(prepared.tools[row], score) for row, score in self._kept(prepared, asked, top_k, min_score)]
+        found = self._kept(prepared, asked, min(top_k, MOST_HITS))
+        least = min_score * max(score for _, score in found)
+        return [(prepared.tools[name], score) for name, score in found if score >= least]
+
+    def answer(self, request: SearchRequest, tools: Sequence[ToolDefinition]) -> SearchAnswer:
+        """What the index service answers, of these tools: whoever holds them may use them, so no tenant is hidden from another."""
+        prepared = self._prepare(tools)
+        vectors = [self._query_vector(q) if prepared.with_meaning and q else None for q in asked(request).queries]
+        return answer(prepared.index, request, vectors, weights=self.weights, degraded=self.degraded)
 
     def tokens(self, tools: Sequence[ToolDefinition]) -> list[int]:
         """The tokens of each tool's schema, estimated; kept for tools of the same catalog."""
@@ -175,48 +172,42 @@ class ToolSearchEngine:
             if (kept := self._vectors) is not None:
                 kept.clear()
 
-    def _kept(self, prepared: Prepared, query: str, top_k: int, min_score: float) -> tuple[tuple[int, float], ...]:
-        asked = hashlib.sha256(f"{top_k} {min_score} {prepared.vectors is None} {query}".encode("utf-8", "replace")).hexdigest()[
-            :32
-        ]
-        key = f"engine:{self._mark}:{prepared.hash}:{asked}"
+    def _kept(self, prepared: Prepared, query: str, top_k: int) -> tuple[tuple[str, float], ...]:
+        asked_for = hashlib.sha256(f"{top_k} {prepared.with_meaning} {query}".encode("utf-8", "replace")).hexdigest()[:32]
+        key = f"engine:{self._mark}:{prepared.index.catalog_hash}:{asked_for}"
         known = self._results.get(key)
         if known is not None and time.monotonic() - known.at < TTL_S:
             return known.hits
-        hits = self._from_others(key, prepared) or self._find(prepared, query, top_k, min_score)
+        hits = self._from_others(key, prepared) or self._find(prepared, query, top_k)
         self._results.set(key, _Kept(time.monotonic(), hits))
         if self._shared is not None:
-            self._shared.set(key, [[prepared.documents[row].name, score] for row, score in hits], ttl=int(TTL_S))
+            self._shared.set(key, [list(hit) for hit in hits], ttl=int(TTL_S))
         return hits
 
-    def _from_others(self, key: str, prepared: Prepared) -> tuple[tuple[int, float], ...]:
+    def _from_others(self, key: str, prepared: Prepared) -> tuple[tuple[str, float], ...]:
         found = self._shared.get(key) if self._shared is not None else None
-        if not isinstance(found, list):
+        if not isinstance(found, list) or not all(name in prepared.tools for name, _ in found):
             return ()
-        rows = {d.name: row for row, d in enumerate(prepared.documents)}
-        return tuple((rows[name], float(score)) for name, score in found if name in rows)
+        return tuple((name, float(score)) for name, score in found)
 
-    def _find(self, prepared: Prepared, query: str, top_k: int, min_score: float) -> tuple[tuple[int, float], ...]:
-        halves = self._halves(prepared, query)
-        ranked, scores = halves.fused(self.weights), self._scores(halves)
-        named = prepared.names.get(query.lower(), [])
-        ranked[named] += ranked.max() - ranked.min() + 1.0
-        scores[named] = 1.0
-        best = order(ranked, top_k)
-        least = min_score * scores[best].max()
-        return tuple((int(row), float(scores[row])) for row in best if scores[row] >= least)
+    def _find(self, prepared: Prepared, query: str, top_k: int) -> tuple[tuple[str, float], ...]:
+        if not self.weights.rescale and self._lexical == "bm25f":
+            found = self.answer(SearchRequest(queries=(query,), k=top_k, detail="names"), list(prepared.tools.values()))
+            return tuple((hit.name, hit.score) for hit in found.hits)
+        ranked, scores = self._compared(prepared, query)
+        return tuple((prepared.documents[row].name, float(scores[row])) for row in order(ranked, top_k))
 
-    def _scores(self, halves: Halves) -> NDArray[np.float64]:
-        if not self._calibrated:
-            return halves.fused(self.weights)
-        return np.array(probability(halves.words, halves.meaning, best=float(halves.words.max(initial=0.0)), ideal=halves.ideal))
-
-    def _halves(self, prepared: Prepared, query: str) -> Halves:
-        vector = None if prepared.vectors is None else self._query_vector(query)
-        halves = prepared.exact.halves(query, vector)
-        if self._lexical == "bm25f":
-            return halves
-        return Halves(np.maximum(prepared.okapi.get_scores(query.lower().split()), 0.0), halves.meaning, halves.ideal)
+    def _compared(self, prepared: Prepared, query: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What the references rank by, and their scores: each tool is scored, and a name that is given counts as any word."""
+        vector = self._query_vector(query) if prepared.with_meaning else None
+        halves = self._exact(prepared).halves(query, vector)
+        if self._lexical == "rank-bm25":
+            halves = replace(halves, words=np.maximum(prepared.okapi.get_scores(query.lower().split()), 0.0))
+        ranked = halves.fused(self.weights)
+        if self.weights.rescale:
+            return ranked, ranked
+        best = float(halves.words.max(initial=0.0))
+        return ranked, np.asarray(probability(halves.words, halves.meaning, best=best, ideal=best or None))
 
     def _query_vector(self, query: str) -> NDArray[np.float32] | None:
         known = self._queries.get(query)
@@ -239,8 +230,7 @@ class ToolSearchEngine:
         """The catalog of exactly these objects: a tool never changes, so their identities are those of its content."""
         key = tuple(map(id, tools))
         with self._lock:
-            found = self._prepared.get(key)
-            if found is None:
+            if (found := self._prepared.get(key)) is None:
                 found = self._prepared[key] = self._make(tools)
                 while len(self._prepared) > CATALOGS:
                     self._prepared.popitem(last=False)
@@ -248,10 +238,18 @@ class ToolSearchEngine:
             return found
 
     def _make(self, tools: Sequence[ToolDefinition]) -> Prepared:
-        documents = self._documents(tools)
+        documents, model = self._documents(tools), self._model
+        texts = list(dict.fromkeys(d.text for d in documents))
+        rows = () if model is None else tuple(embedded(model, texts, kept=self._vectors, progress=_tell))
+        vectors = {text_digest(text): row for text, row in zip(texts, rows, strict=False)}
+        dimensions = DIMENSIONS if model is None else model.dimensions
+        index = Index.of((_for_all(d) for d in documents), vectors, dimensions=dimensions)
+        return Prepared({t.name: t for t in tools}, documents, index, model is not None)
+
+    def _exact(self, prepared: Prepared) -> Exact:
         model = self._model
-        vectors = None if model is None else embedded(model, [d.text for d in documents], kept=self._vectors, progress=_tell)
-        return Prepared(list(tools), documents, vectors)
+        texts = [d.text for d in prepared.documents]
+        return Exact(prepared.documents, embedded(model, texts, kept=self._vectors) if model and prepared.with_meaning else None)
 
     def _documents(self, tools: Sequence[ToolDefinition]) -> list[Document]:
         """Of each tool, made once: what is not asked for any more is forgotten when it has become the larger part."""
@@ -306,6 +304,10 @@ def _weights(words: float | None, meaning: float | None) -> Weights:
             next="Give two numbers of 0 or more, such as 0.3 and 0.7, or neither.",
         )
     return Weights.hybrid(words / (words + meaning), meaning / (words + meaning))
+
+
+def _for_all(document: Document) -> Document:
+    return replace(document, group=document.group._replace(tenants=None))
 
 
 def _okapi() -> Any:

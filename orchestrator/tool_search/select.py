@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from orchestrator.errors import BackendError
 from orchestrator.models.search import (
@@ -76,51 +75,42 @@ def select_tools(
     """
     tools = {t.name: t for t in catalog.tools if t.deprecated is None}
     engine = engine or shared_engine()
-    costs = engine.tokens(tuple(tools.values()))
-    decision = decide(len(tools), sum(costs), window=window, share=share, threshold=threshold)
+    costs = dict(zip(tools, engine.tokens(tuple(tools.values())), strict=True))
+    total = sum(costs.values())
+    decision = decide(len(tools), total, window=window, share=share, threshold=threshold)
     asked = [q[:QUERY_CHARS] for q in dict.fromkeys(queries) if q.strip()][:MOST_QUERIES]
     if not decision.search or not asked:
         why = decision.reason if asked else "there is no query"
-        return Selection(tuple(tools.values()), why, sum(costs), sum(costs), searched=False)
+        return Selection(tuple(tools.values()), why, total, total, searched=False)
     request = SearchRequest(
         queries=tuple(asked),
         k=k,
         priority=tuple(n for n in priority if n in tools)[:MOST_PRIORITY],
         filters=(filters or Filters()).model_copy(update={"names": tuple(tools)} if len(tools) <= MOST_NAMES else {}),
+        detail="names",
         min_generation=min_generation,
     )
-    names, told = _served(client, request) if client is not None else (None, None)
-    degraded = told.degraded if told is not None else (SERVICE_AWAY,) * (client is not None)
-    if names is None:
-        names = _searched(engine, list(tools.values()), request)
-        degraded = (*degraded, *engine.degraded)
-    chosen = tuple(tools[name] for name in names if name in tools)
-    of = dict(zip(tools, costs, strict=True))
-    spent = sum(of[t.name] for t in chosen)
-    log.info(saved_line(len(tools), len(chosen), saved=saved_share(sum(costs), spent)), extra={"action": "tools_selected"})
+    served = _served(client, request) if client is not None else None
+    found = served or engine.answer(request, tuple(tools.values()))
+    degraded = found.degraded if served or client is None else (SERVICE_AWAY, *found.degraded)
+    chosen = tuple(tools[hit.name] for hit in found.hits if hit.name in tools)
+    spent = sum(costs[t.name] for t in chosen)
+    log.info(saved_line(len(tools), len(chosen), saved=saved_share(total, spent)), extra={"action": "tools_selected"})
     return Selection(
         chosen,
         decision.reason,
-        sum(costs),
+        total,
         spent,
         searched=True,
         degraded=degraded,
-        catalog_hash=told.catalog_hash if told else None,
+        catalog_hash=served.catalog_hash if served else None,
     )
 
 
-def _served(client: IndexClient, request: SearchRequest) -> tuple[list[str] | None, SearchAnswer | None]:
-    """The names that the service found; None: no replica answered."""
+def _served(client: IndexClient, request: SearchRequest) -> SearchAnswer | None:
+    """What the service found; None: no replica answered."""
     try:
-        answer = client.search(request)
+        return client.search(request)
     except BackendError as error:
         log.warning("%s: %s", SERVICE_AWAY, error.message, extra={"action": "index_away"})
-        return None, None
-    return [hit.name for hit in answer.hits], answer
-
-
-def _searched(engine: ToolSearchEngine, tools: Sequence[ToolDefinition], request: SearchRequest) -> list[str]:
-    """The names that this process finds: of each query in turn the next best, as the service merges them."""
-    lists = [[t.name for t, _ in engine.rank(q, tools, request.most)] for q in request.queries]
-    in_turn = (name for rank in zip_longest(*lists) for name in rank if name is not None)
-    return list(dict.fromkeys((*request.priority, *in_turn)))[: max(request.most, len(request.priority))]
+        return None
