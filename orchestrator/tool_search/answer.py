@@ -22,6 +22,7 @@ from orchestrator.tool_search.feedback import Learned
 from orchestrator.tool_search.fusion import DEFAULT, Weights, probability, reason
 from orchestrator.tool_search.index import Found, Index, Query
 from orchestrator.tool_search.postings import Mask
+from orchestrator.tool_search.routing import saved_line, saved_share
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def answer(
     hits = tuple(_hit(index, c, request) for c in chosen)
     tokens = sum(h.tokens for h in hits)
     notes = (*said.notes, *search.notes)
-    _log(size, len(hits), tokens=tokens, tokens_all=tokens_all)
+    log.info(saved_line(size, len(hits), saved=saved_share(tokens_all, tokens)), extra={"action": "search"})
     return SearchAnswer(
         hits=hits, catalog_hash=index.catalog_hash, generation=index.generation, size=size, backlog=index.backlog,
         degraded=tuple(degraded), notes=notes, tokens=tokens, tokens_all=tokens_all,
@@ -242,11 +243,3 @@ def _hit(index: Index, one: _Chosen, request: SearchRequest) -> SearchHit:
 def _description(row: bytes) -> str:
     said = str(json.loads(row).get("description", ""))
     return said if len(said) <= DESCRIPTION_CHARS else said[: DESCRIPTION_CHARS - 1] + "…"
-
-
-def _log(size: int, hits: int, *, tokens: int, tokens_all: int) -> None:
-    saved = 100 * (1 - tokens / tokens_all) if tokens_all else 0.0
-    log.info(
-        "%d tools -> %d relevant (~%.1f%% token reduction)", size, hits, saved,
-        extra={"action": "search", "tokens": tokens, "tokens_all": tokens_all},
-    )  # fmt: skip
