@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import access, config, demo, doctor, files, jobs, logs, mcp, plans, platform, sandbox, tools
+from orchestrator.cli import access, config, demo, doctor, files, jobs, logs, mcp, plans, platform, sandbox, search, tools
 from orchestrator.cli.output import INTERRUPTED, print_line
 from orchestrator.extras import DISTRIBUTION
 
@@ -38,6 +38,7 @@ def root(
 for part in (platform, demo, jobs, logs, config, doctor, access):
     part.add_to(app)
 app.add_typer(tools.app, name="tools")
+app.add_typer(search.app, name="search")
 app.add_typer(mcp.app, name="mcp")
 app.add_typer(plans.app, name="plan")
 app.add_typer(files.app, name="files")

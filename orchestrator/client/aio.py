@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -23,6 +23,7 @@ from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
+from orchestrator.models.search import FeedbackEntry, FeedbackPage, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings
@@ -102,6 +103,22 @@ class AsyncClient:
     async def tool(self, name: str) -> ToolDefinition:
         """See `Client.tool`."""
         return await self._transport.send(calls.tool(name))
+
+    async def search_tools(self, request: SearchRequest | str) -> SearchAnswer:
+        """See `Client.search_tools`."""
+        return await self._transport.send(calls.search_tools(calls.searching(request)))
+
+    async def tell_use(self, query: str, used: Sequence[str], *, ok: bool = True) -> FeedbackEntry:
+        """See `Client.tell_use`."""
+        return await self._transport.send(calls.tell_use(calls.use_of(query, used, ok=ok)))
+
+    async def told_uses(self, *, limit: int = 100) -> FeedbackPage:
+        """See `Client.told_uses`."""
+        return await self._transport.send(calls.told_uses(limit=limit))
+
+    async def untell_use(self, id: str) -> FeedbackEntry:
+        """See `Client.untell_use`."""
+        return await self._transport.send(calls.untell_use(id))
 
     async def submit_tool(
         self, name: str, input: Mapping[str, Any], *, idempotency_key: str | None = None, priority: Priority = "interactive"

@@ -6,22 +6,24 @@ A `Call` is plain data, so that the synchronous and the asynchronous client diff
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.client.files import Source
 from orchestrator.client.plans import PlanSource, plan_body
+from orchestrator.errors import RequestError
 from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import CallPage, Health, PlanSummary
+from orchestrator.models.search import FeedbackEntry, FeedbackPage, FeedbackRequest, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 
@@ -85,6 +87,48 @@ def run_tool(
 
 def tools() -> Call[ToolCatalog]:
     return Call("GET", "/v1/tools", _CATALOG)
+
+
+def search_tools(request: SearchRequest) -> Call[SearchAnswer]:
+    """The tools that fit some queries."""
+    return Call("POST", "/v1/tools/search", _read(SearchAnswer), body=request.model_dump(mode="json", exclude_defaults=True))
+
+
+def searching(request: SearchRequest | str) -> SearchRequest:
+    """The request; a text is one query."""
+    if isinstance(request, SearchRequest):
+        return request
+    return SearchRequest(queries=(request,))
+
+
+def use_of(query: str, used: Sequence[str], *, ok: bool) -> FeedbackRequest:
+    """What is told of a query's tools, under an id of its own.
+
+    Raises:
+        RequestError: there is no query or no tool, or one of them cannot be.
+    """
+    try:
+        return FeedbackRequest(query=query, used=tuple(used), ok=ok, id=uuid.uuid4().hex)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise RequestError(f"{first['msg']}", path=where, next="Give a query and the names of the tools that were used.") from None
+
+
+def tell_use(told: FeedbackRequest) -> Call[FeedbackEntry]:
+    """Which tools were used for a query; its id makes a second one harmless."""
+    body = told.model_dump(mode="json", exclude_defaults=True, exclude={"tenant"})
+    return Call("POST", "/v1/tools/feedback", _read(FeedbackEntry), body=body)
+
+
+def told_uses(*, limit: int) -> Call[FeedbackPage]:
+    """What was told, newest first."""
+    return Call("GET", "/v1/tools/feedback", _read(FeedbackPage), params={"limit": limit})
+
+
+def untell_use(id: str) -> Call[FeedbackEntry]:
+    """Takes back what was told. Not sent twice, since the second one would not find it."""
+    return Call("DELETE", f"/v1/tools/feedback/{_part(id)}", _read(FeedbackEntry), repeatable=False)
 
 
 def tool(name: str) -> Call[ToolDefinition]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -22,6 +22,7 @@ from orchestrator.models.file import FileRef
 from orchestrator.models.job import JobStatus, JobView, Priority
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
+from orchestrator.models.search import FeedbackEntry, FeedbackPage, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.settings import Settings
@@ -127,6 +128,30 @@ class Client:
             NotFound: there is none of that name; `.next` names the nearest.
         """
         return self._transport.send(calls.tool(name))
+
+    def search_tools(self, request: SearchRequest | str) -> SearchAnswer:
+        """The tools that fit a query best, of those that you may use: names, scores, reasons.
+
+        Raises:
+            BackendError: no index service answers.
+        """
+        return self._transport.send(calls.search_tools(calls.searching(request)))
+
+    def tell_use(self, query: str, used: Sequence[str], *, ok: bool = True) -> FeedbackEntry:
+        """Tells which tools were used for a query, and whether they did what was wanted: the next similar query finds them."""
+        return self._transport.send(calls.tell_use(calls.use_of(query, used, ok=ok)))
+
+    def told_uses(self, *, limit: int = 100) -> FeedbackPage:
+        """What was told, newest first."""
+        return self._transport.send(calls.told_uses(limit=limit))
+
+    def untell_use(self, id: str) -> FeedbackEntry:
+        """Takes back what was told.
+
+        Raises:
+            NotFound: nothing of that id was told.
+        """
+        return self._transport.send(calls.untell_use(id))
 
     def submit_tool(
         self, name: str, input: Mapping[str, Any], *, idempotency_key: str | None = None, priority: Priority = "interactive"
