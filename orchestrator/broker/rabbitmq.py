@@ -47,28 +47,37 @@ def split_tls(url: str) -> tuple[str, dict[str, Any] | None]:
     return urlunsplit(parts._replace(query=rest)), tls
 
 
+class Unconfirmed(TimeoutError):
+    """RabbitMQ did not take messages of `queues` in time."""
+
+    def __init__(self, queues: frozenset[str]) -> None:
+        super().__init__(f"RabbitMQ confirmed no message for `{'`, `'.join(sorted(queues))}` within {CONFIRM_S:.0f} s")
+        self.queues = queues
+
+
 class Confirms:
     """The messages of one channel that RabbitMQ has not taken yet."""
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
         self._sent = 0
-        self._open: set[int] = set()
+        self._open: dict[int, str] = {}  # tag -> queue
         self._refused = False
         channel.confirm_select()
         channel.events["basic_ack"].add(self._taken)
         channel.events["basic_nack"].add(self._nacked)
 
-    def sent(self) -> None:
+    def sent(self, queue: str) -> None:
         """Counts a message that went out."""
         self._sent += 1
-        self._open.add(self._sent)
+        self._open[self._sent] = queue
 
     def wait(self) -> None:
         """Waits until all are taken.
 
         Raises:
-            OperationalError: the broker refused one, or did not answer in time.
+            OperationalError: the broker refused one.
+            Unconfirmed: it did not answer in time.
         """
         while self._open:
             connection = self._channel.connection
@@ -76,15 +85,15 @@ class Confirms:
                 raise amqp.RecoverableConnectionError("the channel was closed before its messages were confirmed")
             try:
                 connection.drain_events(timeout=CONFIRM_S)
-            except TimeoutError:
+            except TimeoutError as error:
                 connection.collect()  # closing it in order would wait for the same silent broker
-                raise
+                raise Unconfirmed(frozenset(self._open.values())) from error
         if self._refused:
             self._refused = False
             raise OperationalError("RabbitMQ refused a message")
 
     def _taken(self, tag: int, multiple: bool) -> None:
-        self._open = {t for t in self._open if t > tag} if multiple else self._open - {tag}
+        self._open = {t: q for t, q in self._open.items() if t != tag and not (multiple and t < tag)}
 
     def _nacked(self, tag: int, multiple: bool) -> None:
         self._refused = True
@@ -106,10 +115,10 @@ class Channel(pyamqp.Channel):
             priority = max(0, BEST - 2 * priority)
         return super().prepare_message(body, priority, *args, **options)
 
-    def basic_publish(self, *args: Any, **options: Any) -> Any:
-        sent = super().basic_publish(*args, **options)
+    def basic_publish(self, msg: Any, *args: Any, **options: Any) -> Any:
+        sent = super().basic_publish(msg, *args, **options)
         if self.confirms is not None:  # RabbitMQ numbers all messages of a channel that was once asked to confirm
-            self.confirms.sent()
+            self.confirms.sent(options.get("routing_key", ""))  # in a batch the name of a queue
         return sent
 
 

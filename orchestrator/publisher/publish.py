@@ -7,7 +7,7 @@ the step (it publishes what became ready), so it travels in the header and is se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,8 @@ from celery.canvas import Signature
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # its stubs are older
 
 from orchestrator.broker.queues import LEVELS, PLAN_JOB, PLANNER, PRIORITIES, PRIVATE, STEP_FINISHED, list_name, task_name
+from orchestrator.broker.rabbitmq import Unconfirmed
+from orchestrator.broker.renew import Silence, renew
 from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import Committed, Ledger, NewerJob, ReadyCall
 
@@ -31,6 +33,7 @@ class Publisher:
         connection: Any = app.connection_for_write()
         errors = (*connection.connection_errors, *connection.channel_errors)
         self._away: tuple[type[Exception], ...] = (*errors, OperationalError, BatchPublishError)
+        self._silence = Silence()
 
     def publish(self, calls: Sequence[ReadyCall]) -> None:
         """Publishes calls, each step's as one chord."""
@@ -41,13 +44,13 @@ class Publisher:
             for (job, step), members in groupby(sorted(calls, key=_step_of), key=_step_of):
                 send_chord(self.app, job, step, members=list(members), producer=producer)
 
-        self._send(send)
+        self._send(send, {c.queue for c in calls})
 
     def wake_planner(self, job: str) -> None:
         """Tells the planner that a job was accepted."""
         message: Any = {"queue": PLANNER, "task_id": f"{job}:plan", "priority": PRIORITIES["interactive"], "retry": False}
         try:
-            self._send(lambda producer: self.app.send_task(PLAN_JOB, (job,), producer=producer, **message))
+            self._send(lambda producer: self.app.send_task(PLAN_JOB, (job,), producer=producer, **message), {PLANNER})
         except OperationalError as error:
             raise BackendError(str(error), next="Is the platform up? `toolweaver doctor` tells.") from error
 
@@ -63,19 +66,33 @@ class Publisher:
         except self._away as error:
             raise OperationalError(f"The broker does not answer: {error}") from error
 
-    def _send(self, send: Callable[[Any], object]) -> None:
+    def _send(self, send: Callable[[Any], object], queues: Set[str]) -> None:
         """Sends in one batch over a connection of the pool; if that one died while nobody used it, over a new one.
+
+        A queue that was silent for long is put anew, and sent to once more.
 
         Raises:
             OperationalError: the broker does not answer.
         """
         try:
+            self._send_twice(send)
+        except self._away as error:
+            raise OperationalError(f"The broker does not answer: {error}") from error
+        self._silence.heard(queues)
+
+    def _send_twice(self, send: Callable[[Any], object]) -> None:
+        try:
             self._send_once(send)
         except self._away:
             try:
                 self._send_once(send)
-            except self._away as error:
-                raise OperationalError(f"The broker does not answer: {error}") from error
+            except Unconfirmed as error:
+                if not [renew(self.app, queue) for queue in self._silence.lasting(error.queues)]:
+                    raise
+                self._send_once(send)
+            except self._away:
+                self._silence.heard()
+                raise
 
     def _send_once(self, send: Callable[[Any], object]) -> None:
         pool: Any = self.app.producer_pool

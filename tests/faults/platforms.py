@@ -57,6 +57,8 @@ def _full_platform(broker: Broker, settings: dict[str, Any]) -> Iterator[Platfor
             stack.enter_context(_small_disk(folder / "data"))
         p = stack.enter_context(platform(broker=broker, proxied=True, folder=folder, **settings))
         p.start_all()
+        if p.rabbit is not None:
+            p.rabbit.settle()  # tests/faults/test_forgotten_queue.py kills one that is not
         yield p
 
 

@@ -50,7 +50,7 @@ FAULTS = (
     Fault("kill -9 leader", do.leader_killed, times=4, short=()),
     Fault("kill -9 API", do.api_killed, every=1.0, times=6, around=do.client_of_a_dying_api),
     Fault("kill -9 everything", do.everything_killed, times=2),
-    Fault("messages discarded", do.messages_discarded, every=0.5, times=20, short=("direct", "rabbitmq")),
+    Fault("messages discarded", do.messages_discarded, every=0.5, times=20),
     Fault("messages doubled", every=0.1, times=200, around=do.doubling, short=("direct", "published")),
     Fault("kill -9 Redis, everysec, after a second", do.quiet_server_killed, every=3.0, times=3, short=()),
     Fault("kill -9 Redis, always", do.server_killed, every=3.0, times=3, around=do.always_synced),
