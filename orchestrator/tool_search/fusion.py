@@ -38,6 +38,12 @@ class Weights:
 
 
 DEFAULT = Weights()
+CALIBRATED = {True: (-4.3, 5.2, 3.5, 1.8), False: (-3.9, 9.5, 4.5, 1.9)}
+"""Constant, score, gap and first, with a vector of the query and without: a logistic regression on the ten best of 5,600 queries of
+MetaTool, Seal-Tools and BFCL, also with two joined, words dropped, descriptions cut and catalogs of 30 and 100 tools, rounded. The
+order does not depend on them. Fitted on two sets and asked of the third, chance and share differ by .02 (MetaTool), .09
+(Seal-Tools) and .03 (BFCL) on average (expected calibration error, ten bins), and of the first hit by .05, .04 and .03.
+"""
 
 
 def fuse(
@@ -67,14 +73,33 @@ def fuse(
 
 
 def probability(
-    lexical: Floats, cosine: Floats | None, *, best: float | None = None, ideal: float | None = None
+    lexical: Floats,
+    cosine: Floats | None,
+    *,
+    bonus: Floats | None = None,
+    top: float | None = None,
+    best: float | None = None,  # noqa: ARG001
+    ideal: float | None = None,  # noqa: ARG001
 ) -> NDArray[np.float64]:
-    """The chance that a candidate is what was meant, 0 to 1."""
+    """The chance that a candidate is what was meant, 0 to 1, in the order of `fuse` with the default weights plus `bonus`.
+
+    A logistic of the score, of how far it is behind the best of the query, and of being the best (see `CALIBRATED`).
+
+    Args:
+        lexical: as for `fuse`.
+        cosine: as for `fuse`.
+        bonus: what else was added to each candidate's score.
+        top: the best score of the query, when its tool is not among the candidates.
+        best: not used.
+        ideal: not used.
+    """
     if not len(lexical):
         return np.zeros(0)
-    share = np.minimum(lexical / ideal, 1.0) if ideal else _share(lexical, best)
-    meaning = np.zeros(len(lexical)) if cosine is None else _known(cosine)
-    return np.asarray(1 / (1 + np.exp(-(-5 + 4 * meaning + 5 * share))), np.float64)
+    scores = fuse(lexical, cosine) + (0.0 if bonus is None else bonus)
+    behind = (float(scores.max()) if top is None else top) - scores
+    base, score, gap, first = CALIBRATED[cosine is not None]
+    odds = base + score * scores - gap * behind + first * (behind <= 0)
+    return np.asarray(1 / (1 + np.exp(-odds)), np.float64)
 
 
 def reason(matched: Sequence[str], cosine: float | None, *, exact: bool = False, learned: bool = False) -> str:
