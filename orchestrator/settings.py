@@ -125,6 +125,15 @@ class Settings(BaseSettings):
     embed_url: str | None = Field(
         default=None, description="address of an index service whose `/embed` makes the vectors; default: this process does"
     )
+    search_share: float = Field(
+        default=0.1, gt=0, le=1, description="a planner searches when its tools fill more than this part of the model's window"
+    )
+    search_threshold: int | None = Field(
+        default=None, ge=0, description="a planner searches when there are more tools than this, whatever their tokens"
+    )
+    search_lexical_weight: float | None = Field(
+        default=None, ge=0, le=10, description="weight of the words beside the meaning; `toolweaver search lab` fits it"
+    )
     servers_file: Path | None = Field(
         default=None, description="JSON file that names MCP servers and OpenAPI documents; default: `mcp.json` in `home`"
     )
