@@ -17,6 +17,12 @@ CATALOG_GONE = "tw:{catalog}:gone"  # names that were withdrawn, by the number o
 CATALOG_FORMER = "tw:{catalog}:former"  # a hash: former tools, by `name@hash`
 CATALOG_VERSIONS = "tw:{catalog}:versions"  # a hash: the hashes of former tools, latest first, by name
 INDEX_REPLICAS = "tw:index:replicas"  # addresses of the index service's replicas, by when their leases end
+FEEDBACK = (
+    "tw:{search}:feedback"  # numbers of the entries of a log, in order: which tools were used for what, and what was taken back
+)
+FEEDBACK_ENTRIES = "tw:{search}:feedback:entries"  # a hash: they, by number
+FEEDBACK_STATE = "tw:{search}:feedback:state"  # a hash: the log's number and epoch, and the number of each use
+FEEDBACK_OWN = "tw:{search}:feedback:own"  # uses by tenant, in order
 SERVERS = "tw:servers"  # a hash: how servers of tools are, by name
 ENDED = "tw:ended"  # a channel: jobs that ended before their time, or calls of which were stopped
 CHILDREN = "tw:children:"  # a channel per process that runs programs: calls of theirs that ended

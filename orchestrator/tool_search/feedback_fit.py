@@ -77,7 +77,7 @@ class _Turn:
     @classmethod
     def of(cls, past: Past, source: Source) -> _Turn:
         known = source.vectors(past.tools) if past.tools else np.zeros((0, past.dimensions), np.float32)
-        there = ~np.isnan(known).any(axis=1)
+        there: NDArray[np.bool_] = ~np.isnan(known.sum(axis=1))
         rows = [r for r, tools in enumerate(past.good) if past.has[r] and any(there[t] for t in tools)]
         aims = [known[[t for t in past.good[r] if there[t]]].mean(axis=0) for r in rows]
         asked = past.vectors[rows]
@@ -92,7 +92,7 @@ class _Turn:
         at = np.searchsorted(self.rows, sorted({row, *rows} & set(self.rows.tolist())))
         asked = past.vectors[self.rows[at]]
         if row not in self.rows:
-            return turned(past.vectors[row][None], self.map)[0]
+            return np.asarray(turned(past.vectors[row][None], self.map)[0], np.float32)
         left = np.eye(len(at), dtype=np.float32) - asked @ self.inverse @ asked.T
         errors = np.linalg.solve(left, self.missing[at] - self.told[at])
         here = int(np.searchsorted(self.rows[at], row))
