@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from typing import TypeVar
 
 import Stemmer
 
 MAX_CHARACTERS = 20_000
-"""Of a longer text no more is read: a query of 100 KB or a description of 5 MB costs as much as this."""
+"""Of a longer query no more is read, half of it at each end: 100 KB cost as much as this."""
+MAX_TERMS = 400
 MAX_WORD = 64
 
 _WORD = re.compile(r"\w+")
@@ -22,6 +24,7 @@ _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, kana, Han, compatibility i
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]+"
 )
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|[A-Z]|\d+")
+Text = TypeVar("Text", str, list[str])
 _STEMMER = Stemmer.Stemmer("porter", 0)
 
 _EMPTY = """
@@ -37,19 +40,29 @@ EMPTY_WORDS = frozenset(_EMPTY.split())
 
 
 def terms(text: str) -> list[str]:
-    """The terms of a text in their order, repeated as often as they stand there.
+    """The distinct terms of a query, in their order: a word that a request repeats is not asked for twice.
 
-    Empty words ("the", "please") are left out unless there is nothing else. Reads the first `MAX_CHARACTERS`.
+    Empty words ("the", "please") are left out unless there is nothing else. Of a long text the beginning and the end count.
     """
-    return full_terms(text) or [t for w in _WORD.findall(text[:MAX_CHARACTERS]) for t in _of_word(w)[1]]
+    read = _ends(text, MAX_CHARACTERS)
+    return _ends(list(dict.fromkeys(counted(read))), MAX_TERMS)
+
+
+def counted(text: str) -> list[str]:
+    """The terms of a text as often as they stand there; empty words only when there is nothing else."""
+    return full_terms(text) or [t for w in _WORD.findall(text) for t in _of_word(w)[1]]
 
 
 def full_terms(text: str) -> list[str]:
-    """As `terms`, but a text of nothing but empty words has none."""
+    """The terms of a text as often as they stand there, without empty words."""
     found: list[str] = []
-    for word in _WORD.findall(text[:MAX_CHARACTERS]):
+    for word in _WORD.findall(text):
         found += _of_word(word)[0]
     return found
+
+
+def _ends(text: Text, most: int) -> Text:
+    return text if len(text) <= most else text[: most // 2] + text[-(most // 2) :]
 
 
 @lru_cache(maxsize=200_000)

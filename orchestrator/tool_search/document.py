@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.models.tool import ToolDefinition
-from orchestrator.tool_search.analysis import full_terms, terms
+from orchestrator.tool_search.analysis import counted, full_terms
 from orchestrator.tool_search.tokens import count_tokens
 
 RECIPE = "1"
@@ -80,7 +80,7 @@ def document_of_row(row: bytes) -> Document:
 
 def _weighted(tool: Mapping[str, Any], name: str, described: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    _add(found, terms(name), NAME)
+    _add(found, counted(name), NAME)
     _add(found, full_terms(described), DESCRIPTION)
     for label in _labels(tool):
         _add(found, full_terms(label), LABEL)
