@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,8 +105,7 @@ class Base:
         kept = self._masks.get(filters)
         if kept is None:
             kept = self._masks[filters] = self._passing(filters)
-            while len(self._masks) > MASKS_KEPT:
-                self._masks.popitem(last=False)
+            shrink(self._masks)
         return kept
 
     def _passing(self, filters: Filters) -> Mask:
@@ -136,6 +136,13 @@ class Base:
         found = np.zeros(len(self), bool)
         found[[row for row in rows if row is not None]] = True
         return found
+
+
+def shrink(masks: OrderedDict[Filters, Any]) -> None:
+    """Forgets the oldest; others may do so at the same time."""
+    while len(masks) > MASKS_KEPT:
+        with contextlib.suppress(KeyError):
+            masks.popitem(last=False)
 
 
 def opened(snapshot: Snapshot) -> Base:

@@ -6,6 +6,7 @@ and then one formula over all, with the document frequencies of the tools that a
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from orchestrator.models.catalog import CatalogHash
 from orchestrator.models.search import Filters
 from orchestrator.tool_search import lexical
-from orchestrator.tool_search.base import MASKS_KEPT, Base
+from orchestrator.tool_search.base import Base, shrink
 from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.delta import Delta
 from orchestrator.tool_search.document import Document, document_of_row
 from orchestrator.tool_search.feedback import Evidence, Learned
 from orchestrator.tool_search.fusion import DEFAULT, Weights, fuse
-from orchestrator.tool_search.postings import Ints, Mask, Scores, best
+from orchestrator.tool_search.postings import Forward, Ints, Mask, Scores, best
 from orchestrator.tool_search.vectors import Flat
 
 DIMENSIONS = 384
@@ -96,7 +97,7 @@ class Index:
     length: float  # of all of them
     digest: CatalogHash
     generation: int = 0
-    _masks: OrderedDict[Filters, Mask] = field(default_factory=OrderedDict)
+    _masks: OrderedDict[Filters, Mask | None] = field(default_factory=OrderedDict)
 
     @classmethod
     def empty(cls, dimensions: int = DIMENSIONS) -> Index:
@@ -318,12 +319,11 @@ class Index:
         """Which ids pass; None: all of them. Kept for the next query with the same filters."""
         if filters is None:
             return self._living
-        kept = self._masks.get(filters)
-        if kept is None:
-            kept = np.concatenate([self.base.mask(filters) & ~self.dead, self.delta.mask(filters)])
-            self._masks[filters] = kept
-            while len(self._masks) > MASKS_KEPT:
-                self._masks.popitem(last=False)
+        with contextlib.suppress(KeyError):  # one look: another thread may put it there between two
+            return self._masks[filters]
+        every = np.concatenate([self.base.mask(filters) & ~self.dead, self.delta.mask(filters)])
+        kept = self._masks[filters] = None if every.all() else every
+        shrink(self._masks)
         return kept
 
     @cached_property
@@ -461,5 +461,5 @@ class Index:
         return np.array(named[:k], np.int64)
 
 
-def _length(forward: object) -> float:
-    return float(forward.lengths.sum(dtype=np.float64))  # type: ignore[attr-defined]
+def _length(forward: Forward) -> float:
+    return float(forward.lengths.sum(dtype=np.float64))

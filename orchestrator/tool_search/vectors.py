@@ -24,6 +24,7 @@ Matrix = NDArray[np.float32]
 FLAT_MOST = 20_000  # tools whose vectors are all compared
 CELLS_MOST = 1_024
 CELLS_PROBED = 64
+CODES_READ = 50_000  # where 64 cells hold fewer, more cells are looked into
 TRAINED_PER_CELL = 64
 SEED = 1234
 BATCH = 50_000
@@ -116,7 +117,8 @@ class Cells:
         left = len(self._rows) if allowed is None else int(np.count_nonzero(allowed))
         if not left:
             return np.zeros(0, np.int64)
-        probed = min(self._index.nlist, CELLS_PROBED * len(self._rows) // left)  # fewer pass: look into more cells for them
+        cells = max(CELLS_PROBED, CODES_READ * self._index.nlist // len(self._rows))
+        probed = min(self._index.nlist, cells * len(self._rows) // left)  # fewer pass: look into more cells for them
         bits = np.packbits(np.zeros(0, bool) if allowed is None else allowed, bitorder="little")  # lives until the search is over
         selector = None if allowed is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         how = faiss.SearchParametersIVF(nprobe=probed, sel=selector)
