@@ -33,9 +33,10 @@ from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document, document_of
 from orchestrator.tool_search.embedding import embedded, vector_file
 from orchestrator.tool_search.exact import Exact, order
-from orchestrator.tool_search.fusion import DEFAULT, Weights, probability, reason
+from orchestrator.tool_search.fusion import Weights, reason
 from orchestrator.tool_search.index import DIMENSIONS, Index
 from orchestrator.tool_search.routing import THRESHOLD
+from orchestrator.tool_search.weights import weights_of
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class ToolSearchEngine:
         embedding_model: `all-MiniLM-L6-v2` is in the core install; any other name or folder needs the extra
             `sentence-transformers`. A model that cannot be loaded fails nothing: words alone are compared, `degraded` says so.
         cache_dir: folder for the vectors of tools; default: `search_cache` in the home folder.
-        lexical: `bm25f` (fields, stemming), or `rank-bm25` for comparison, by the extra `search-compare`.
+        lexical: `bm25f` (fields, stemming), or `rank-bm25` for comparison, by the extra `search-compare`; its default weights
+            are 0.3 and 0.7.
         search_threshold: catalogs of so many tools or fewer are not searched: all their tools come back, with score 1.0.
         cache: where results are kept for other processes too, for an hour; default: in this process.
 
@@ -102,7 +104,7 @@ class ToolSearchEngine:
         search_threshold: int = THRESHOLD,
         cache: DistributedCache | None = None,
     ) -> None:
-        self.weights = _weights(bm25_weight, embedding_weight)
+        self.weights = _weights(bm25_weight, embedding_weight, lexical)
         self._model_name, self._lexical, self._threshold = embedding_model, lexical, search_threshold
         self._folder = Path(cache_dir).expanduser() if cache_dir is not None else None
         self._lock = threading.RLock()
@@ -191,23 +193,19 @@ class ToolSearchEngine:
         return tuple((name, float(score)) for name, score in found)
 
     def _find(self, prepared: Prepared, query: str, top_k: int) -> tuple[tuple[str, float], ...]:
-        if not self.weights.rescale and self._lexical == "bm25f":
+        if not self.weights.rescale:
             found = self.answer(SearchRequest(queries=(query,), k=top_k, detail="names"), list(prepared.tools.values()))
             return tuple((hit.name, hit.score) for hit in found.hits)
-        ranked, scores = self._compared(prepared, query)
-        return tuple((prepared.documents[row].name, float(scores[row])) for row in order(ranked, top_k))
+        ranked = self._compared(prepared, query)
+        return tuple((prepared.documents[row].name, float(ranked[row])) for row in order(ranked, top_k))
 
-    def _compared(self, prepared: Prepared, query: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What the references rank by, and their scores: each tool is scored, and a name that is given counts as any word."""
+    def _compared(self, prepared: Prepared, query: str) -> NDArray[np.float64]:
+        """The classic hybrid, for every tool; a name that is given counts as any word."""
         vector = self._query_vector(query) if prepared.with_meaning else None
         halves = self._exact(prepared).halves(query, vector)
         if self._lexical == "rank-bm25":
             halves = replace(halves, words=np.maximum(prepared.okapi.get_scores(query.lower().split()), 0.0))
-        ranked = halves.fused(self.weights)
-        if self.weights.rescale:
-            return ranked, ranked
-        best = float(halves.words.max(initial=0.0))
-        return ranked, np.asarray(probability(halves.words, halves.meaning, best=best, ideal=best or None))
+        return halves.fused(self.weights)
 
     def _query_vector(self, query: str) -> NDArray[np.float32] | None:
         known = self._queries.get(query)
@@ -292,9 +290,9 @@ def shared_engine() -> ToolSearchEngine:
     return ToolSearchEngine()
 
 
-def _weights(words: float | None, meaning: float | None) -> Weights:
+def _weights(words: float | None, meaning: float | None, lexical: Lexical) -> Weights:
     if words is None and meaning is None:
-        return DEFAULT
+        return weights_of(load_settings()) if lexical == "bm25f" else Weights.hybrid()
     words = 1.0 - meaning if words is None and meaning is not None else words or 0.0
     meaning = 1.0 - words if meaning is None else meaning
     if min(words, meaning) < 0 or words + meaning <= 0:

@@ -37,6 +37,7 @@ from orchestrator.tool_search.lab_fit import WEIGHTS, fit
 from orchestrator.tool_search.lab_input import Case, read_cases, read_catalog
 from orchestrator.tool_search.metrics import mrr, ndcg, recall
 from orchestrator.tool_search.routing import saved_share
+from orchestrator.tool_search.weights import weights_of
 
 DONE, BAD_REQUEST, UNREACHABLE = 0, 2, 3
 RECALLS = (1, 5, 10)
@@ -269,7 +270,7 @@ def run(options: argparse.Namespace) -> LabReport:
     catalog = read_catalog(_text(options.catalog), name="the platform's catalog" if options.catalog == "-" else options.catalog)
     embedder = None if options.words else _embedder(options.model)
     folder = None if options.no_cache else settings.home.expanduser() / "index"
-    lab = Lab(catalog, cases, embedder=embedder, folder=folder, k=options.k, progress=_say)
+    lab = Lab(catalog, cases, embedder=embedder, folder=folder, k=options.k, weights=weights_of(settings), progress=_say)
     return lab.report(misses=options.misses)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.models.lab import Fit
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0)
+WEIGHTS = (0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 LEAST = 30  # queries of the rest; an interval of fewer says nothing
 RESAMPLES = 2_000
 LEVEL = 0.95
