@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     )
     index_port: int = Field(default=8500, description="first port tried for the index service; a busy one moves on")
     index_key: SecretStr | None = Field(default=None, description="key that the index service asks for, and its clients send")
+    index_in_container: bool = Field(
+        default=False, description="any `index_host` counts as loopback: for a container whose network only the platform shares"
+    )
     index_address: str | None = Field(
         default=None, description="address that a replica of the index service announces; default: where it listens"
     )
@@ -209,6 +212,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value
+
+    @field_validator("index_key", mode="after")
+    @classmethod
+    def _none_if_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value and value.get_secret_value() else None
 
     @field_validator("home", mode="after")
     @classmethod

@@ -21,9 +21,11 @@ from orchestrator.errors import ToolWeaverError
 from orchestrator.jobs.blobs import StoredBytes
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.platform import Finding
+from orchestrator.models.search import IndexStatus
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
 from orchestrator.state.keys import all_shards
+from orchestrator.tool_search.client import IndexClient
 
 OLDEST, WITH_WAITAOF = Version("7.0"), Version("7.2")
 FULL = 0.8  # of maxmemory
@@ -47,6 +49,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     store = JobStore(client, settings)
     yield from _work(store)
     yield _blobs(store)
+    yield from _index(settings, client)
 
 
 def _version(settings: Settings, info: dict[str, Any]) -> Finding:
@@ -139,6 +142,28 @@ def _blobs(store: JobStore) -> Finding:
     if read != b"doctor":
         return Finding("blob store", "fail", f"{held.where} gives back other bytes than it was given", "Look at that store.")
     return Finding("blob store", "ok", f"{held.where} takes and gives bytes")
+
+
+def _index(settings: Settings, client: Any) -> Iterator[Finding]:
+    """The replicas of the index service, and whether each knows the catalog that the store has."""
+    with IndexClient.of(settings, client=client, timeout=3.0) as index:
+        found = index.statuses()
+    if not found:
+        yield Finding("index", "warn", "no replica answers searches", "`toolweaver up` starts one; see `toolweaver logs index`.")
+    for url, status in found.items():
+        yield _replica(url, status)
+
+
+def _replica(url: str, status: IndexStatus | str) -> Finding:
+    if isinstance(status, str):
+        return Finding("index", "warn", f"{url} does not answer: {status}", "Look at `toolweaver logs index`.")
+    said = f"{url}: {status.size:,} tools, change {status.generation}"
+    if status.generation == status.store_generation and status.catalog_hash != status.store_hash:
+        return Finding("index", "warn", f"{said}; its hash is not the store's", "It reads the whole catalog again by itself.")
+    said += f", {status.backlog:,} not found by meaning yet" if status.backlog else ""
+    if status.degraded:
+        return Finding("index", "warn", f"{said}; {'; '.join(status.degraded)}", "Look at `toolweaver logs index`.")
+    return Finding("index", "ok", said)
 
 
 def _config(client: Any, name: str) -> str | None:

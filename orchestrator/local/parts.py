@@ -162,6 +162,11 @@ def planner_part() -> ChildSpec:
     return _module("planner", "orchestrator.tasks", stage=MIDDLE)
 
 
+def index_part() -> ChildSpec:
+    """One replica of the index service; clients find it through the store, whatever port it gets."""
+    return _module("index", "orchestrator.tool_search.service", stage=MIDDLE)
+
+
 def pool_part(pool: str, drain_s: float = LOCAL_DRAIN_S) -> ChildSpec:
     return _module(pool, "workers.boot", "--pool", pool, stage=WORKERS, grace_s=drain_s + 1.5)
 

@@ -99,6 +99,7 @@ def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None])
             platform = _await_ready(run)
             if platform is not None:
                 ready(platform)
+                run.supervisor.start(parts.index_part())  # now: plans and calls wait for no search
             while run.signals.asked is None:
                 run.signals.wait(TICK_S)
                 run.supervisor.tick()

@@ -41,7 +41,7 @@ def check_key(settings: Settings) -> None:
     Raises:
         RequestError: `index_host` is beyond loopback and no `index_key` is set.
     """
-    if settings.index_key is None and not is_loopback(settings.index_host):
+    if settings.index_key is None and not settings.index_in_container and not is_loopback(settings.index_host):
         raise RequestError(
             f"Without a key the index service listens on loopback only, not on `{settings.index_host}`.",
             path="TOOLWEAVER_INDEX_KEY",
@@ -56,6 +56,7 @@ class Door:
         self._app = app
         key = settings.index_key.get_secret_value() if settings.index_key else None
         self._key = _digest(key) if key is not None else None
+        self._any_host = self._key is not None or settings.index_in_container
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(Request(scope)) if scope["type"] == "http" else None
@@ -69,7 +70,7 @@ class Door:
             return PolicyError(
                 "Web pages may not use the index service.", path="Origin", next="Use `POST /v1/tools/search` of the API."
             )
-        if self._key is None and not is_loopback(_host(request)):
+        if not self._any_host and not is_loopback(_host(request)):
             return PolicyError(
                 "Without a key the index service is reached by a loopback address only.", path="Host", next="Use 127.0.0.1."
             )

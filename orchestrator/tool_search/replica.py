@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore, generation_of
-from orchestrator.errors import BackendError, ToolWeaverError
-from orchestrator.models.search import Filters, IndexStatus
+from orchestrator.errors import BackendError, NotFound, ToolWeaverError
+from orchestrator.models.search import FeedbackEntry, FeedbackPage, FeedbackRequest, Filters, IndexStatus
 from orchestrator.monitoring.search import SearchMetrics
 from orchestrator.providers.embedder import Embedder
 from orchestrator.settings import Settings
@@ -35,7 +35,8 @@ from orchestrator.state.keys import INDEX_REPLICAS
 from orchestrator.tool_search import background, merge
 from orchestrator.tool_search.background import Background, model_of
 from orchestrator.tool_search.document import RECIPE
-from orchestrator.tool_search.feedback import Lessons
+from orchestrator.tool_search.feedback import Lessons, Use
+from orchestrator.tool_search.feedback_store import FeedbackStore, Log
 from orchestrator.tool_search.follow import Follower, Known
 from orchestrator.tool_search.index import Index
 from orchestrator.tool_search.shelf import Shelf
@@ -51,6 +52,7 @@ AUDIT_S = 15.0  # between two comparisons of the hash with the store's
 TEXTS_LEAST, TEXTS_MOST = 32, 4_096  # that the process beside embeds at once
 QUICK_S, SLOW_S = 0.5, 2.0
 AGAIN_S = 30.0  # before what failed in the process beside is tried again
+QUERIES_AT_ONCE = 256  # of what was told, that the process beside embeds
 RECENT = 8  # requests that a new base is warmed up with
 
 
@@ -69,6 +71,7 @@ class View:
     catalog_hash: str
     lessons: Lessons | None = None
     feedback: int = 0
+    untaught: int = 0  # queries of the lessons that have no vector yet
 
     @property
     def generation(self) -> int:
@@ -107,6 +110,9 @@ class Replica:
         self._follower = Follower(self._store, bundled_catalog().tools)
         self._folder = settings.home / "index"
         self._shelf = Shelf(self._folder, open=lambda f: merge.open_index(f, full=True), refused=lambda _: self._note("refused"))
+        self._feedback = FeedbackStore(self._redis)
+        self._told, self._told_to = Log(), ""
+        self._queries: dict[str, NDArray[np.float32]] = {}  # vectors of what was told
         self._background = Background()
         self._jobs: dict[str, Job] = {}
         self._later: dict[str, float] = {}  # what failed is tried again then
@@ -211,6 +217,7 @@ class Replica:
             self._begin()
         elif not self._follower.fresh(self.view.known):
             self._follow(self.view)
+        self._hear()
         if self._away:
             self._away = False
             log.info("the store is back", extra={"action": "store_back"})
@@ -296,6 +303,72 @@ class Replica:
             self._note("mismatches")
             self._reload("the hash is not the store's")
 
+    # what confirmed use teaches
+
+    def tell(self, told: FeedbackRequest) -> FeedbackEntry:
+        """Takes down which tools were used for a query.
+
+        Raises:
+            RequestError: it is not what can be learned from.
+            redis.RedisError: the store does not answer.
+        """
+        use = self._feedback.tell(told.query, told.used, told.ok, told.tenant, id=told.id)
+        self._wake.set()
+        return _entry(use)
+
+    def untell(self, id: str, *, tenant: str) -> FeedbackEntry:
+        """Takes back what was told; gives what it was.
+
+        Raises:
+            NotFound: the tenant told nothing of that id.
+            redis.RedisError: the store does not answer.
+        """
+        use = next((u for u in self._feedback.uses(tenant) if u.id == id), None)
+        if use is None or not self._feedback.undo(id, tenant=tenant):
+            raise NotFound(f"There is no feedback `{id[:64]}`.", path="id", next="GET /feedback lists what was told.")
+        self._wake.set()
+        return _entry(use)
+
+    def told(self, *, tenant: str, limit: int) -> FeedbackPage:
+        """What a tenant told, newest first.
+
+        Raises:
+            redis.RedisError: the store does not answer.
+        """
+        uses = self._feedback.uses(tenant)
+        return FeedbackPage(entries=tuple(_entry(u) for u in uses[::-1][:limit]), total=len(uses))
+
+    def _hear(self) -> None:
+        """Reads what was told since, and learns it."""
+        news = self._feedback.read(self._told_to)
+        fresh = news.after != self._told_to
+        self._told_to = news.after
+        if (self._told.take(news) or fresh) and self.view is not None:
+            self._learn(news.number)
+
+    def _learn(self, number: int) -> None:
+        view = self.view
+        if view is None:
+            return
+        queries = {u.query for u in self._told.uses}
+        self._queries = {q: v for q, v in self._queries.items() if q in queries}
+        lessons = Lessons.of(self._told.uses, self._queries) if queries else None
+        if lessons is not None:
+            for filters in tuple(self._recent):
+                lessons.seen_by(filters.tenant)  # made here, so that no search has to
+        self._put(replace(view, lessons=lessons, feedback=number, untaught=len(queries - self._queries.keys())))
+
+    def _embed_queries(self, view: View) -> None:
+        if not view.untaught or "queries" in self._jobs or not self._due("queries"):
+            return
+        wanted = list(dict.fromkeys(u.query for u in self._told.uses if u.query not in self._queries))[:QUERIES_AT_ONCE]
+
+        def take(made: tuple[str, NDArray[np.float16]]) -> None:
+            self._queries |= {q: v.astype(np.float32) for q, v in zip(wanted, made[1], strict=True)}
+            self._learn(view.feedback if self.view is None else self.view.feedback)
+
+        self._submit("queries", self._background.submit(background.embed, self._settings, self._folder, wanted), take)
+
     # what goes on beside
 
     def _beside(self) -> None:
@@ -311,6 +384,7 @@ class Replica:
                 self._note(f"{name}_failed")
                 log.warning("%s failed and is tried again: %s", name, _said(error), extra={"action": f"{name}_failed"})
         if self.view is not None:
+            self._embed_queries(self.view)
             self._embed(self.view.index)
             self._merge(self.view)
 
@@ -389,8 +463,10 @@ class Replica:
         former = self.view
         if based is not None or anew:
             self._based = based
-        lessons, feedback = (former.lessons, former.feedback) if former is not None else (None, 0)
-        self._put(View(index, known, known.hash_of(index), lessons, feedback))
+        made = View(index, known, known.hash_of(index))
+        if former is not None:
+            made = replace(made, lessons=former.lessons, feedback=former.feedback, untaught=former.untaught)
+        self._put(made)
 
     def _put(self, view: View) -> None:
         for filters in tuple(self._recent):  # what the first search would have to make
@@ -411,6 +487,10 @@ class Replica:
     def _note(self, event: str) -> None:
         self.counts[event] += 1
         self.metrics.events.labels(event).inc()
+
+
+def _entry(use: Use) -> FeedbackEntry:
+    return FeedbackEntry(id=use.id, at=use.ts, query=use.query, used=use.used, ok=use.ok, tenant=use.tenant or "default")
 
 
 def _paced(texts: int, took_s: float) -> int:

@@ -32,7 +32,7 @@ from starlette.routing import Route
 
 from orchestrator.errors import BackendError, NotFound, RequestError, ToolWeaverError
 from orchestrator.models.access import TENANT
-from orchestrator.models.search import EmbedAnswer, EmbedRequest, SearchAnswer, SearchRequest
+from orchestrator.models.search import EmbedAnswer, EmbedRequest, FeedbackRequest, SearchAnswer, SearchRequest
 from orchestrator.monitoring.search import SearchMetrics
 from orchestrator.settings import Settings, load_settings
 from orchestrator.tool_search.answer import Asked, answer, asked
@@ -164,7 +164,7 @@ class Service:
 def _key(view: View, request: SearchRequest) -> str:
     """What an answer is kept by: everything that decides it."""
     asked_for = request.model_dump_json(exclude={"min_generation", "deadline_ms"})
-    said = f"{view.catalog_hash} {view.generation} {view.feedback} {view.index.backlog} {view.recipe} {asked_for}"
+    said = f"{view.catalog_hash} {view.generation} {view.feedback} {view.untaught} {view.index.backlog} {view.recipe} {asked_for}"
     return f"search:{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
@@ -196,6 +196,27 @@ async def embed(request: Request) -> Response:
         raise BackendError(f"Not all texts could be embedded; {found.degraded}.", next="Look at the log of the index service.")
     rows = tuple(tuple(float(x) for x in v) for v in vectors)
     return _json(EmbedAnswer(model=service.encoder.name or "", dimensions=len(rows[0]), vectors=rows))
+
+
+async def feedback(request: Request) -> Response:
+    """Takes down which tools were used for a query."""
+    told = await _body(request, FeedbackRequest)
+    service = _service(request)
+    return _json(await service.in_thread(lambda: service.replica.tell(told)), status=201)
+
+
+async def undo(request: Request) -> Response:
+    """Takes back what was told."""
+    service, id, tenant = _service(request), request.path_params["id"], _tenant(request)
+    return _json(await service.in_thread(lambda: service.replica.untell(id, tenant=tenant)))
+
+
+async def told(request: Request) -> Response:
+    """What was told, newest first."""
+    service, tenant = _service(request), _tenant(request)
+    limit = request.query_params.get("limit", "100")
+    most = min(int(limit), 1_000) if limit.isdigit() else 100
+    return _json(await service.in_thread(lambda: service.replica.told(tenant=tenant, limit=most)))
 
 
 async def status(request: Request) -> Response:
@@ -281,6 +302,9 @@ async def _bug(request: Request, error: Exception) -> Response:
 ROUTES = [
     Route("/search", search, methods=["POST"]),
     Route("/embed", embed, methods=["POST"]),
+    Route("/feedback", feedback, methods=["POST"]),
+    Route("/feedback", told, methods=["GET"]),
+    Route("/feedback/{id}", undo, methods=["DELETE"]),
     Route("/status", status),
     Route("/health", health),
     Route("/metrics", metrics),

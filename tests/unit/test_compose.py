@@ -36,7 +36,7 @@ CONTAINED = [name for name, pool in POOLS.items() if pool.check is None]
 
 
 def test_what_exists_today_and_nothing_else() -> None:
-    assert set(SERVICES) == {"redis", "api", "planner", "flower", *CONTAINED}
+    assert set(SERVICES) == {"redis", "api", "planner", "index", "flower", *CONTAINED}
     assert set(OURS) == set(SERVICES) - {"redis"}
     assert "${" not in as_nobody_sets_anything(COMPOSE.read_text()), "every variable has a default"
 
