@@ -88,12 +88,13 @@ def _parts(word: str) -> list[str]:
 
 
 def _spaced(word: str) -> list[str]:
-    return [_plain(p) for p in _PART.findall(word)]
+    return [p.casefold() for p in _PART.findall(_plain(word))]
 
 
-def _plain(part: str) -> str:
-    """Without case and accents: é is found by e."""
-    return "".join(c for c in unicodedata.normalize("NFKD", part.casefold()) if not unicodedata.combining(c))
+def _plain(word: str) -> str:
+    """Without accents: é is found by e."""
+    bare = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    return unicodedata.normalize("NFC", bare)
 
 
 def _pairs(run: str) -> list[str]:
