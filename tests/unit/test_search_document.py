@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,13 @@ def test_parameters_of_an_imported_schema_are_found() -> None:
 
 
 def test_odd_schemas_do_not_stop_it() -> None:
-    for schema in ({"properties": []}, {"properties": {"a": None, "": {}}}, {"properties": {"a": {"description": 5}}}, {}):
+    odd: tuple[dict[str, Any], ...] = (
+        {"properties": []},
+        {"properties": {"a": None, "": {}}},
+        {"properties": {"a": {"description": 5}}},
+        {},
+    )
+    for schema in odd:
         assert document_of(ToolDefinition(name="odd", json_schema=schema)).length > 0
 
 
