@@ -42,6 +42,7 @@ CONNECT_S = 0.5
 BAD_S = 2.0  # a replica that failed is asked last for so long
 LOOK_S = 1.0  # between two looks at which replicas there are
 PAUSE_S, PAUSE_MAX_S = 0.05, 0.5  # when all have failed
+UNKNOWN_S = 1.0  # that one is waited for while none is known: it may just be starting
 ELSEWHERE = frozenset((425, 429, 500, 502, 503, 504))  # answers that another replica, or the same one later, may not give
 START_IT = "Start one: `toolweaver up`, or `python -m orchestrator.tool_search.service`; TOOLWEAVER_INDEX_URLS names others."
 
@@ -233,6 +234,11 @@ class _Turn:
         self._next, self._lock = secrets.randbelow(1_000), threading.Lock()
 
     @property
+    def looks_for_more(self) -> bool:
+        """Whether there may be other replicas a moment later."""
+        return isinstance(self._urls, Announced)
+
+    @property
     def asks_the_store(self) -> bool:
         """Whether the next look at the replicas may take a while."""
         return isinstance(self._urls, Announced) and self._urls.due
@@ -274,6 +280,10 @@ class _Tries:
         if not self._round:
             pause, self._pause = self._pause, min(PAUSE_MAX_S, max(PAUSE_S, 2 * self._pause))
             self._round = self._turn.order()
+            unknown_until = min(self._until, time.monotonic() + UNKNOWN_S)
+            while not self._round and self._turn.looks_for_more and time.monotonic() < unknown_until:
+                time.sleep(PAUSE_S)
+                self._round = self._turn.order()
         left = self._until - time.monotonic() - pause
         if not self._round or left <= 0:
             return None
