@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
+from collections.abc import Iterable
+from itertools import chain
 from typing import TypeVar
 
 import Stemmer
@@ -18,6 +19,7 @@ MAX_CHARACTERS = 20_000
 """Of a longer query no more is read, half of it at each end: 100 KB cost as much as this."""
 MAX_TERMS = 400
 MAX_WORD = 64
+MAX_KNOWN = 200_000
 
 _WORD = re.compile(r"\w+")
 _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, kana, Han, compatibility ideographs
@@ -50,27 +52,35 @@ def terms(text: str) -> list[str]:
 
 def counted(text: str) -> list[str]:
     """The terms of a text as often as they stand there; empty words only when there is nothing else."""
-    return full_terms(text) or [t for w in _WORD.findall(text) for t in _of_word(w)[1]]
+    return full_terms(text) or [t for word in _WORD.findall(text) for t in _stems(_parts(word[:MAX_WORD]))]
 
 
 def full_terms(text: str) -> list[str]:
     """The terms of a text as often as they stand there, without empty words."""
-    found: list[str] = []
-    for word in _WORD.findall(text):
-        found += _of_word(word)[0]
-    return found
+    return list(chain.from_iterable(map(_KNOWN.__getitem__, _WORD.findall(text))))
+
+
+class _Known(dict[str, tuple[str, ...]]):
+    """The terms of each word that was met, without empty words: a million tools share most of theirs."""
+
+    def __missing__(self, word: str) -> tuple[str, ...]:
+        found = _stems(p for p in _parts(word[:MAX_WORD]) if p not in EMPTY_WORDS)
+        if len(word) <= MAX_WORD:
+            if len(self) >= MAX_KNOWN:
+                self.clear()
+            self[word] = found
+        return found
+
+
+_KNOWN = _Known()
+
+
+def _stems(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(_STEMMER.stemWord(p) for p in parts if p)
 
 
 def _ends(text: Text, most: int) -> Text:
     return text if len(text) <= most else text[: most // 2] + text[-(most // 2) :]
-
-
-@lru_cache(maxsize=200_000)
-def _of_word(word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The terms of a word: without empty words, and with them."""
-    parts = [p for p in _parts(word[:MAX_WORD]) if p]
-    full = tuple(_STEMMER.stemWord(p) for p in parts if p not in EMPTY_WORDS)
-    return full, tuple(_STEMMER.stemWord(p) for p in parts)
 
 
 def _parts(word: str) -> list[str]:

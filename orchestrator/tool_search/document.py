@@ -7,11 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.models.tool import ToolDefinition
-from orchestrator.tool_search.analysis import counted, full_terms
+from orchestrator.tool_search.analysis import MAX_KNOWN, MAX_WORD, counted, full_terms
 from orchestrator.tool_search.tokens import count_tokens
 
 RECIPE = "1"
@@ -25,6 +24,7 @@ MAX_PARAMETER_TEXT = 200
 GENERAL = "general"
 MAX_SHOWN = 50_000  # characters whose tokens are counted; what stands behind is counted at their rate
 
+_ALNUM = re.compile(r"[A-Za-z0-9]+")
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
 
@@ -84,8 +84,7 @@ def _weighted(tool: Mapping[str, Any], name: str, described: str) -> dict[str, f
     _add(found, full_terms(described), DESCRIPTION)
     for label in _labels(tool):
         _add(found, full_terms(label), LABEL)
-    for said in _parameters(tool):
-        _add(found, full_terms(said), PARAMETER)
+    _add(found, full_terms(" ".join(_parameters(tool))), PARAMETER)
     return found
 
 
@@ -164,8 +163,24 @@ def _part(parameter: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tokens(text: str) -> int:
     """As `count_tokens`, word by word: WordPiece never looks over the border of a word, so what a word takes is kept."""
-    counted = sum(map(_word_tokens, _PIECE.findall(text[:MAX_SHOWN])))
+    read = text[:MAX_SHOWN]
+    words = (_ALNUM if read.isascii() else _PIECE).findall(read)
+    counted = sum(map(_WORD_TOKENS.__getitem__, words))
+    if read.isascii():  # each other character is a token by itself, but for spaces
+        counted += len(read) - sum(map(len, words)) - read.count(" ")
     return counted if len(text) <= MAX_SHOWN else round(counted * len(text) / MAX_SHOWN)
 
 
-_word_tokens = lru_cache(maxsize=200_000)(count_tokens)
+class _WordTokens(dict[str, int]):
+    """The tokens of each word that was met."""
+
+    def __missing__(self, word: str) -> int:
+        found = count_tokens(word)
+        if len(word) <= MAX_WORD:
+            if len(self) >= MAX_KNOWN:
+                self.clear()
+            self[word] = found
+        return found
+
+
+_WORD_TOKENS = _WordTokens()
