@@ -32,14 +32,15 @@ VectorsOf = Callable[[Sequence[str]], Mapping[str, NDArray[np.floating]]]
 
 def order(index: Index, home: Path, *, model: str) -> tuple[Path, Path]:
     """Writes down what `merge` needs of a view: the folder of its base, and one of what changed since."""
-    base = index.base.folder or _write(home, [Source.whole(index.base)], _meta(index, model), current=False)
+    meta = Meta(RECIPE, model, index.dimensions, index.catalog_hash, index.generation, index.size, False)
+    base = index.base.folder or _write(home, [Source.whole(index.base)], meta, current=False)
     changed = [Source.whole(Base.of(index.delta.documents, index.delta.found, index.dimensions))]
     with Writer(home / "orders") as writer:
         _tables(writer, Plan.of(changed), large=False)
         writer.put("dead", index.dead)
         writer.put("late_rows", index.late.rows)
         writer.put("late_matrix", index.late.flat.matrix)
-        return base, writer.commit(_meta(index, model), current=False)
+        return base, writer.commit(meta, current=False)
 
 
 def merge(base: Path, changed: Path, home: Path) -> Path:
@@ -97,10 +98,6 @@ def _kept(part: Source, stack: ExitStack, home: Path, *, dimensions: int) -> Sou
         _tables(writer, Plan.of([part]), large=False)
         path = writer.commit(Meta(RECIPE, "", dimensions, "", 0, len(part.rows), False), current=False)
     return Source.whole(opened(read(path)))
-
-
-def _meta(index: Index, model: str) -> Meta:
-    return Meta(RECIPE, model, index.dimensions, index.catalog_hash, index.generation, index.size, len(index.base) > EXACT_MOST)
 
 
 def _write(home: Path, sources: Sequence[Source], meta: Meta, *, current: bool = True) -> Path:
