@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as PathParam
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
 from orchestrator.api.services import Api, By, Services, Tenant
@@ -15,7 +16,7 @@ from orchestrator.errors import NotFound, PermissionDenied, PlanError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
 from orchestrator.models.request import RunToolRequest
-from orchestrator.models.search import SearchAnswer, SearchRequest
+from orchestrator.models.search import FeedbackEntry, FeedbackPage, FeedbackRequest, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 from orchestrator.planner.problems import listed
@@ -39,6 +40,24 @@ def search_tools(request: SearchRequest, api: Api, by: By) -> SearchAnswer:
     """
     filters = allowed(request.filters, api.policies.of(by.tenant), tenant=by.tenant, caller=by.called)
     return api.index.search(request.model_copy(update={"filters": filters}))
+
+
+@router.post("/tools/feedback", status_code=201, dependencies=[JsonOnly])
+def tell_use(request: FeedbackRequest, api: Api, by: By) -> FeedbackEntry:
+    """Notes which tools were used for a query, and whether they did what was wanted: similar queries of this tenant find them."""
+    return api.index.feedback(request.query, request.used, request.ok, tenant=by.tenant)
+
+
+@router.get("/tools/feedback")
+def told_uses(api: Api, by: By, limit: Annotated[int, Query(ge=1, le=1_000)] = 100) -> FeedbackPage:
+    """What was told, newest first."""
+    return api.index.told(tenant=by.tenant, limit=limit)
+
+
+@router.delete("/tools/feedback/{id}")
+def untell_use(id: Annotated[str, PathParam(pattern=r"^[\w-]{1,64}$")], api: Api, by: By) -> FeedbackEntry:
+    """Takes back what was told."""
+    return api.index.undo(id, tenant=by.tenant)
 
 
 @router.get("/tools/{name:path}")

@@ -102,13 +102,13 @@ def searching(request: SearchRequest | str) -> SearchRequest:
 
 
 def use_of(query: str, used: Sequence[str], *, ok: bool) -> FeedbackRequest:
-    """What is told of a query's tools, under an id of its own.
+    """What is told of a query's tools.
 
     Raises:
         RequestError: there is no query or no tool, or one of them cannot be.
     """
     try:
-        return FeedbackRequest(query=query, used=tuple(used), ok=ok, id=uuid.uuid4().hex)
+        return FeedbackRequest(query=query, used=tuple(used), ok=ok)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
@@ -116,9 +116,9 @@ def use_of(query: str, used: Sequence[str], *, ok: bool) -> FeedbackRequest:
 
 
 def tell_use(told: FeedbackRequest) -> Call[FeedbackEntry]:
-    """Which tools were used for a query; its id makes a second one harmless."""
-    body = told.model_dump(mode="json", exclude_defaults=True, exclude={"tenant"})
-    return Call("POST", "/v1/tools/feedback", _read(FeedbackEntry), body=body)
+    """Which tools were used for a query; told twice, it would count twice."""
+    body = told.model_dump(mode="json", exclude_defaults=True, exclude={"tenant", "id"})
+    return Call("POST", "/v1/tools/feedback", _read(FeedbackEntry), body=body, repeatable=False)
 
 
 def told_uses(*, limit: int) -> Call[FeedbackPage]:
