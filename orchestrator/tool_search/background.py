@@ -1,4 +1,4 @@
-"""The process beside a replica that does what takes long, at the lowest priority: vectors of tools, and new bases.
+"""The process beside a replica that does what takes long, at a low priority: vectors of tools, and new bases.
 
 It is started by spawn, so that it inherits no thread and no lock, and it ends when its replica does, whatever ends that.
 """
@@ -42,7 +42,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
-NICE = 19
+NICE = 5  # searches go first; at 19 a busy machine would let it do nothing
 _loading = threading.Lock()
 
 

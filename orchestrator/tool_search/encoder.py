@@ -25,6 +25,8 @@ Vector = NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 BATCH = 16
+WAITING = 64  # texts: of more, none is taken in, so that those that wait are served while somebody waits
+JOIN_S = 2.0
 KEPT = 10_000  # vectors of queries in this process: 15 MB
 TTL_S = 86_400
 AGAIN_S = 30.0  # an encoder that could not be loaded is tried again after so long
@@ -44,6 +46,7 @@ class _Wanted:
     text: str
     future: asyncio.Future[Vector]
     loop: asyncio.AbstractEventLoop
+    until: float  # monotonic; nobody waits after it
 
 
 class Encoder:
@@ -56,7 +59,7 @@ class Encoder:
         self._kept: LRU[Vector] = LRU(KEPT)
         self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
-        self._started = False
+        self._started, self._ended = False, False
 
     @property
     def name(self) -> str | None:
@@ -73,8 +76,11 @@ class Encoder:
         self._begin()
 
     def stop(self) -> None:
-        """Ends the thread, once it has done what it is at."""
+        """Ends the thread, once it has done what it is at: the model's own threads do not bear an end in the midst of it."""
+        self._ended = True
         self._wanted.put(None)
+        if self._started:
+            self._thread.join(JOIN_S)
 
     async def encode(self, texts: Sequence[str], *, deadline_s: float) -> Encoded:
         """The vectors of texts, as far as they are there within the deadline."""
@@ -84,7 +90,9 @@ class Encoder:
             return Encoded(tuple(known[t] for t in texts))
         if self._out():
             return Encoded(tuple(known.get(t) for t in texts), f"{ABSENT} ({self.absent})")
-        futures = {t: self._ask(t) for t in missing}
+        if self._wanted.qsize() > WAITING:
+            return Encoded(tuple(known.get(t) for t in texts), LATE)
+        futures = {t: self._ask(t, deadline_s) for t in missing}
         done, late = await asyncio.wait(futures.values(), timeout=deadline_s)
         failed = [f for f in done if f.cancelled() or f.exception() is not None]
         known |= {t: f.result() for t, f in futures.items() if f in done and f not in failed}
@@ -94,12 +102,12 @@ class Encoder:
     def _out(self) -> bool:
         return self._failed is not None and time.monotonic() < self._failed[1]
 
-    def _ask(self, text: str) -> asyncio.Future[Vector]:
-        self._begin()
+    def _ask(self, text: str, deadline_s: float) -> asyncio.Future[Vector]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Vector] = loop.create_future()
         future.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may be waiting any more
-        self._wanted.put(_Wanted(text, future, loop))
+        self._wanted.put(_Wanted(text, future, loop, time.monotonic() + deadline_s))
+        self._begin()
         return future
 
     def _begin(self) -> None:
@@ -109,11 +117,14 @@ class Encoder:
 
     def _run(self) -> None:
         self._ready()
-        while (first := self._wanted.get()) is not None:
-            batch, ended = _and_what_waits(first, self._wanted)
-            self._serve(batch)
-            if ended:
-                return
+        while not self._ended and (first := self._wanted.get()) is not None:
+            self._serve(self._worth_it(_and_what_waits(first, self._wanted)))
+
+    def _worth_it(self, batch: list[_Wanted]) -> list[_Wanted]:
+        """Those that somebody still waits for; when nobody does, all: an equal query may come."""
+        now = time.monotonic()
+        awaited = [w for w in batch if w.until > now]
+        return awaited if awaited or not self._wanted.empty() else batch
 
     def _ready(self) -> Embedder | None:
         if self._model is None and not self._out():
@@ -153,18 +164,19 @@ class Encoder:
         return found
 
 
-def _and_what_waits(first: _Wanted, wanted: queue.SimpleQueue[_Wanted | None]) -> tuple[list[_Wanted], bool]:
-    """A batch of all that is asked for now, and whether the end was asked for too."""
+def _and_what_waits(first: _Wanted, wanted: queue.SimpleQueue[_Wanted | None]) -> list[_Wanted]:
+    """A batch of all that is asked for now."""
     batch = [first]
     while len(batch) < BATCH:
         try:
             more = wanted.get_nowait()
         except queue.Empty:
             break
-        if more is None:
-            return batch, True
+        if more is None:  # the end: it comes after this batch
+            wanted.put(None)
+            break
         batch.append(more)
-    return batch, False
+    return batch
 
 
 def _tell(wanted: _Wanted, vector: Vector | None, why: str) -> None:

@@ -423,13 +423,15 @@ class Replica:
             self._later["merge"] = time.monotonic() + QUIET_S
             return  # another replica of this home is at it
         base, changed = merge.order(view.index, home, model=view.known.model)
-        known = view.known
-        catalog_hash = view.catalog_hash
 
         def take(folder: Path) -> None:
-            self._shelf.note(folder, catalog_hash, known)
-            self._adopt(folder)
-            self._shelf.sweep(known.epoch)
+            self._shelf.note(folder, view.catalog_hash, view.known)
+            now = self.view
+            if now is not None and now.index.base is view.index.base:  # else everything was read anew meanwhile
+                self._based = folder
+                self._put(replace(now, index=now.index.rebased(view.index, merge.open_index(folder))))
+                self._note("merges")
+            self._shelf.sweep(view.known.epoch)
 
         future = self._background.submit(background.merged, base, changed, home)
         future.add_done_callback(lambda _: lock.close())
@@ -454,7 +456,6 @@ class Replica:
             index = index.with_vectors(
                 background.kept_vectors(self._folder, model, [t for _, t in index.missing_vectors(TEXTS_MOST)])
             )
-        self._note("merges")
         self._take(index, known, based=folder)
 
     # helpers

@@ -38,7 +38,7 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.tool_search.answer import Asked, answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache
 from orchestrator.tool_search.door import Door, body_of, check_key, problem_response
-from orchestrator.tool_search.encoder import Encoded, Encoder
+from orchestrator.tool_search.encoder import BATCH, Encoded, Encoder
 from orchestrator.tool_search.replica import Replica, Starting, View
 
 B = TypeVar("B", bound=BaseModel)
@@ -50,6 +50,7 @@ SEARCHERS = 4  # threads: numpy lets go of the interpreter while it works
 SWITCH_S = 0.001  # between threads: a search waits no longer for the thread that makes the next view
 ANSWERS_KEPT = 2_000
 ANSWERS_TTL_S = 600
+EMBED_S = 30.0  # of a batch of texts that `/embed` is asked for
 CATCH_UP_S = 0.3  # that a search waits for the generation that it asks for
 EXIT = {RequestError: 2, BackendError: 3}
 
@@ -190,12 +191,15 @@ async def embed(request: Request) -> Response:
     """The vectors of texts (C10)."""
     wanted = await _body(request, EmbedRequest)
     service = _service(request)
-    found = await service.encoder.encode(wanted.texts, deadline_s=60.0)
-    vectors = [v for v in found.vectors if v is not None]
-    if len(vectors) < len(wanted.texts):
-        raise BackendError(f"Not all texts could be embedded; {found.degraded}.", next="Look at the log of the index service.")
-    rows = tuple(tuple(float(x) for x in v) for v in vectors)
-    return _json(EmbedAnswer(model=service.encoder.name or "", dimensions=len(rows[0]), vectors=rows))
+    rows: list[tuple[float, ...]] = []
+    for start in range(0, len(wanted.texts), BATCH):  # so that the texts of searches come between
+        found = await service.encoder.encode(wanted.texts[start : start + BATCH], deadline_s=EMBED_S)
+        if found.degraded is not None:
+            raise BackendError(
+                f"Not all texts could be embedded; {found.degraded}.", next="Try again, or look at the service's log."
+            )
+        rows += [tuple(v.tolist()) for v in found.vectors if v is not None]
+    return _json(EmbedAnswer(model=service.encoder.name or "", dimensions=len(rows[0]), vectors=tuple(rows)))
 
 
 async def feedback(request: Request) -> Response:
