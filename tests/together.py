@@ -28,6 +28,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
         "tests/sandbox/test_wall.py",
     ),  # a pool of containers
     ("tests/integration/test_up_demo.py",),
+    ("tests/integration/test_programs.py", "tests/integration/test_program_executor.py"),  # a platform of programs
     ("tests/integration/test_ocr_engines.py",),
     ("tests/integration/test_hostile_pictures.py",),
     ("tests/sandbox/test_direct.py",),

@@ -1,4 +1,4 @@
-"""One platform of real processes for all tests of documents and samples; it starts when the first of them runs."""
+"""Platforms of real processes that files share, one for documents and samples, one for programs; they start when asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.errors import BackendError
 from orchestrator.launch import launched
+from tests.processes import Platform, platform
 from tests.sandbox.lab import IMAGE, prepare
 from tests.together import kept
 
@@ -25,6 +26,36 @@ NO_SANDBOX = "TEST_NO_SANDBOX"
 def shell(request: pytest.FixtureRequest) -> dict[str, str]:
     """See `running_shell`; the files of documents and samples share one."""
     return kept(request.session).get("shell", running_shell)
+
+
+@pytest.fixture(scope="module")
+def programs_platform(request: pytest.FixtureRequest) -> Platform:
+    """See `running_programs`; the files about programs share one."""
+    return kept(request.session).get("programs", running_programs)
+
+
+@contextmanager
+def running_programs() -> Iterator[Platform]:
+    """A platform with `tests/program_tools.py` and an API; whoever needs a worker of the pool `code` starts it."""
+    try:
+        prepare()
+    except BackendError as error:
+        pytest.skip(f"no sandbox here: {error}")
+    tools = ROOT / "tests" / "program_tools.py"
+    with platform(tools=str(tools), lease_s=2.0, sandbox_image=IMAGE) as p:
+        p.start_planner()
+        p.start_worker("functions", pool="function")
+        p.start_worker("aio", pool="async", concurrency=100)
+        p.start_api()
+        yield p
+
+
+def with_code(p: Platform) -> Platform:
+    """With a worker of the pool `code`, a new one when the test before ended it."""
+    if "code" not in p.processes:
+        p.start_worker("code", pool="code", concurrency=8)
+        p.wait_announced("code")
+    return p
 
 
 @contextmanager

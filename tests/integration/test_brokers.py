@@ -127,6 +127,7 @@ def test_a_long_backlog_is_not_published_again(p: Platform) -> None:
     assert repairs(p) == 0
 
 
+@pytest.mark.long  # in short: "messages discarded" and "kill -9 RabbitMQ" of tests/faults/test_faults.py
 def test_a_lost_message_comes_back_within_the_grace_time(node: RabbitService) -> None:
     with over_rabbitmq(node) as p:
         p.kill("worker0")

@@ -66,7 +66,9 @@ def test_a_picture_is_turned_upright(engine: str, turned: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ["rapidocr", "tesseract"])
-@pytest.mark.parametrize("tilt", [-14.0, -5.0, 7.0, 14.0])
+@pytest.mark.parametrize(
+    "tilt", [-14.0, pytest.param(-5.0, marks=pytest.mark.long), 7.0, pytest.param(14.0, marks=pytest.mark.long)]
+)
 def test_tilt_is_taken_out(engine: str, tilt: float) -> None:
     if engine == "tesseract":
         need(shutil.which("tesseract"), "tesseract")

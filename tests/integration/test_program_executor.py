@@ -6,14 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import BackendError
-from tests.processes import Platform, platform
-from tests.sandbox.lab import IMAGE, prepare
+from tests.integration.conftest import with_code
+from tests.processes import Platform
 
 TOOLS = Path(__file__).parents[1] / "program_tools.py"
 
@@ -72,19 +70,9 @@ if __name__ == "__main__":
 '''
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Platform]:
-    try:
-        prepare()
-    except BackendError as error:
-        pytest.skip(f"no sandbox here: {error}")
-    with platform(tools=str(TOOLS), lease_s=2.0, sandbox_image=IMAGE) as p:
-        p.start_planner()
-        p.start_worker("aio", pool="async", concurrency=100)
-        p.start_worker("code", pool="code", concurrency=4)
-        p.start_api()
-        p.wait_announced("code")
-        yield p
+@pytest.fixture
+def running(programs_platform: Platform) -> Platform:
+    return with_code(programs_platform)
 
 
 def test_a_script_runs_programs_with_tools_of_its_own_and_of_the_platform(running: Platform, tmp_path: Path) -> None:

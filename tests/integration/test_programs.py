@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.errors import BackendError
 from orchestrator.jobs.events import EventReader
 from orchestrator.models.job import JobStatus
-from tests.processes import Platform, platform
-from tests.sandbox.lab import IMAGE, prepare
+from tests.integration.conftest import with_code
+from tests.processes import Platform
 from tests.support import wait_until
 
 TOOLS = Path(__file__).parents[1] / "program_tools.py"
@@ -30,26 +28,10 @@ output = {"total": sum(f["total"] for f in found)}
 """
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Platform]:
-    try:
-        prepare()
-    except BackendError as error:
-        pytest.skip(f"no sandbox here: {error}")
-    with platform(tools=str(TOOLS), lease_s=2.0, sandbox_image=IMAGE) as p:
-        p.start_planner()
-        p.start_worker("functions", pool="function")
-        p.start_worker("aio", pool="async", concurrency=100)
-        yield p
-
-
 @pytest.fixture
-def p(running: Platform) -> Platform:
+def p(programs_platform: Platform) -> Platform:
     """The platform with a worker of the pool `code`, a new one when the test before ended it."""
-    if "code" not in running.processes:
-        running.start_worker("code", pool="code", concurrency=8)
-        running.wait_announced("code")
-    return running
+    return with_code(programs_platform)
 
 
 def program(code: str, tool: str = "run_program", **more: Any) -> dict[str, Any]:

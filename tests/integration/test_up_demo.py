@@ -227,7 +227,7 @@ def _demo_on_pictures_of_ones_own(home: Path, folder: Path) -> None:
     assert [(e["step"], e["index"]) for e in result["errors"]] == [("ocr", 1)]
 
 
-@pytest.mark.parametrize("said", ["starting the platform", "ocr 0/4"])
+@pytest.mark.parametrize("said", ["starting the platform", pytest.param("ocr 0/4", marks=pytest.mark.long)])
 def test_ctrl_c_stops_the_demo_and_everything_it_started(home: Path, said: str) -> None:
     process = start(home, "demo")
     assert process.stderr is not None

@@ -21,7 +21,7 @@ from tests.sandbox.harmless.tools import domain_of, tools_for
 from tests.sandbox.lab import Lab
 
 AT_ONCE = 4
-FRESH = 40
+FRESH = 24
 """So many programs get a container of their own, some of each area; the others share a few, a process each."""
 
 
