@@ -55,8 +55,8 @@ unit: $(DEV) ## the tests that need no server, in seconds
 test: lint ## every check and every test
 	$(BIN)/pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
-chaos: $(DEV) ## the tests that kill processes, in their long form; CHAOS_REPORT=<file> keeps its table as JSON lines
-	CHAOS_JOBS=200 $(BIN)/pytest tests -m chaos --timeout 900 $(PYTEST_ARGS)
+chaos: $(DEV) ## the tests that kill processes, and those that take long, in their long form; CHAOS_REPORT=<file> keeps its table as JSON lines
+	CHAOS_JOBS=200 $(BIN)/pytest tests -m "chaos or long" --timeout 900 $(PYTEST_ARGS)
 	HOSTILE=all $(BIN)/pytest tests/sandbox/test_hostile.py $(PYTEST_ARGS)
 
 soak: $(DEV) ## random faults for ten minutes: memory and keys; SOAK_S=<seconds> SOAK_BROKER=<direct|published|rabbitmq>
