@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.processes import Broker, Platform, platform
+from tests.services import RabbitService
+from tests.support import wait_until
 
 LONG = "CHAOS_JOBS" in os.environ
 QUICK: dict[str, Any] = {"lease_s": 1.0, "grace_s": 0.8, "reconcile_s": 0.1}
@@ -58,8 +60,14 @@ def _full_platform(broker: Broker, settings: dict[str, Any]) -> Iterator[Platfor
         p = stack.enter_context(platform(broker=broker, proxied=True, folder=folder, **settings))
         p.start_all()
         if p.rabbit is not None:
-            p.rabbit.settle()  # tests/faults/test_forgotten_queue.py kills one that is not
+            _settle(p.rabbit)
         yield p
+
+
+def _settle(rabbit: RabbitService) -> None:
+    """Waits until all queues are there, and written; tests/faults/test_forgotten_queue.py kills a broker before."""
+    wait_until(lambda: {"planner", "function", "async"} <= rabbit.queues(rabbit.url).keys(), description="the queues are there")
+    rabbit.settle()
 
 
 @contextmanager
