@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.tool_search.analysis import terms as terms_of
-from orchestrator.tool_search.fusion import Weights
+from orchestrator.tool_search.fusion import DEFAULT, Weights
 
 Vector = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -36,6 +36,7 @@ FEW_USES = 2.0  # as many uses without a word are assumed for every tool, so tha
 SMALL = 1_000  # requests that are compared one by one; of more, those in the nearest groups
 PROBED = 8  # groups
 TINY = 1e-9
+SCALE = 20.0  # log-odds of 1 of cosine
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,13 @@ class Use:
 class Worth:
     """What evidence is worth, in log-odds of being the tool that was meant.
 
-    The defaults hold until there are uses to fit to: the meaning's 20 and the words' 8 are the usual mix (1 to 0.4) on a scale
-    where a cosine that is 0.05 better wins by e to 1; the same request again is worth (1 - `NEAR`) x 10 = 6, 0.3 of a cosine.
+    The defaults hold until there are uses to fit to: the meaning's and the words' are the usual mix on a scale where a cosine that
+    is 0.05 better wins by e to 1; the same request again is worth (1 - `NEAR`) x 10 = 6, 0.3 of a cosine.
     """
 
-    cosine: float = 20.0
+    cosine: float = SCALE * DEFAULT.cosine
     aimed: float = 0.0  # cosine with the query as the map turns it
-    words: float = 8.0
+    words: float = SCALE * DEFAULT.lexical
     nearest: float = 10.0
     mean: float = 0.0
     alias: float = 4.0
@@ -68,7 +69,7 @@ class Worth:
     denied: float = -10.0  # nearest request for which it was used and did not do; never fitted: such uses are rare
 
 
-BY_WORDS_ALONE = Worth(cosine=0.0, words=8.0, nearest=0.0, alias=8.0, denied=-8.0)
+BY_WORDS_ALONE = Worth(cosine=0.0, nearest=0.0, alias=8.0, denied=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,10 @@ class Learned:
     def __init__(self, past: Past, worth: Worth = Worth(), alone: Worth = BY_WORDS_ALONE, turn: Vector | None = None) -> None:
         self.past, self.worth, self.alone, self.turn = past, worth, alone, turn
 
+    def weighed_as(self, former: Learned) -> Learned:
+        """These uses with the weights that were fitted to former ones, until they are fitted anew."""
+        return Learned(self.past, former.worth, former.alone, former.turn)
+
     def evidence(self, vector: Vector | None, terms: Sequence[str]) -> Evidence:
         """What speaks for and against tools, for a query of this vector (None: no encoder) and these terms."""
         worth = self.alone if vector is None else self.worth
@@ -135,7 +140,7 @@ class Learned:
     def _aimed(self, vector: Vector | None, worth: Worth) -> tuple[Vector | None, float, float | None]:
         """One vector whose cosine is both parts of the meaning, its length, and the words' weight beside it."""
         if vector is None:
-            return None, max(worth.words, 1.0), None
+            return None, max(worth.words, 1.0) / DEFAULT.lexical, None
         both = worth.cosine * vector
         if self.turn is not None and worth.aimed:
             both = both + worth.aimed * turned(vector[None], self.turn)[0]

@@ -16,7 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.tool_search.feedback import FEATURES, TINY, Learned, Past, Vector, Without, Worth, turned
+from orchestrator.tool_search.feedback import FEATURES, TINY, Evidence, Learned, Past, Vector, Without, Worth, turned
+from orchestrator.tool_search.index import Index, Query
 
 MOST_FITTED = 500
 """Requests that the weights are fitted to, the same ones everywhere (by hash); seven numbers need no more."""
@@ -38,19 +39,78 @@ Array = NDArray[np.float64]
 class Source(Protocol):
     """What the fit asks of the catalog."""
 
-    def candidates(self, vector: Vector | None, terms: Sequence[str], many: int) -> tuple[Sequence[str], NDArray[np.floating]]:
-        """The best tools of a search that learned nothing, and the words' part of each score before it is weighted."""
-
-    def words(self, terms: Sequence[str], names: Sequence[str]) -> NDArray[np.floating]:
-        """The words' part of these tools' scores."""
+    def candidates(
+        self, vector: Vector | None, terms: Sequence[str], many: int, also: Sequence[str]
+    ) -> tuple[Sequence[str], NDArray[np.floating]]:
+        """The best tools of a search that learned nothing, and these also; and the words' score of each."""
 
     def vectors(self, names: Sequence[str]) -> Vector:
         """A row for each of these tools, NaN for one that is not there or has no vector yet."""
 
 
+@dataclass(frozen=True)
+class OfIndex:
+    """The catalog as an index knows it."""
+
+    index: Index
+
+    def candidates(
+        self, vector: Vector | None, terms: Sequence[str], many: int, also: Sequence[str]
+    ) -> tuple[Sequence[str], NDArray[np.floating]]:
+        """See `Source`."""
+        found = self.index.search(Query("", tuple(terms), vector), self.index.size, learned=_Wanted(tuple(also)))
+        names = [self.index.name(at) for at in found.ids.tolist()]
+        kept = [n for n, name in enumerate(names) if n < many or name in also]
+        return [names[n] for n in kept], found.lexical[kept]
+
+    def vectors(self, names: Sequence[str]) -> Vector:
+        """See `Source`."""
+        made = np.full((len(names), self.index.dimensions), np.nan, np.float32)
+        for n, name in enumerate(names):
+            if (at := self.index.find(name)) is not None and (row := self._row(at)) is not None:
+                made[n] = row
+        return made
+
+    def _row(self, at: int) -> NDArray[np.floating] | None:
+        base, delta, late = self.index.base, self.index.delta, self.index.late
+        if at >= len(base):
+            return delta.vectors.matrix[at - len(base)] if delta.vectors.known[at - len(base)] else None
+        if base.vectors.known[at]:
+            return np.asarray(base.matrix[at], np.float32)
+        place = np.flatnonzero(late.rows == at)
+        return late.flat.matrix[place[0]] if len(place) else None
+
+
+class _Kept:
+    """A source whose vectors are asked for once."""
+
+    def __init__(self, source: Source, dimensions: int) -> None:
+        self.candidates = source.candidates
+        self._source, self._dimensions = source, dimensions
+        self._known: dict[str, Vector] = {}
+
+    def vectors(self, names: Sequence[str]) -> Vector:
+        """See `Source`."""
+        if fresh := [n for n in names if n not in self._known]:
+            self._known |= dict(zip(fresh, self._source.vectors(fresh), strict=True))
+        return np.stack([self._known[n] for n in names]) if len(names) else np.zeros((0, self._dimensions), np.float32)
+
+
+class _Wanted(Learned):
+    """Teaches nothing; has some tools looked at."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(Past.of((), {}))
+        self._names = names
+
+    def evidence(self, vector: Vector | None, terms: Sequence[str]) -> Evidence:  # noqa: ARG002
+        """No evidence, and these names."""
+        return replace(super().evidence(None, ()), names=self._names, vector=vector)
+
+
 def fitted(learned: Learned, source: Source) -> Learned:
     """The same uses, each kind of evidence weighted by what it is worth here. Takes up to a second; the same for the same input."""
-    past = learned.past
+    past, source = learned.past, _Kept(source, learned.past.dimensions)
     turn = _Turn.of(past, source)
     sample = _sample(past)
     alone = _fit(sample, past, source, None, learned.alone)
@@ -187,12 +247,11 @@ def _ask_one(row: int, past: Past, source: Source, turn: _Turn | None) -> list[t
     tools = frozenset(past.good[row])
     vector = past.vectors[row] if turn is not None else None
     terms = past.words[row]
-    names, words = source.candidates(vector, terms, CANDIDATES)
-    own = [past.tools[t] for t in sorted(tools) if past.tools[t] not in names]
-    known = source.vectors([*names, *own])
-    kept = [n for n, name in enumerate(own) if not np.isnan(known[len(names) + n]).any()] if turn is not None else range(len(own))
-    own = [own[n] for n in kept]
-    names, words = [*names, *own], np.concatenate([words, source.words(terms, own)]) if own else words
+    used = [past.tools[t] for t in sorted(tools)]
+    names, words = source.candidates(vector, terms, CANDIDATES, used)
+    if turn is not None:
+        there = np.flatnonzero(~np.isnan(source.vectors(names).sum(axis=1))).tolist()
+        names, words = [names[n] for n in there], words[there]
     right = np.isin(past.places(names), list(tools)).astype(np.float64)
     if not right.sum():
         return []

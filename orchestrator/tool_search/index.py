@@ -339,8 +339,10 @@ class Index:
         passing = self._living if mask is None else mask
         terms, worth = self._worth(query.terms)
         evidence = learned.evidence(query.vector, query.terms) if learned is not None else None
-        ids, words, cosine = self._candidates(query.vector, terms, worth, passing)
-        ids, words, cosine = self._with(self._taught(evidence, passing), ids, words, cosine, query.vector, worth)
+        vector = query.vector if evidence is None else evidence.vector  # turned towards what like requests needed
+        weights = weights if evidence is None else evidence.weights(weights)
+        ids, words, cosine = self._candidates(vector, terms, worth, passing)
+        ids, words, cosine = self._with(self._taught(evidence, passing), ids, words, cosine, vector, worth)
         most = float(words.max(initial=0.0))
         ideal = float(worth.sum())
         scores = np.asarray(fuse(words, cosine, weights, best=most, ideal=ideal), np.float64)
