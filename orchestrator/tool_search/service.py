@@ -39,7 +39,9 @@ from orchestrator.tool_search.answer import Asked, answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache
 from orchestrator.tool_search.door import Door, body_of, check_key, problem_response
 from orchestrator.tool_search.encoder import BATCH, Encoded, Encoder
+from orchestrator.tool_search.fusion import Weights
 from orchestrator.tool_search.replica import Replica, Starting, View
+from orchestrator.tool_search.weights import weights_of
 
 B = TypeVar("B", bound=BaseModel)
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Service:
 
     def __init__(self, settings: Settings, replica: Replica, encoder: Encoder, *, shared: DistributedCache | None) -> None:
         self.settings, self.replica, self.encoder = settings, replica, encoder
+        self.weights = weights_of(settings)
         self.metrics: SearchMetrics = replica.metrics
         self._shared = shared
         self._answers: LRU[SearchAnswer] = LRU(ANSWERS_KEPT)
@@ -87,7 +90,7 @@ class Service:
         began = time.perf_counter()
         view = await self._view(request)
         self.replica.asked(request.filters)
-        key = _key(view, request)
+        key = _key(view, request, self.weights)
         kept = self._answers.get(key)
         if kept is not None:
             found = kept.model_copy(update={"cached": True, "degraded": self.replica.degraded()})
@@ -139,9 +142,9 @@ class Service:
         return Encoded(tuple(by_text.get(q) for q in said.queries), found.degraded)
 
     def _answered(self, request: SearchRequest, view: View, encoded: Encoded, missing: tuple[str, ...]) -> SearchAnswer:
-        learned = view.lessons.seen_by(request.filters.tenant) if view.lessons is not None else None
+        learned = view.learned_by(request.filters.tenant)
         degraded = (*missing, *self.replica.degraded())
-        found = answer(view.index, request, encoded.vectors, learned=learned, degraded=degraded)
+        found = answer(view.index, request, encoded.vectors, learned=learned, weights=self.weights, degraded=degraded)
         return found.model_copy(update={"catalog_hash": view.catalog_hash, "generation": view.generation})
 
     def _shared_answer(self, key: str) -> SearchAnswer | None:
@@ -162,10 +165,10 @@ class Service:
             self.metrics.degraded.labels(what.partition(":")[0]).inc()
 
 
-def _key(view: View, request: SearchRequest) -> str:
+def _key(view: View, request: SearchRequest, weights: Weights) -> str:
     """What an answer is kept by: everything that decides it."""
     asked_for = request.model_dump_json(exclude={"min_generation", "deadline_ms"})
-    said = f"{view.catalog_hash} {view.generation} {view.feedback} {view.untaught} {view.index.backlog} {view.recipe} {asked_for}"
+    said = f"{view.state_for(request.filters.tenant)} {weights} {asked_for}"
     return f"search:{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
