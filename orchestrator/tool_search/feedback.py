@@ -34,7 +34,7 @@ NEAR = 0.4  # cosine below which two requests have nothing in common (MiniLM: un
 SHRINK = 5.0  # uses after which a tool's mean is half believed
 FEW_USES = 2.0  # as many uses without a word are assumed for every tool, so that one use does not make a word certain
 SMALL = 1_000  # requests that are compared one by one; of more, those in the nearest groups
-PROBED = 8  # groups
+PROBED = 6  # groups
 TINY = 1e-9
 SCALE = 20.0  # log-odds of 1 of cosine
 
@@ -144,8 +144,9 @@ class Learned:
         both = worth.cosine * vector
         if self.turn is not None and worth.aimed:
             both = both + worth.aimed * turned(vector[None], self.turn)[0]
-        length = max(float(np.linalg.norm(both)), 1.0)
-        return np.asarray(both / max(float(np.linalg.norm(both)), TINY), np.float32), length, worth.words / length
+        length = float(np.linalg.norm(both))
+        scale = max(length, 1.0)
+        return np.asarray(both / max(length, TINY), np.float32), scale, worth.words / scale
 
     def _named(self, seen: _Seen, worth: Worth) -> tuple[str, ...]:
         strength = worth.nearest * seen.nearest + worth.alias * seen.alias
@@ -204,7 +205,7 @@ class Lessons:
     def _made(self, tenant: str | None) -> Learned | None:
         shared = list(self._uses.get(None, ()))[-MOST_SHARED:]
         own = list(self._uses.get(tenant, ()))[-MOST_OWN:] if tenant is not None else []
-        return Learned(Past.of([*shared, *own], self._vectors)) if shared or own else None
+        return Learned(Past.of([*shared, *own], self._vectors).ready()) if shared or own else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +286,15 @@ class Past:
         made = np.zeros((len(self.tools), self.dimensions), np.float32)
         np.add.at(made, self._good_tools, self.vectors[self._good_rows])
         return made
+
+    @cached_property
+    def _lengths(self) -> Vector:
+        return np.asarray(np.linalg.norm(self.sums, axis=1), np.float32)
+
+    def ready(self) -> Past:
+        """Makes what is kept ready, so that no query has to wait for it."""
+        _ = self.counts, self._lengths, self._starts, self.idf, self.postings, self.groups
+        return self
 
     @cached_property
     def _rows_of(self) -> Mapping[int, list[int]]:
@@ -386,16 +396,18 @@ class Past:
         if without is not None:
             counts = counts - own
             sums = sums - own[:, None] * self.vectors[without.row]
-        mean = self._means(seen.vector, sums, counts)
+        lengths = self._lengths[at] if without is None else np.linalg.norm(sums, axis=1)
+        mean = self._means(seen.vector, sums, lengths, counts)
         made = np.column_stack([seen.nearest[at], mean, seen.alias[at], counts > 0, seen.denied[at]]).astype(np.float64)
         if without is not None and without.cold:
             made[own] = 0.0
         return made
 
-    def _means(self, vector: Vector | None, sums: Vector, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _means(
+        self, vector: Vector | None, sums: Vector, lengths: NDArray[np.floating], counts: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         if vector is None or not self.dimensions:
             return np.zeros(len(counts))
-        lengths = np.linalg.norm(sums, axis=1)
         return np.asarray(np.where(counts > 0, sums @ vector / np.maximum(lengths, 1e-6), 0.0) * counts / (counts + SHRINK))
 
     def times_near(self, seen: _Seen, tool: int) -> int:
