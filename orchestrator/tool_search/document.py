@@ -127,12 +127,19 @@ def _group(tool: Mapping[str, Any]) -> Group:
     tenants = tool.get("tenants")
     return Group(
         tenants=None if tenants is None else tuple(tenants),
-        requires=tuple(tool.get("requires", ())),
+        requires=_needed(tool),
         tags=tuple(tool.get("tags", ())),
         server=tool.get("server"),
         pool=tool.get("pool", "function"),
         deprecated=tool.get("deprecated") is not None,
     )
+
+
+def _needed(tool: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `policy.permissions.needed`."""
+    declared = tuple(tool.get("requires", ()))
+    runs_code = tool.get("type") == "code_exec" and not any(a.startswith("code_exec:") for a in declared)
+    return (*declared, "code_exec:python") if runs_code else declared
 
 
 def _version(tool: Mapping[str, Any]) -> str:

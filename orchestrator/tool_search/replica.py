@@ -11,10 +11,10 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from orchestrator.state.keys import INDEX_REPLICAS
 from orchestrator.tool_search import background, merge
 from orchestrator.tool_search.background import Background, model_of
 from orchestrator.tool_search.document import RECIPE
-from orchestrator.tool_search.feedback import Lessons, Use
+from orchestrator.tool_search.feedback import Learned, Lessons, Use
+from orchestrator.tool_search.feedback_fit import OfIndex, fitted
 from orchestrator.tool_search.feedback_store import FeedbackStore, Log
 from orchestrator.tool_search.follow import Follower, Known
 from orchestrator.tool_search.index import Index
@@ -52,6 +53,7 @@ AUDIT_S = 15.0  # between two comparisons of the hash with the store's
 TEXTS_LEAST, TEXTS_MOST = 32, 4_096  # that the process beside embeds at once
 QUICK_S, SLOW_S = 0.5, 2.0
 AGAIN_S = 30.0  # before what failed in the process beside is tried again
+NOBODY = ""  # no tenant has this name
 QUERIES_AT_ONCE = 256  # of what was told, that the process beside embeds
 RECENT = 8  # requests that a new base is warmed up with
 
@@ -72,14 +74,20 @@ class View:
     lessons: Lessons | None = None
     feedback: int = 0
     untaught: int = 0  # queries of the lessons that have no vector yet
+    fitted: Mapping[str | None, str] = field(default_factory=dict)  # for which catalog the lessons of a tenant were fitted
 
     @property
     def generation(self) -> int:
         return self.known.generation
 
-    @property
-    def recipe(self) -> str:
-        return RECIPE
+    def learned_by(self, tenant: str | None) -> Learned | None:
+        """What a tenant's searches have learned."""
+        return self.lessons.seen_by(tenant) if self.lessons is not None else None
+
+    def state_for(self, tenant: str | None) -> str:
+        """All of it that decides an answer, in a few words: what answers are kept by."""
+        fitted = self.fitted.get(_owner(self.lessons, tenant), "") if self.lessons is not None else ""
+        return f"{RECIPE} {self.catalog_hash} {self.generation} {self.index.backlog} {self.feedback} {self.untaught} {fitted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +122,14 @@ class Replica:
         self._told, self._told_to = Log(), ""
         self._queries: dict[str, NDArray[np.float32]] = {}  # vectors of what was told
         self._background = Background()
+        self._teacher = ThreadPoolExecutor(1, thread_name_prefix="teacher")
         self._jobs: dict[str, Job] = {}
         self._later: dict[str, float] = {}  # what failed is tried again then
         self._wake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._model: Embedder | None = None
         self._away = False
-        self._leased = self._changed = self._audited = 0.0
+        self._leased = self._changed = self._taught = self._audited = 0.0
         self._texts = TEXTS_LEAST
         self._based: Path | None = None
         self._began = time.monotonic()
@@ -142,6 +151,7 @@ class Replica:
         if self._thread.is_alive():
             self._thread.join(2.0)
         self._background.stop()
+        self._teacher.shutdown(wait=False, cancel_futures=True)
         if self._fixed is None and self._url:
             with suppress(redis.RedisError):
                 self._redis.zrem(INDEX_REPLICAS, self._url)
@@ -356,7 +366,29 @@ class Replica:
         if lessons is not None:
             for filters in tuple(self._recent):
                 lessons.seen_by(filters.tenant)  # made here, so that no search has to
-        self._put(replace(view, lessons=lessons, feedback=number, untaught=len(queries - self._queries.keys())))
+        self._taught = time.monotonic()
+        untaught = len(queries - self._queries.keys())
+        self._put(replace(view, lessons=lessons, feedback=number, untaught=untaught, fitted={}))
+
+    def _fit(self, view: View) -> None:
+        """Weighs what was told for tenants that ask, once things are quiet: by what it is worth in this catalog."""
+        lessons, now = view.lessons, time.monotonic()
+        if lessons is None or "fit" in self._jobs or not self._due("fit"):
+            return
+        if view.untaught or view.index.backlog or now - max(self._changed, self._taught) < QUIET_S:
+            return
+        owners = dict.fromkeys(_owner(lessons, f.tenant) for f in self._recent)
+        owner = next((o for o in owners if o in lessons.tenants and view.fitted.get(o) != view.catalog_hash), NOBODY)
+        learned = lessons.seen_by(owner) if owner != NOBODY else None
+        if learned is None:
+            return
+
+        def take(better: Learned) -> None:
+            if self.view is not None and self.view.lessons is lessons:
+                lessons.keep(owner, better)
+                self._put(replace(self.view, fitted={**self.view.fitted, owner: view.catalog_hash}))
+
+        self._submit("fit", self._teacher.submit(fitted, learned, OfIndex(view.index)), take)
 
     def _embed_queries(self, view: View) -> None:
         if not view.untaught or "queries" in self._jobs or not self._due("queries"):
@@ -385,6 +417,7 @@ class Replica:
                 log.warning("%s failed and is tried again: %s", name, _said(error), extra={"action": f"{name}_failed"})
         if self.view is not None:
             self._embed_queries(self.view)
+            self._fit(self.view)
             self._embed(self.view.index)
             self._merge(self.view)
 
@@ -466,7 +499,7 @@ class Replica:
             self._based = based
         made = View(index, known, known.hash_of(index))
         if former is not None:
-            made = replace(made, lessons=former.lessons, feedback=former.feedback, untaught=former.untaught)
+            made = replace(former, index=index, known=known, catalog_hash=made.catalog_hash)
         self._put(made)
 
     def _put(self, view: View) -> None:
@@ -488,6 +521,11 @@ class Replica:
     def _note(self, event: str) -> None:
         self.counts[event] += 1
         self.metrics.events.labels(event).inc()
+
+
+def _owner(lessons: Lessons, tenant: str | None) -> str | None:
+    """Whose lessons a tenant's searches go by: its own, or else the shared ones."""
+    return tenant if tenant in lessons.tenants else None
 
 
 def _entry(use: Use) -> FeedbackEntry:
