@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,10 +68,16 @@ class Prepared:
         return _okapi()([d.text.lower().split() for d in self.documents])
 
 
+class _Hit(NamedTuple):
+    name: str
+    score: float
+    evidence: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     at: float
-    hits: tuple[tuple[str, float], ...]
+    hits: tuple[_Hit, ...]
 
 
 class ToolSearchEngine:
@@ -124,8 +130,8 @@ class ToolSearchEngine:
         """The best tools for a query and their scores, best first; a tool whose name is the query is first.
 
         A score is the chance that the tool is the one that is meant, 0 to 1 (with weights of one's own: the mix, 0 to 1).
-        `min_score` is a share of the best score: what is less likely than that beside the best tool is left out, so the best
-        one never is. An empty query finds nothing.
+        `min_score` is a share of the best tool's evidence, which tools are ordered by (words and meaning, docs/tool-search.md):
+        what has less is left out, so the best one never is. An empty query finds nothing.
         """
         tools = [t for t in catalog.tools if t.deprecated is None]
         if len(tools) <= self._threshold:
@@ -139,8 +145,8 @@ class ToolSearchEngine:
             return []
         prepared = self._prepare(tools)
         found = self._kept(prepared, asked, min(top_k, MOST_HITS))
-        least = min_score * max(score for _, score in found)
-        return [(prepared.tools[name], score) for name, score in found if score >= least]
+        least = min_score * max((hit.evidence for hit in found), default=0.0)
+        return [(prepared.tools[hit.name], hit.score) for hit in found if hit.evidence >= least]
 
     def answer(self, request: SearchRequest, tools: Sequence[ToolDefinition]) -> SearchAnswer:
         """What the index service answers, of these tools: whoever holds them may use them, so no tenant is hidden from another."""
@@ -174,7 +180,7 @@ class ToolSearchEngine:
             if (kept := self._vectors) is not None:
                 kept.clear()
 
-    def _kept(self, prepared: Prepared, query: str, top_k: int) -> tuple[tuple[str, float], ...]:
+    def _kept(self, prepared: Prepared, query: str, top_k: int) -> tuple[_Hit, ...]:
         asked_for = hashlib.sha256(f"{top_k} {prepared.with_meaning} {query}".encode("utf-8", "replace")).hexdigest()[:32]
         key = f"engine:{self._mark}:{prepared.index.catalog_hash}:{asked_for}"
         known = self._results.get(key)
@@ -186,18 +192,21 @@ class ToolSearchEngine:
             self._shared.set(key, [list(hit) for hit in hits], ttl=int(TTL_S))
         return hits
 
-    def _from_others(self, key: str, prepared: Prepared) -> tuple[tuple[str, float], ...]:
+    def _from_others(self, key: str, prepared: Prepared) -> tuple[_Hit, ...]:
         found = self._shared.get(key) if self._shared is not None else None
-        if not isinstance(found, list) or not all(name in prepared.tools for name, _ in found):
+        try:
+            hits = tuple(_Hit(str(name), float(score), float(evidence)) for name, score, evidence in found or ())
+        except (TypeError, ValueError):  # another version's
             return ()
-        return tuple((name, float(score)) for name, score in found)
+        return hits if all(hit.name in prepared.tools for hit in hits) else ()
 
-    def _find(self, prepared: Prepared, query: str, top_k: int) -> tuple[tuple[str, float], ...]:
+    def _find(self, prepared: Prepared, query: str, top_k: int) -> tuple[_Hit, ...]:
         if not self.weights.rescale:
             found = self.answer(SearchRequest(queries=(query,), k=top_k, detail="names"), list(prepared.tools.values()))
-            return tuple((hit.name, hit.score) for hit in found.hits)
+            best = max((hit.rank_score for hit in found.hits), default=0.0)
+            return tuple(_Hit(hit.name, hit.score, best if hit.exact else hit.rank_score) for hit in found.hits)
         ranked = self._compared(prepared, query)
-        return tuple((prepared.documents[row].name, float(ranked[row])) for row in order(ranked, top_k))
+        return tuple(_Hit(prepared.documents[row].name, float(ranked[row]), float(ranked[row])) for row in order(ranked, top_k))
 
     def _compared(self, prepared: Prepared, query: str) -> NDArray[np.float64]:
         """The classic hybrid, for every tool; a name that is given counts as any word."""
