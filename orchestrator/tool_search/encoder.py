@@ -90,7 +90,7 @@ class Encoder:
             return Encoded(tuple(known[t] for t in texts))
         if self._out():
             return Encoded(tuple(known.get(t) for t in texts), f"{ABSENT} ({self.absent})")
-        if self._wanted.qsize() > WAITING:
+        if deadline_s <= 0 or self._wanted.qsize() > WAITING:
             return Encoded(tuple(known.get(t) for t in texts), LATE)
         futures = {t: self._ask(t, deadline_s) for t in missing}
         done, late = await asyncio.wait(futures.values(), timeout=deadline_s)
