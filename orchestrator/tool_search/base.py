@@ -22,8 +22,8 @@ from orchestrator.tool_search.snapshot import Snapshot
 from orchestrator.tool_search.vectors import CELLS_FILE, Cells, Flat, Vectors
 
 EXACT_MOST = 20_000  # tools whose words are all scored exactly; of more, the strongest postings choose who is
-POSTINGS_MOST = 1_500_000  # of a query, in a large base
-SCORED = 1_000  # tools that these choose
+POSTINGS_MOST = 400_000  # of a query, in a large base
+SCORED = 500  # tools that these choose
 MASKS_KEPT = 32
 TERMS_KEPT = 100_000
 _WILD = re.compile(r"[*?\[]")
@@ -77,17 +77,13 @@ class Base:
         wanted = name.encode("utf-8", "surrogatepass")
         return next((row for row in self.columns.exact(name.lower()) if self.columns.names[row] == wanted), None)
 
-    def by_words(self, worth: Scores, terms: Ints, *, average: float, most: int, mask: Mask | None) -> tuple[Ints, Scores]:
-        """The tools that agree most with the query's words, and their exact lexical scores."""
-        if self.inverted is None:
-            scores = self.forward.scores(worth, average)
-            rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
-            found = best(scores[rows], most, of=rows)
-            return found, scores[found]
-        rows = self._strongest(worth, terms, mask)
-        scores = self.forward.scores(worth, average, rows)
-        kept = best(scores, most)
-        return rows[kept], scores[kept]
+    def by_words(self, worth: Scores, terms: Ints, *, average: float, most: int, mask: Mask | None) -> NDArray[np.int64]:
+        """Among which tools those are that agree most with the query's words; each of them is to be scored yet."""
+        if self.inverted is not None:
+            return self._strongest(worth, terms, mask)
+        scores = self.forward.scores(worth, average)
+        rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
+        return best(scores[rows], most, of=rows)
 
     def _strongest(self, worth: Scores, terms: Ints, mask: Mask | None) -> NDArray[np.int64]:
         assert self.inverted is not None

@@ -30,7 +30,7 @@ from orchestrator.tool_search.vectors import Flat
 DIMENSIONS = 384
 BY_WORDS = 200  # candidates of the lexical half
 BY_MEANING = 100
-FEW = 4_000  # tools that pass a filter, of which each is scored
+FEW = 8_000  # tools that pass a filter, of which each is scored
 DIGITS = 6  # of scores that are told apart: two views that add up in another order agree
 
 Vector = NDArray[np.floating]
@@ -403,7 +403,7 @@ class Index:
         if mask is not None and np.count_nonzero(mask) <= FEW:
             return np.concatenate([np.flatnonzero(mask), of_delta])
         known = terms[terms < len(self.base.terms)]
-        rows, _ = self.base.by_words(worth[: len(self.base.terms)], known, average=self._average, most=BY_WORDS, mask=mask)
+        rows = self.base.by_words(worth[: len(self.base.terms)], known, average=self._average, most=BY_WORDS, mask=mask)
         found = [rows, of_delta]
         if vector is not None:
             late = self.late.rows

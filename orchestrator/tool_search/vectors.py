@@ -1,11 +1,12 @@
 """The vectors of tools: all compared exactly while they are few, the nearest of some cells of the space when they are many.
 
 Many: FAISS IVF with 8-bit scalar quantisation. At a million tools 64 of 1,024 cells hold .963 of the true ten nearest, at 3 ms.
-The cosine of a candidate is read from the same codes (error some .002), so that no file of vectors is touched by a search.
+The cosine of a candidate is read from the same codes, so that no file of vectors is touched by a search.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,34 @@ class Flat:
         return np.where(self.known[rows], self.matrix[rows] @ query, np.float32(np.nan)) if len(rows) else np.zeros(0, np.float32)
 
 
+class _Codes:
+    """The codes of a FAISS index with cells, read where they are: ten times as fast as its `reconstruct_batch`."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index  # owns the memory
+        lists, size, width = index.invlists, index.ntotal, index.code_size
+        starts = np.array([int(lists.get_codes(n)) for n in range(index.nlist)], np.int64)
+        sizes = np.array([lists.list_size(n) for n in range(index.nlist)], np.int64)
+        first = int(starts[sizes > 0].min())
+        spanned = int((starts + sizes * width)[sizes > 0].max()) - first
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * spanned).from_address(first))
+        self._windows = np.lib.stride_tricks.as_strided(memory, (spanned - width + 1, width), (1, 1), writeable=False)
+        self._at, self._cell = np.empty(size, np.int64), np.empty(size, np.int32)
+        for n in np.flatnonzero(sizes).tolist():
+            places = faiss.rev_swig_ptr(lists.get_ids(n), int(sizes[n]))
+            self._at[places] = starts[n] - first + np.arange(sizes[n]) * width
+            self._cell[places] = n
+        low, span = faiss.vector_to_array(index.sq.trained).reshape(2, -1)
+        self._low, self._step = low + span / 510, span / 255  # a code stands for the middle of its step
+        self._centres = index.quantizer.reconstruct_n(0, index.nlist)
+
+    def products(self, query: Matrix, places: NDArray[np.int64]) -> Scores:
+        """Of the query and each of these vectors."""
+        found: Scores = self._windows[self._at[places]].astype(np.float32) @ (self._step * query)
+        found += (self._centres @ query)[self._cell[places]] + self._low @ query
+        return found
+
+
 class Cells:
     """Many vectors in cells, as codes of 8 bits a dimension."""
 
@@ -90,13 +119,16 @@ class Cells:
         self.known[rows] = True
         self._whole = len(rows) == size
         self._places = None if self._whole else np.cumsum(self.known, dtype=np.int32) - 1
-        if index is not None:
-            index.make_direct_map(True)
+        self._codes = _Codes(index) if index is not None else None
 
     @classmethod
     def read(cls, file: Path, rows: NDArray[np.int32], size: int) -> Cells:
         """From a file, which stays where it is: what is never probed is never read."""
-        return cls(faiss.read_index(str(file), faiss.IO_FLAG_MMAP) if len(rows) else None, rows, size)
+        if not len(rows):
+            return cls(None, rows, size)
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
+        faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0  # it starts 32 threads a search
+        return cls(index, rows, size)
 
     @classmethod
     def train(cls, sample: Matrix, size: int) -> Any:
@@ -118,7 +150,8 @@ class Cells:
         if not left:
             return np.zeros(0, np.int64)
         cells = max(CELLS_PROBED, CODES_READ * self._index.nlist // len(self._rows))
-        probed = min(self._index.nlist, cells * len(self._rows) // left)  # fewer pass: look into more cells for them
+        wider = max(1.0, len(self._rows) / (5 * left)) ** 0.8  # few pass, and the nearest of them are further away
+        probed = min(self._index.nlist, int(cells * wider))
         bits = np.packbits(np.zeros(0, bool) if allowed is None else allowed, bitorder="little")  # lives until the search is over
         selector = None if allowed is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         how = faiss.SearchParametersIVF(nprobe=probed, sel=selector)
@@ -130,9 +163,9 @@ class Cells:
         """See `Vectors`."""
         found = np.full(len(rows), np.nan, np.float32)
         there = np.flatnonzero(self.known[rows])
-        if len(there):
-            asked = rows[there] if self._places is None else self._places[rows[there]]
-            found[there] = self._index.reconstruct_batch(np.ascontiguousarray(asked, np.int64)) @ query
+        if self._codes is not None and len(there):
+            places = rows[there] if self._places is None else self._places[rows[there]]
+            found[there] = self._codes.products(query, np.asarray(places, np.int64))
         return found
 
 
