@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,10 @@ class Encoder:
         self._wanted.put(None)
         if self._started:
             self._thread.join(JOIN_S)
+
+    def knows(self, texts: Iterable[str]) -> bool:
+        """Whether this process keeps the vectors of all of them."""
+        return all(self._kept.get(t) is not None for t in texts)
 
     async def encode(self, texts: Sequence[str], *, deadline_s: float) -> Encoded:
         """The vectors of texts, as far as they are there within the deadline."""

@@ -44,6 +44,7 @@ from orchestrator.tool_search.replica import Replica, Starting, View
 from orchestrator.tool_search.weights import weights_of
 
 B = TypeVar("B", bound=BaseModel)
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PORTS_TRIED = 50
@@ -100,7 +101,8 @@ class Service:
         self._count(found, took)
         return found.model_copy(update={"took_ms": round(1000 * took, 3), "replica": self.replica.id})
 
-    async def in_thread(self, call: Callable[[], B]) -> B:
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """What a call gives that may take a while."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def _view(self, request: SearchRequest) -> View:
@@ -120,18 +122,20 @@ class Service:
         return view
 
     async def _made(self, request: SearchRequest, view: View, key: str) -> SearchAnswer:
-        known = await asyncio.get_running_loop().run_in_executor(self._pool, self._shared_answer, key)
+        said = asked(request)
+        new = not self.encoder.knows(q for q in said.queries if q)  # else to search is quicker than to ask the store
+        known = await self.in_thread(lambda: self._shared_answer(key)) if new else None
         if known is not None:
             self._answers.set(key, known)
             return known.model_copy(update={"cached": True, "degraded": self.replica.degraded()})
-        said = asked(request)
         encoded = await self._encoded(request, said)
         missing = tuple(d for d in (encoded.degraded,) if d)
         found = await self.in_thread(lambda: self._answered(request, view, encoded, missing))
         if not missing:
             kept = found.model_copy(update={"degraded": ()})
             self._answers.set(key, kept)
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._share, key, kept)
+            if new:
+                self._pool.submit(self._share, key, kept)
         return found
 
     async def _encoded(self, request: SearchRequest, said: Asked) -> Encoded:
