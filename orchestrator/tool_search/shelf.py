@@ -98,6 +98,7 @@ class Shelf:
             except BlockingIOError:
                 yield False
                 return
+            snapshot.sweep(home / "orders", keep=0)  # of replicas that were killed at it
             yield True
 
     def _folders(self, epoch: str | None) -> list[Path]:

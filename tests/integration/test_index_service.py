@@ -311,6 +311,22 @@ def test_two_replicas_share_a_home_and_a_query_fails_with_neither_killed(lab: La
     both.close()
 
 
+def test_many_tools_are_built_beside_and_followed_from_there(lab: Lab) -> None:
+    lab.store.publish("mcp:many", [tool(f"many.tool_{n}", f"Serves purpose {n} of a great many") for n in range(3_500)])
+    client = lab.start("large", TOOLWEAVER_HOME=str(lab.running.folder / "large"))
+    wait_until(lambda: _status(httpx.Client(base_url=lab.urls["large"]), "/health") == 200, description="it is up", timeout=90)
+    status = client.status()
+    assert status.size > 3_500
+    assert status.snapshot is not None, "it was built as a snapshot"
+    assert status.catalog_hash == status.store_hash
+    assert names(ask(client, "many.tool_3333"))[0] == "many.tool_3333"
+    lab.store.publish("mcp:many", [])
+    wait_until(lambda: client.status().size < 100, description="they are gone again", timeout=30)
+    status = client.status()
+    assert status.catalog_hash == status.store_hash
+    lab.running.kill("large")
+
+
 def test_without_an_encoder_answers_are_by_words_and_say_so(lab: Lab) -> None:
     alone = lab.start("blind", TOOLWEAVER_EMBED_URL="http://127.0.0.1:9", TOOLWEAVER_HOME=str(lab.running.folder / "blind"))
     found = ask(alone, "weather forecast for a city")
