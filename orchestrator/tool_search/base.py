@@ -42,7 +42,7 @@ class Base:
         vectors: Vectors,
         matrix: NDArray[np.floating],
         folder: Path | None = None,
-        held: object = None,
+        held: Snapshot | None = None,
     ) -> None:
         self.terms, self.forward, self.inverted, self.columns, self.vectors = terms, forward, inverted, columns, vectors
         self.folder, self.dimensions, self._held = folder, matrix.shape[1], held
@@ -68,6 +68,11 @@ class Base:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def release(self) -> None:
+        """Gives the memory of its files back that was read so far."""
+        if self._held is not None:
+            self._held.release()
 
     def _term(self, term: str) -> int | None:
         return self.terms.find(_bytes(term))

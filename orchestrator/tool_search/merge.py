@@ -23,7 +23,7 @@ from orchestrator.tool_search.columns import DIGEST, group_json, text_digest
 from orchestrator.tool_search.document import RECIPE, Document
 from orchestrator.tool_search.index import DIMENSIONS, Index, Late
 from orchestrator.tool_search.postings import CHUNK, Forward, Inverted, Strings
-from orchestrator.tool_search.snapshot import Meta, SnapshotFailed, Writer, read
+from orchestrator.tool_search.snapshot import Meta, SnapshotFailed, Writer, read, release
 from orchestrator.tool_search.vectors import CELLS_FILE, Cells, batches, sample_of, write_cells
 
 PART = 50_000  # documents that a build from scratch holds at once
@@ -174,6 +174,11 @@ class Plan:
     def __len__(self) -> int:
         return len(self.row_of)
 
+    def release(self) -> None:
+        """Gives the memory of the sources' files back: a merge looks at all of them once for each column."""
+        for source in self.sources:
+            source.base.release()
+
     def versions(self) -> Iterator[tuple[str, str]]:
         """Name and version of each tool."""
         for names, versions in zip(self._texts(lambda b: b.columns.names), self._texts(lambda b: b.columns.versions), strict=True):
@@ -199,6 +204,7 @@ class Plan:
             for places, values in parts:
                 made[places] = values
             yield made
+            self.release()
 
     def whole(self, of: Callable[[int, NDArray[np.int64]], NDArray[Any]], dtype: Any) -> NDArray[Any]:
         """As `fixed`, all at once."""
@@ -216,6 +222,7 @@ class Plan:
                 texts = columns[int(whence[first])]
                 parts.append(texts.data[texts.ends[rows[first]] : texts.ends[rows[end - 1] + 1]])
             yield np.concatenate(parts)
+            self.release()
 
 
 def _chosen(names: Strings, rows: NDArray[np.int64]) -> list[bytes]:
@@ -258,6 +265,7 @@ def _ragged(plan: Plan, of: Callable[[int, NDArray[np.int64]], NDArray[Any]], dt
         for n, places, at, begins in spreads:
             made[np.arange(len(at)) + np.repeat(starts[places] - begins[:-1], np.diff(begins))] = of(n, at)
         yield made
+        plan.release()
 
 
 def _write_columns(writer: Writer, plan: Plan) -> None:
@@ -306,11 +314,14 @@ def _large(writer: Writer) -> None:
     for name in ("starts", "tools", "firsts", "ends", "levels"):
         writer.put(f"inverted_{name}", getattr(inverted, name))
     del inverted
+    for array in arrays.values():
+        release(array)
     rows = np.flatnonzero(arrays["known"]).astype(np.int32)
     if len(rows):
         index = Cells.train(_read(arrays["vectors"], sample_of(rows)), len(rows))
         for some in batches(rows):
             index.add(_read(arrays["vectors"], some))
+            release(arrays["vectors"])
         write_cells(index, writer.folder / CELLS_FILE)
         writer.made(CELLS_FILE)
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import secrets
 import shutil
@@ -85,6 +86,11 @@ class Snapshot:
     def meta(self) -> Meta:
         """See `Meta`."""
         return self.manifest.meta
+
+    def release(self) -> None:
+        """Gives the memory of the files back that was read so far; what is read again comes from the kernel's cache."""
+        for array in self.arrays.values():
+            release(array)
 
 
 class Writer:
@@ -214,6 +220,15 @@ def sweep(home: Path, *, keep: int = 1) -> list[Path]:
     for left in (p for mark in (_NEW, _GONE) for p in home.glob(f"{mark}*") if _old(p)):
         shutil.rmtree(left, ignore_errors=True)
     return removed
+
+
+def release(array: Array) -> None:
+    """Gives the memory of a mapped array back; of another one, nothing."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 class _Hashed:
