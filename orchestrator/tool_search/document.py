@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,12 +14,13 @@ from orchestrator.models.tool import ToolDefinition
 from orchestrator.tool_search.analysis import MAX_KNOWN, MAX_WORD, counted, full_terms
 from orchestrator.tool_search.tokens import count_tokens
 
-RECIPE = "1"
+RECIPE = "2"
 """The version of what is made of a tool; a snapshot of another one is made anew."""
 
 NAME, DESCRIPTION, LABEL, PARAMETER = 3.0, 1.0, 1.0, 0.5
 MAX_TEXT = 2_000  # characters for the vector: its model reads 256 tokens
 MAX_DESCRIPTION = 20_000
+MOST_TIMES = 3  # that a word of a description counts: who repeats a popular query a thousand times gains nothing, only length
 MAX_PARAMETERS = 100
 MAX_PARAMETER_TEXT = 200
 GENERAL = "general"
@@ -41,7 +43,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A tool as search sees it. `terms`: weighted counts over the fields; `length`: their sum; `text`: what the vector is of."""
+    """A tool as search sees it.
+
+    `terms`: weighted counts over the fields; `length`: of all its words, weighted; `text`: what the vector is of.
+    """
 
     name: str
     version: str
@@ -64,12 +69,12 @@ def document_of_row(row: bytes) -> Document:
     tool: dict[str, Any] = json.loads(row)
     name: str = tool["name"]
     described = str(tool.get("description", ""))[:MAX_DESCRIPTION]
-    weighted = _weighted(tool, name, described)
+    weighted, length = _weighted(tool, name, described)
     return Document(
         name=name,
         version=_version(tool),
         terms=weighted,
-        length=sum(weighted.values()),
+        length=length,
         text=f"{name}: {described}"[:MAX_TEXT],
         names=_names(tool, name),
         group=_group(tool),
@@ -78,19 +83,20 @@ def document_of_row(row: bytes) -> Document:
     )
 
 
-def _weighted(tool: Mapping[str, Any], name: str, described: str) -> dict[str, float]:
+def _weighted(tool: Mapping[str, Any], name: str, described: str) -> tuple[dict[str, float], float]:
+    """The weight of each term, and the length: that of all words, also of those that are repeated in vain."""
     found: dict[str, float] = {}
-    _add(found, counted(name), NAME)
-    _add(found, full_terms(described), DESCRIPTION)
-    for label in _labels(tool):
-        _add(found, full_terms(label), LABEL)
-    _add(found, full_terms(" ".join(_parameters(tool))), PARAMETER)
-    return found
+    length = _add(found, counted(name), NAME)
+    length += _add(found, full_terms(described), DESCRIPTION, most=MOST_TIMES)
+    length += _add(found, [t for label in _labels(tool) for t in full_terms(label)], LABEL, most=MOST_TIMES)
+    length += _add(found, full_terms(" ".join(_parameters(tool))), PARAMETER)
+    return found, length
 
 
-def _add(found: dict[str, float], words: Iterable[str], weight: float) -> None:
-    for word in words:
-        found[word] = found.get(word, 0.0) + weight
+def _add(found: dict[str, float], words: Sequence[str], weight: float, *, most: int = MAX_DESCRIPTION) -> float:
+    for word, times in Counter(words).items():
+        found[word] = found.get(word, 0.0) + weight * min(times, most)
+    return weight * len(words)
 
 
 def _labels(tool: Mapping[str, Any]) -> Iterable[str]:
