@@ -203,7 +203,7 @@ def recall(index: Any, queries: Sequence[Any]) -> dict[str, float]:
         rows = base.by_words(worth, terms, average=index._average, most=200, mask=None)
         if (exact_words > 0).any():
             shares["recall_words"].append(_share(exact_words, rows[np.argsort(-exact_words[rows])[:K]]))
-        exact = np.asarray(fuse(exact_words, exact_cosine, DEFAULT, best=float(exact_words.max()), ideal=float(worth.sum())))
+        exact = np.asarray(fuse(exact_words, exact_cosine, DEFAULT))
         found = index.search(query, K).ids
         shares["recall_both"].append(_share(exact, found))
         shares["score_both"].append(float(exact[found].sum() / np.sort(exact)[-K:].sum()))

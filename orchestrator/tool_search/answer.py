@@ -175,24 +175,31 @@ class _Search:
             return
         self._take(number, query, picked, found)
         missing = [at for at, c in picked.items() if number not in c.queries and (c.exact or c.priority or not c.queries)]
-        others = [at for at in missing if at not in set(found.ids.tolist())]
+        seen = frozenset(found.ids.tolist())
+        others = [at for at in missing if at not in seen]
         if others:
             alone = np.zeros(len(self._index.base) + len(self._index.delta), bool)
             alone[others] = True
             again = self._find(query, len(others), alone)
             if again is not None:
-                self._take(number, query, picked, again, best=found.best)
+                self._take(number, query, picked, again, top=float(found.scores[0]) if len(found) else -np.inf)
 
-    def _take(self, number: int, query: Query, picked: dict[int, _Chosen], found: Found, *, best: float | None = None) -> None:
-        chances = probability(found.lexical, found.cosine, best=best or found.best, ideal=found.ideal)
+    def _take(self, number: int, query: Query, picked: dict[int, _Chosen], found: Found, *, top: float | None = None) -> None:
+        chances = self._chances(found, top)
         for place, at in enumerate(found.ids.tolist()):
             one = picked.get(at)
             if one is None:
                 continue
-            if best is None:
+            if top is None:
                 one.queries.append(number)
             if one.parts is None or chances[place] > one.score:
                 self._fill(one, query, found, place=place, chance=float(chances[place]))
+
+    def _chances(self, found: Found, top: float | None) -> NDArray[np.float64]:
+        """The chance of each; of a mix that is scaled to 0..1 for each query that mix, which says nothing of chances."""
+        if self._weights.rescale:
+            return np.clip(found.scores, 0.0, 1.0)
+        return probability(found.scores, meaning=found.cosine is not None, top=None if top == -np.inf else top)
 
     def _fill(self, one: _Chosen, query: Query, found: Found, *, place: int, chance: float) -> None:
         cosine = None if found.cosine is None else float(found.cosine[place])

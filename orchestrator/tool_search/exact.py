@@ -24,11 +24,10 @@ class Halves:
 
     words: Floats
     meaning: Floats | None
-    ideal: float
 
     def fused(self, weights: Weights) -> Floats:
         """The scores that the product ranks by."""
-        return np.asarray(fuse(self.words, self.meaning, weights, best=float(self.words.max(initial=0.0)), ideal=self.ideal))
+        return np.asarray(fuse(self.words, self.meaning, weights))
 
 
 class Exact:
@@ -40,16 +39,15 @@ class Exact:
 
     def halves(self, query: str, vector: NDArray[np.float32] | None) -> Halves:
         """What both halves say of each tool."""
-        words, ideal = np.zeros(len(self.documents)), 0.0
+        words = np.zeros(len(self.documents))
         for term, times in Counter(terms(query)).items():
             if (posting := self._postings.get(term)) is None:
                 continue
             rows, counts = posting
             worth = times * idf(len(rows), len(self.documents))
-            ideal += worth
             words[rows] += worth * saturation(counts, self._norms[rows])
         meaning = None if self._vectors is None or vector is None else (self._vectors @ vector).astype(np.float64)
-        return Halves(words, meaning, ideal)
+        return Halves(words, meaning)
 
     @cached_property
     def _norms(self) -> Floats:

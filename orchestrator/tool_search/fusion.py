@@ -46,58 +46,38 @@ order does not depend on them. Fitted on two sets and asked of the third, chance
 """
 
 
-def fuse(
-    lexical: Floats,
-    cosine: Floats | None,
-    weights: Weights = DEFAULT,
-    *,
-    best: float | None = None,
-    ideal: float | None = None,  # noqa: ARG001  # callers know it; a mix that damps long queries was measured, and lost
-) -> Floats:
+def fuse(lexical: Floats, cosine: Floats | None, weights: Weights = DEFAULT) -> Floats:
     """One score for each candidate, higher is better. Without rescaling it depends on the candidate alone, not on the others.
 
     Args:
         lexical: BM25F of each candidate, >= 0.
         cosine: of the query's vector and the candidate's, NaN for one that has none yet; None: there is no vector of the query.
         weights: the mix.
-        best: the greatest lexical score over what may be found, when it is not among the candidates; for rescaling.
-        ideal: the sum of the idf of the query's terms, which no tool's lexical score can reach.
     """
     if not len(lexical):
         return np.zeros(0)
-    words = _rescaled(lexical, best) if weights.rescale else lexical
+    words = _rescaled(lexical) if weights.rescale else lexical
     if cosine is None:
         return np.asarray(weights.lexical * words)
     meaning = _known(cosine)
     return np.asarray(weights.lexical * words + weights.cosine * (_rescaled(meaning) if weights.rescale else meaning))
 
 
-def probability(
-    lexical: Floats,
-    cosine: Floats | None,
-    *,
-    bonus: Floats | None = None,
-    top: float | None = None,
-    best: float | None = None,  # noqa: ARG001
-    ideal: float | None = None,  # noqa: ARG001
-) -> NDArray[np.float64]:
-    """The chance that a candidate is what was meant, 0 to 1, in the order of `fuse` with the default weights plus `bonus`.
+def probability(scores: Floats, *, meaning: bool, top: float | None = None) -> NDArray[np.float64]:
+    """The chance that a candidate is what was meant, 0 to 1, in the order of the scores.
 
-    A logistic of the score, of how far it is behind the best of the query, and of being the best (see `CALIBRATED`).
+    A logistic of the score, of how far it is behind the best of the query, and of being the best (see `CALIBRATED`). It was
+    fitted to the default weights: with others it keeps their order, and is as good as their scores are near those.
 
     Args:
-        lexical: as for `fuse`.
-        cosine: as for `fuse`.
-        bonus: what else was added to each candidate's score.
+        scores: what candidates are ordered by: of `fuse` without rescaling, and what else was added.
+        meaning: whether there is a vector of the query.
         top: the best score of the query, when its tool is not among the candidates.
-        best: not used.
-        ideal: not used.
     """
-    if not len(lexical):
+    if not len(scores):
         return np.zeros(0)
-    scores = fuse(lexical, cosine) + (0.0 if bonus is None else bonus)
     behind = (float(scores.max()) if top is None else top) - scores
-    base, score, gap, first = CALIBRATED[cosine is not None]
+    base, score, gap, first = CALIBRATED[meaning]
     odds = base + score * scores - gap * behind + first * (behind <= 0)
     return np.asarray(1 / (1 + np.exp(-odds)), np.float64)
 
@@ -114,11 +94,6 @@ def reason(matched: Sequence[str], cosine: float | None, *, exact: bool = False,
     return "; ".join(said) or "nothing in common"
 
 
-def _share(lexical: Floats, best: float | None) -> Floats:
-    most = float(lexical.max()) if best is None else best
-    return lexical / most if most > 0 else np.zeros(len(lexical))
-
-
 def _known(cosine: Floats) -> Floats:
     """A tool without a vector counts as the middle one of those that have one: neither favoured nor buried."""
     unknown = np.isnan(cosine)
@@ -127,6 +102,6 @@ def _known(cosine: Floats) -> Floats:
     return np.where(unknown, 0.0 if unknown.all() else np.nanmedian(cosine), cosine)
 
 
-def _rescaled(values: Floats, most: float | None = None) -> Floats:
-    low, high = float(values.min()), float(values.max()) if most is None else most
+def _rescaled(values: Floats) -> Floats:
+    low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high > low else np.zeros(len(values))

@@ -50,7 +50,6 @@ class Found:
     """Tools that were found, best first, one entry of each array for each.
 
     `cosine` is NaN for a tool without a vector yet, None without one of the query; `learned` is in the scores already.
-    `best` and `ideal` are what `fusion.probability` asks for: of the whole query, not of these tools.
     """
 
     ids: NDArray[np.int64]
@@ -58,8 +57,6 @@ class Found:
     lexical: Scores
     cosine: Scores | None
     learned: Scores
-    best: float
-    ideal: float
     evidence: Evidence | None = None
 
     def __len__(self) -> int:
@@ -343,16 +340,13 @@ class Index:
         weights = weights if evidence is None else evidence.weights(weights)
         ids, words, cosine = self._candidates(vector, terms, worth, passing)
         ids, words, cosine = self._with(self._taught(evidence, passing), ids, words, cosine, vector, worth)
-        most = float(words.max(initial=0.0))
-        ideal = float(worth.sum())
-        scores = np.asarray(fuse(words, cosine, weights, best=most, ideal=ideal), np.float64)
+        scores = np.asarray(fuse(words, cosine, weights), np.float64)
         names = [self.name(at) for at in ids.tolist()] if evidence is not None else []
         bonus = evidence.of(names) if evidence is not None else np.zeros(len(ids), np.float32)
         scores = np.round(scores + bonus, DIGITS)
         order = self._order(ids, scores, k)
-        return Found(
-            ids[order], scores[order], words[order], None if cosine is None else cosine[order], bonus[order], most, ideal, evidence
-        )
+        meaning = None if cosine is None else cosine[order]
+        return Found(ids[order], scores[order], words[order], meaning, bonus[order], evidence)
 
     def matched(self, query: Query, at: int) -> tuple[str, ...]:
         """The terms of the query that a tool has, the most telling first."""

@@ -13,6 +13,8 @@ from orchestrator.policy.permissions import BUILT_IN, denied
 from orchestrator.tool_search.allowed import allowed
 from orchestrator.tool_search.answer import answer, asked, names_in
 from orchestrator.tool_search.document import document_of
+from orchestrator.tool_search.feedback import Lessons, Use
+from orchestrator.tool_search.fusion import Weights
 from orchestrator.tool_search.index import Index
 
 TOOLS = [
@@ -191,3 +193,19 @@ def test_what_a_caller_asks_for_cannot_widen_what_it_may() -> None:
     assert set(allowed(asked_for, BUILT_IN, tenant="t").requires or ()) == {"network:https"}
     assert allowed(Filters(), Policy(actions=None, tools=None), tenant="t").requires is None
     assert allowed(Filters(requires=("*:read",)), Policy(actions={"files": ("*",)}), tenant="t").requires == ("files:read",)
+
+
+@pytest.mark.parametrize("weight", [0.3, 5.0])
+def test_chances_are_in_the_order_of_the_answer_also_with_other_weights_and_with_what_was_learned(weight: float) -> None:
+    uses = [Use(str(n), float(n), None, "tell the weather of past days", ("mail.read",)) for n in range(3)]
+    learned = Lessons.of(uses, {}).seen_by("default")
+    request = SearchRequest(queries=("tell the weather of past days please, or read mails",), k=5, explain=True)
+    found = answer(INDEX, request, learned=learned, weights=Weights(lexical=weight))
+    assert any(hit.parts is not None and hit.parts.learned > 0 for hit in found.hits)
+    scores = [hit.score for hit in found.hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_mix_of_ones_own_gives_no_chances_but_the_mix() -> None:
+    found = answer(INDEX, SearchRequest(queries=("weather of past days",), k=3), weights=Weights.hybrid(1, 0))
+    assert [hit.score for hit in found.hits] == pytest.approx([hit.rank_score for hit in found.hits], abs=1e-4)

@@ -42,35 +42,32 @@ def test_a_tool_that_waits_for_its_vector_is_neither_favoured_nor_buried() -> No
 
 @pytest.mark.parametrize("of_none", [None, np.zeros(0)])
 def test_no_candidates(of_none: np.ndarray | None) -> None:
-    assert len(fuse(np.zeros(0), of_none)) == len(probability(np.zeros(0), of_none)) == 0
+    assert len(fuse(np.zeros(0), of_none)) == len(probability(np.zeros(0), meaning=of_none is not None)) == 0
 
 
 @pytest.mark.parametrize("meaning", [MEANING, None])
 def test_chances_keep_the_order_and_stay_within_bounds(meaning: np.ndarray | None) -> None:
-    chances = probability(WORDS, meaning)
-    assert np.array_equal(np.argsort(-chances), np.argsort(-fuse(WORDS, meaning)))
+    scores = fuse(WORDS, meaning)
+    chances = probability(scores, meaning=meaning is not None)
+    assert np.array_equal(np.argsort(-chances), np.argsort(-scores))
     assert ((chances > 0) & (chances < 1)).all()
 
 
 def test_random_chances_keep_the_order() -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):
-        words, meaning = rng.gamma(1, 1, 10), rng.uniform(-0.2, 1, 10)
-        assert np.array_equal(np.argsort(-probability(words, meaning)), np.argsort(-fuse(words, meaning)))
+        scores = fuse(rng.gamma(1, 1, 10), rng.uniform(-0.2, 1, 10), Weights(lexical=float(rng.uniform(0, 1))))
+        assert np.array_equal(np.argsort(-probability(scores, meaning=True)), np.argsort(-scores))
 
 
 def test_a_good_match_is_likely_and_nothing_in_common_is_not() -> None:
-    assert probability(np.array([2.5, 0.2]), np.array([0.75, 0.2]))[0] > 0.8
-    assert probability(np.array([0.0, 0.0]), np.array([0.05, 0.04]))[0] < 0.2
-
-
-def test_what_was_learned_moves_the_chance() -> None:
-    lifted = probability(WORDS, MEANING, bonus=np.array([0, 0, 1.0, 0]))
-    assert lifted.argmax() == 2
+    assert probability(fuse(np.array([2.5, 0.2]), np.array([0.75, 0.2])), meaning=True)[0] > 0.8
+    assert probability(fuse(np.array([0.0, 0.0]), np.array([0.05, 0.04])), meaning=True)[0] < 0.2
 
 
 def test_the_best_may_stand_elsewhere() -> None:
-    assert probability(WORDS[:1], MEANING[:1], top=2.0)[0] < probability(WORDS[:1], MEANING[:1])[0]
+    one = fuse(WORDS[:1], MEANING[:1])
+    assert probability(one, meaning=True, top=2.0)[0] < probability(one, meaning=True)[0]
 
 
 def test_reasons() -> None:

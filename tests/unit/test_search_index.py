@@ -53,7 +53,6 @@ def check_same(index: Index, fresh: Index, rng: random.Random) -> None:
             ours = {index.name(i): s for i, s in zip(found.ids.tolist(), found.scores.tolist(), strict=True)}
             theirs = {fresh.name(i): s for i, s in zip(expected.ids.tolist(), expected.scores.tolist(), strict=True)}
             assert ours == pytest.approx(theirs, abs=2e-5)
-            assert (found.best, found.ideal) == pytest.approx((expected.best, expected.ideal))
 
 
 @pytest.mark.parametrize("seed", range(6))
