@@ -92,10 +92,11 @@ class Replicas:
 
 @dataclass(slots=True)
 class Life:
-    """A version of a tool: its own words, and between which generations it was there."""
+    """A version of a tool: what it says, its own words, and between which generations it was there."""
 
     name: str
     version: str
+    says: str
     words: str
     born: int
     died: int | None = None
@@ -121,13 +122,13 @@ class Book:
         self.present: dict[str, Life] = {}
         self.latest = 0
 
-    def tool(self, name: str) -> ToolDefinition:
-        """A new version of a tool, with words that no other has."""
+    def tool(self, name: str, says: str = "") -> ToolDefinition:
+        """A new version of a tool, with words that no other has; it `says` what many others do, if nothing else."""
         with self._lock:
             self._made += 1
             words = own_words(self._made)
             common = " ".join(COMMON[(self._made + n) % len(COMMON)] for n in (0, 1, 5))
-            made = ToolDefinition(name=name, description=f"Handles {common} matters of {words}")
+            made = ToolDefinition(name=name, description=f"{says or f'Handles {common} matters'} of {words}")
             self._of_words[made.content_hash] = words
             return made
 
@@ -141,7 +142,7 @@ class Book:
             fresh = {t.name: t for t in tools}
             for name in (*diff.added, *diff.changed):
                 version = fresh[name].content_hash
-                life = self.present[name] = Life(name, version, self._of_words[version], generation)
+                life = self.present[name] = Life(name, version, fresh[name].description, self._of_words[version], generation)
                 self.lives.setdefault((name, version), []).append(life)
             return generation
 
@@ -175,14 +176,15 @@ BUNDLED = frozenset(t.name for t in bundled_catalog().tools)
 
 
 class Asking(threading.Thread):
-    """Asks for the words of some tool, so many times a second, or without pause; what failed, and what was seen."""
+    """Asks for the words of some tool, so many times a second, or without pause; what failed, and what was seen.
 
-    def __init__(
-        self, client: IndexClient, book: Book, *, seed: int, rate: float | None = None, deadline_ms: int | None = None
-    ) -> None:
+    With `whole` it asks for all that the tool says: where vectors were made beforehand, they are not of the tool's own words.
+    """
+
+    def __init__(self, client: IndexClient, book: Book, *, seed: int, rate: float | None = None, whole: bool = False) -> None:
         super().__init__(daemon=True)
         self._client, self._book, self._random = client, book, random.Random(seed)
-        self._pause, self._deadline = 0.0 if rate is None else 1 / rate, deadline_ms
+        self._pause, self._whole = 0.0 if rate is None else 1 / rate, whole
         self._ended = threading.Event()
         self.failed: list[str] = []
         self.seen: list[Seen] = []
@@ -190,7 +192,7 @@ class Asking(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(self._pause):
             life = self._book.pick(self._random)
-            request = SearchRequest(queries=(f"{life.words} matters",), k=3, deadline_ms=self._deadline)
+            request = SearchRequest(queries=(life.says if self._whole else f"{life.words} matters",), k=3)
             try:
                 found = self._client.search(request)
             except Exception as error:
@@ -213,12 +215,12 @@ class Askers:
     seed: int
     number: int = 3
     rate: float | None = 10.0
-    deadline_ms: int | None = None
+    whole: bool = False
     threads: list[Asking] = field(default_factory=list)
 
     def __enter__(self) -> Askers:
         for n in range(self.number):
-            self.threads.append(Asking(self.client(), self.book, seed=self.seed + n, rate=self.rate, deadline_ms=self.deadline_ms))
+            self.threads.append(Asking(self.client(), self.book, seed=self.seed + n, rate=self.rate, whole=self.whole))
             self.threads[-1].start()
         return self
 

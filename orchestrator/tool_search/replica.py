@@ -412,9 +412,7 @@ class Replica:
             except redis.RedisError:
                 raise
             except Exception as error:  # also a process that was killed
-                self._later[name] = time.monotonic() + AGAIN_S
-                self._note(f"{name}_failed")
-                log.warning("%s failed and is tried again: %s", name, _said(error), extra={"action": f"{name}_failed"})
+                self._failed(name, error)
         if self.view is not None:
             self._embed_queries(self.view)
             self._fit(self.view)
@@ -451,11 +449,16 @@ class Replica:
             return
         home = self._shelf.home_of(view.known.epoch)
         lock = ExitStack()
-        if not lock.enter_context(self._shelf.merging(view.known.epoch)):
+        try:
+            if not lock.enter_context(self._shelf.merging(view.known.epoch)):
+                lock.close()
+                self._later["merge"] = time.monotonic() + QUIET_S
+                return  # another replica of this home is at it
+            base, changed = merge.order(view.index, home, model=view.known.model)
+        except (BackendError, OSError) as error:  # such as a disk that is full: changes are followed all the same
             lock.close()
-            self._later["merge"] = time.monotonic() + QUIET_S
-            return  # another replica of this home is at it
-        base, changed = merge.order(view.index, home, model=view.known.model)
+            self._failed("merge", error)
+            return
 
         def take(folder: Path) -> None:
             self._shelf.note(folder, view.catalog_hash, view.known)
@@ -517,6 +520,11 @@ class Replica:
 
     def _due(self, name: str) -> bool:
         return time.monotonic() >= self._later.get(name, 0.0)
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self._later[name] = time.monotonic() + AGAIN_S
+        self._note(f"{name}_failed")
+        log.warning("%s failed and is tried again: %s", name, _said(error), extra={"action": f"{name}_failed"})
 
     def _note(self, event: str) -> None:
         self.counts[event] += 1
