@@ -102,7 +102,8 @@ def test_no_query_fails_while_replicas_are_killed(running: Platform, seconds: fl
         thread.ended.set()
         thread.join(30)
     said = f"seed {SEED}, {sum(t.count for t in threads)} queries\n{running.logs()}"
-    assert not [w for t in threads for w in t.wrong], said
+    wrong = [w for t in threads for w in t.wrong]
+    assert not wrong, f"{len(wrong)}: {wrong[:5]}; {said}"
     assert all(t.count for t in threads), said
     wait_until(lambda: both_equal(running), description="both have the store's hash", timeout=30)
     status = next(iter(_ready(running).values()))

@@ -260,7 +260,7 @@ def test_a_replica_that_was_killed_starts_from_its_snapshot_and_a_corrupt_one_is
     lab.store.publish("mcp:while", [tool("while.away", "Juggles seven torches")])
     client = lab.start()
     status = settled(client)
-    assert status.snapshot is not None
+    assert status.snapshot is not None, lab.running.logs()
     assert not status.counts.get("reloads"), "only what changed was read"
     assert names(ask(client, "juggles torches"))[0] == "while.away"
     assert lab.running.said("is taken up")
