@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ CURRENT = "current"
 _LOCK = ".lock"
 _NEW, _GONE = ".new-", ".gone-"
 _BLOCK = 1 << 20
+_YOUNG_S = 60.0
 Array = NDArray[Any]
 
 
@@ -110,10 +112,13 @@ class Writer:
         with _said(self._home):
             self._home.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir()
+            self._held = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._held, fcntl.LOCK_EX)  # who cleans up sees that it is written; a kill gives it back
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)  # renamed when it was committed
+        os.close(self._held)
 
     def put(self, name: str, array: Array) -> None:
         """Writes an array."""
@@ -217,7 +222,7 @@ def sweep(home: Path, *, keep: int = 1) -> list[Path]:
     removed = [p for p in newest(home)[keep:] if p != counts and _free(p)]
     for folder in removed:
         discard(folder)
-    for left in (p for mark in (_NEW, _GONE) for p in home.glob(f"{mark}*") if _old(p)):
+    for left in (p for mark in (_NEW, _GONE) for p in home.glob(f"{mark}*") if _abandoned(p)):
         shutil.rmtree(left, ignore_errors=True)
     return removed
 
@@ -328,10 +333,17 @@ def _free(folder: Path) -> bool:
         return True
 
 
-def _old(folder: Path) -> bool:
-    """Whether a folder that nobody committed is a day old: its writer is gone."""
+def _abandoned(folder: Path) -> bool:
+    """Whether nobody works on a folder any more; one of the last minute may be about to be taken hold of."""
     with contextlib.suppress(OSError):
-        return folder.stat().st_mtime < (Path(folder.parent).stat().st_mtime - 86_400)
+        if folder.stat().st_mtime > time.time() - _YOUNG_S:
+            return False
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(held)
+        return True
     return False
 
 

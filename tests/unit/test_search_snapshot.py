@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -143,6 +144,30 @@ def test_a_folder_that_somebody_reads_is_kept(tmp_path):
     del reading
     assert sweep(tmp_path) == [held]
     assert snapshot.newest(tmp_path) == [new]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pathlib import Path
+from orchestrator.tool_search.snapshot import Writer
+with Writer(Path(sys.argv[1])) as writer:
+    writer.put("numbers", np.arange(1_000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_is_written_is_not(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, timeout=60)
+    (left,) = tmp_path.glob(".new-*")
+    with Writer(tmp_path) as writer:
+        sweep(tmp_path)
+        assert left.is_dir(), "it may be a writer's that just began"
+        for folder in (left, writer.folder):
+            os.utime(folder, (0, 0))
+        sweep(tmp_path)
+        assert not left.exists()
+        assert writer.folder.is_dir()
 
 
 def test_a_corrupt_one_is_discarded_while_another_still_reads_it(tmp_path):
