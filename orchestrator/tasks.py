@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +15,7 @@ from kombu.exceptions import OperationalError
 
 from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import PLAN_JOB, PLANNER, STEP_FINISHED
+from orchestrator.broker.worker import run_worker
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import BackendError, ToolWeaverError
@@ -131,21 +131,7 @@ def main() -> None:
             stop()
 
     # solo: the planner's tasks are short, and the reconciler's thread must not be forked
-    app.worker_main(
-        [
-            "worker",
-            "-P",
-            "solo",
-            "-Q",
-            PLANNER,
-            "-n",
-            f"planner-{os.getpid()}@%h",
-            "-l",
-            settings.log_level,
-            "--without-gossip",
-            "--without-mingle",
-        ]
-    )
+    run_worker(app, queue=PLANNER, log_level=settings.log_level, pool="solo")
 
 
 if __name__ == "__main__":

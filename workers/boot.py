@@ -6,7 +6,6 @@ import argparse
 import importlib
 import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -22,6 +21,7 @@ from celery.signals import worker_process_init, worker_ready, worker_shutdown
 
 from orchestrator.broker.app import make_app
 from orchestrator.broker.queues import POOLS, Pool, PoolKind, task_name
+from orchestrator.broker.worker import run_worker
 from orchestrator.catalog.register import ToolRegistry, load_entry_points, load_tools, registry
 from orchestrator.catalog.store import POOL_SOURCE, CatalogStore, NameTaken
 from orchestrator.errors import RequestError
@@ -29,6 +29,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
+from workers import prefork_pool
 from workers.able import refusal
 from workers.aio_pool import AsyncPool
 from workers.beats import Beater, BeatTable
@@ -137,12 +138,8 @@ class Worker:
         self.app.conf.worker_proc_alive_timeout = 120.0  # a child warms its models up first
         worker_ready.connect(lambda **_: self.ready(), weak=False)
         worker_shutdown.connect(lambda **_: self.gone(), weak=False)
-        kind = [] if self._async is not None else ["-P", self.pool.kind]
-        self.app.worker_main(["worker", *kind, "-c", str(self.concurrency), "-Q", self.pool.name, *self._flags()])
-
-    def _flags(self) -> list[str]:
-        name = f"{self.pool.name}-{os.getpid()}@%h"
-        return ["-n", name, "-l", self.settings.log_level, "--without-gossip", "--without-mingle"]
+        kind = {"prefork": prefork_pool.NAME, "async": None}.get(self.pool.kind, self.pool.kind)
+        run_worker(self.app, queue=self.pool.name, log_level=self.settings.log_level, pool=kind)
 
 
 def _show_failure(task: Any, what: str) -> None:

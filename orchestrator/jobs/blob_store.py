@@ -12,10 +12,6 @@ from functools import cached_property
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractBufferedFile
-
 from orchestrator.errors import BackendError, StoreFull, ToolWeaverError
 from orchestrator.settings import MIB
 
@@ -34,9 +30,11 @@ class BlobStore:
     @cached_property
     def _opened(self) -> tuple[Any, str]:
         """The file system and the folder on it; opened with the first use, so that a forked child has its own."""
+        from fsspec.core import url_to_fs  # noqa: PLC0415  # a tenth of a second, in every process: for the few with large values
+
         with self._errors("be opened"):
             fs, root = url_to_fs(self._url, use_listings_cache=False)
-            if isinstance(fs, LocalFileSystem):
+            if _is_folder(fs):
                 os.makedirs(root, mode=0o700, exist_ok=True)
             return fs, str(root).rstrip("/")
 
@@ -55,7 +53,7 @@ class BlobStore:
     def finish(self, file: BinaryIO) -> None:
         """Ends a file: its bytes outlive a crash of the machine."""
         with self._errors("be written"):
-            if isinstance(self._opened[0], LocalFileSystem):
+            if _is_folder(self._opened[0]):
                 file.flush()
                 os.fsync(file.fileno())
             file.close()
@@ -63,6 +61,8 @@ class BlobStore:
     def discard(self, file: BinaryIO, place: str) -> None:
         """Drops a file that is not finished; nothing of it stays."""
         with contextlib.suppress(Exception):  # such as the error because of which it is dropped
+            from fsspec.spec import AbstractBufferedFile  # noqa: PLC0415  # it is loaded, since there is a file
+
             if isinstance(file, AbstractBufferedFile):  # `close` would complete what was uploaded so far
                 file.discard()
                 file.closed = True
@@ -86,7 +86,7 @@ class BlobStore:
         """
         fs, path = self._at(place)
         with self._errors("be read"):
-            file = fs.open(path, "rb", **({} if isinstance(fs, LocalFileSystem) else {"block_size": 8 * CHUNK}))
+            file = fs.open(path, "rb", **({} if _is_folder(fs) else {"block_size": 8 * CHUNK}))
         with contextlib.closing(file):
             with self._errors("be read"):
                 file.seek(start)
@@ -142,6 +142,10 @@ class BlobStore:
         text = f"{type(error).__name__}: {error}".replace(self._url, self.where)
         password = _password(self._url)
         return (text.replace(password, "***") if password else text)[:_LONGEST_REASON]
+
+
+def _is_folder(fs: Any) -> bool:
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
 def shown(url: str) -> str:

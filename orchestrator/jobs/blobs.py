@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, cast
 
 import redis
 
 from orchestrator.errors import BackendError, LimitExceeded, NotFound
-from orchestrator.jobs.blob_api import BlobApi
 from orchestrator.jobs.blob_store import BlobStore
 from orchestrator.jobs.books import FILE, WRITE_WITHIN_S, BlobBooks, Booked, Note
 from orchestrator.models.file import FileRef, reference
@@ -57,7 +57,7 @@ class Blobs:
         self.settings = settings
         self.books = BlobBooks(client, settings)
         remote = settings.blob_url.startswith(("http://", "https://"))
-        self.bytes: Bytes = BlobApi(settings) if remote else StoredBytes(BlobStore(settings.blob_url))
+        self.bytes: Bytes = _through_api(settings) if remote else StoredBytes(BlobStore(settings.blob_url))
 
     def put(
         self,
@@ -249,6 +249,11 @@ class _StoreUpload:
         with contextlib.suppress(BackendError, redis.RedisError):  # the sweep tries again
             self._store.delete(place)
             self._books.dropped(self._tenant, place, sha256=sha256)
+
+
+def _through_api(settings: Settings) -> Bytes:
+    """Loaded here: most processes reach the store themselves, and need no HTTP client for it."""
+    return cast(Bytes, import_module("orchestrator.jobs.blob_api").BlobApi(settings))
 
 
 def not_found(ref: str) -> NotFound:

@@ -7,9 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
 from orchestrator.errors import RequestError, ToolWeaverError
 from orchestrator.local.up import Wanted, say, up
 from orchestrator.models.platform import Platform
@@ -60,6 +57,9 @@ def _print_json(platform: Platform) -> None:
 
 
 def _print_table(platform: Platform) -> None:
+    from rich.console import Console  # noqa: PLC0415  # nobody waits for it who asked for JSON
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     rows = {
         "API": platform.api,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
 
-import httpx
 import psutil
 from redis.exceptions import RedisError
 
@@ -245,15 +248,26 @@ def _give_up(run: _Run, missing: Sequence[str], *, late: bool) -> None:
 def not_ready(api_url: str, supervisor: Supervisor, pools: Sequence[str], *, store: JobStore) -> list[str]:
     """The parts that do not answer yet: the API by its health, the pools by their announcement, the planner by its being there."""
     try:
-        # Nothing is sent that anybody could use, so the name in our own certificate does not matter here.
-        with httpx.Client(base_url=api_url, timeout=2.0, trust_env=False, verify=False) as client:
-            if client.get("/health").status_code != httpx.codes.OK:
-                return ["api"]
+        if not _healthy(api_url):
+            return ["api"]
         announced = {worker.pid for worker in store.workers()}
-    except (httpx.HTTPError, RedisError):
+    except (OSError, HTTPException, RedisError):
         return ["api"]
     pids = {name: child.process.pid for name, child in supervisor.children.items() if child.process is not None}
     return [p for p in pools if pids.get(p) not in announced] + [p for p in ("planner",) if p not in pids]
+
+
+def _healthy(api_url: str) -> bool:
+    where = urlsplit(api_url)
+    if where.scheme == "https":
+        # Nothing is sent that anybody could use, so the name in our own certificate does not matter here.
+        unchecked = ssl._create_unverified_context()
+        api: HTTPConnection = HTTPSConnection(where.netloc, timeout=2.0, context=unchecked)
+    else:
+        api = HTTPConnection(where.netloc, timeout=2.0)
+    with closing(api):
+        api.request("GET", "/health")
+        return api.getresponse().status == HTTPStatus.OK
 
 
 def _describe(run: _Run) -> Platform:

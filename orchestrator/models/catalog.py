@@ -54,7 +54,7 @@ def _term(name: str, version: str) -> int:
 class Diff(BaseModel):
     """What became of tools, by name: new, with another content, gone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Diff(BaseModel):
 class Quarantined(BaseModel):
     """A tool that is kept out of the catalog until somebody has approved it: this version of it, and why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: str
     version: str
@@ -77,7 +77,7 @@ class Quarantined(BaseModel):
 class Refusal(BaseModel):
     """Something a server listed that is no tool, by the name it has there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     native_name: str
     reason: str
@@ -91,7 +91,7 @@ class ServerState(BaseModel):
     `away` are tools that it offered once and not now, and its version then: should they come back as others, that is a change.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer worker may say more
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")  # a newer worker may say more
 
     name: str
     kind: ServerKind = "stdio"

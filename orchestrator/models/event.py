@@ -20,7 +20,7 @@ class Event(BaseModel):
     (events before this point were trimmed; `data` is the job's view now).
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     v: int = 1
     id: str = Field(description="stream id; pass it back to resume")

@@ -20,7 +20,7 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}
 class FileRef(BaseModel):
     """A file: pass its `ref` where a plan or a tool takes a file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     ref: str = Field(pattern=REF_PATTERN)
     size: int = Field(ge=0, description="bytes")
@@ -37,7 +37,7 @@ class FileRef(BaseModel):
 class FilePage(BaseModel):
     """A page of files, newest first; `next_cursor` fetches the following one."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     files: tuple[FileRef, ...]
     next_cursor: str | None = None
@@ -46,7 +46,7 @@ class FilePage(BaseModel):
 class Artifact(BaseModel):
     """A file that a call of a job made."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     call: str
     step: str
@@ -56,7 +56,7 @@ class Artifact(BaseModel):
 class ArtifactPage(BaseModel):
     """A page of files that a job made; `next_cursor` fetches the following one."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     artifacts: tuple[Artifact, ...]
     next_cursor: str | None = None

@@ -45,7 +45,7 @@ Priority = Literal["interactive", "normal", "batch"]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
 
 class ErrorInfo(_Wire):
@@ -147,6 +147,7 @@ class SubmitRequest(BaseModel):
     """Body of `POST /v1/jobs`: a plan or the name of one, and its inputs."""
 
     model_config = ConfigDict(
+        defer_build=True,
         frozen=True,
         extra="forbid",
         json_schema_extra={"examples": [{"plan": "receipts", "inputs": {"images": ["bundled:grocery", "bundled:cafe"]}}]},

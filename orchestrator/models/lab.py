@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Told(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
 
 class Quality(_Told):

@@ -29,7 +29,7 @@ _PART = re.compile(r"\.(?!\s)([^.\[\]]+)|\[(\d+)\]|\[(\*)\]")
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class Retry(_Wire):

@@ -30,7 +30,7 @@ class Finding:
 class Platform(BaseModel):
     """Where the parts of a running platform answer, and which process holds them together."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     pid: int = Field(description="the supervisor; SIGTERM stops everything in order")
     api: str

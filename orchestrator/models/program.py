@@ -17,7 +17,7 @@ Alert = Literal["call_limit", "timeout", "memory", "cpu", "violation"]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
 
 class Caller(_Wire):
@@ -76,7 +76,7 @@ class ProgramResult(_Wire):
 class ProgramLimits(BaseModel):
     """What a program may use. Every limit is kept by the host or the kernel, never by the program's own process."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     timeout_s: float = Field(default=30.0, gt=0, le=3_600, description="seconds of wall time, waiting for tools included")
     calls: int = Field(default=100, ge=0, le=1_000, description="tool calls; the next one is answered with an error")

@@ -25,11 +25,11 @@ _MANY = 256
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer replica may say more
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")  # a newer replica may say more
 
 
 class Filters(_Body):
@@ -187,7 +187,7 @@ class FeedbackEntry(FeedbackRequest):
     id: str
     at: float
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
 
 class FeedbackPage(_Wire):

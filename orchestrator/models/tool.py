@@ -27,7 +27,7 @@ _SAID_ELSEWHERE = ("description", "enum", "default")
 class ToolParameter(BaseModel):
     """One parameter of a tool. `json_schema`, when given, says more than `type` and `enum` do (nested types, bounds)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     type: ParameterType = "string"
@@ -52,7 +52,7 @@ class ToolParameter(BaseModel):
 class ToolExample(BaseModel):
     """One use of a tool, shown to the model: minimal, partial or full."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     scenario: str
     input: dict[str, Any]
@@ -70,7 +70,7 @@ class ToolDefinition(BaseModel):
     that the schema's `$schema` names, 2020-12 otherwise); `parameters` is a view of that then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: str = Field(pattern=TOOL_NAME, max_length=MAX_TOOL_NAME)
     type: ToolType = "function"
@@ -247,7 +247,7 @@ class Lookup:
 class ToolCatalog(BaseModel):
     """The tools that a planner may use, by name, in the order in which they were added."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(defer_build=True, extra="forbid")
 
     source: str = "default"
     version: str = "1.0"

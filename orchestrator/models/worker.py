@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 class WorkerInfo(BaseModel):
     """Who takes calls from which queue, and with which tools."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     id: str
     host: str
