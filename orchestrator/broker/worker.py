@@ -11,6 +11,8 @@ from celery.signals import worker_ready
 from celery.utils.nodenames import default_nodename, host_format
 from kombu.asynchronous import get_event_loop
 
+from orchestrator.loaded import settle
+
 
 def run_worker(app: Celery, *, queue: str, log_level: str, pool: str | None = None) -> None:
     """Serves one queue until a signal ends it, as `celery worker` does with `--without-gossip` and `--without-mingle`.
@@ -27,6 +29,7 @@ def run_worker(app: Celery, *, queue: str, log_level: str, pool: str | None = No
         without_gossip=True,
         without_mingle=True,
     )
+    settle()
     worker.start()
 
 
