@@ -133,6 +133,8 @@ class VectorFile:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._make()
+        except sqlite3.OperationalError as error:  # such as locked, or no room: the file is good, though not to be used now
+            log.warning("`%s` cannot be opened: %s", path, error, extra={"action": "vectors_away"})
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
             self._make()

@@ -19,7 +19,7 @@ from orchestrator.tool_search.index import Index
 
 log = logging.getLogger(__name__)
 
-BATCH = 50  # tools of one step: a search that meets it is held up by no more
+BATCH = 50  # tools of one step: a search that meets it is held up by no more; a page of them is taken over at once
 BREATH_S = 0.001  # between two steps, for the searches that wait
 
 
@@ -66,7 +66,7 @@ class Follower:
         Raises:
             redis.RedisError: the store does not answer.
         """
-        return known.version is not None and self.store.version() == known.version
+        return self.store.version() == known.version
 
     def follow(self, index: Index, known: Known) -> tuple[Index, Known] | None:
         """The index as the store has it now; None: it must be built anew.
@@ -109,8 +109,8 @@ class Follower:
 
     def _applied(self, index: Index, known: Known, page: Sequence[Row]) -> tuple[Index, Known]:
         unreadable, stand_ins = dict(known.unreadable), dict(known.stand_ins)
+        upserts, removed = list[Document](), list[str]()
         for start in range(0, len(page), self._batch):
-            upserts, removed = [], []
             for row in page[start : start + self._batch]:
                 unreadable.pop(row.name, None)
                 stand_ins.pop(row.name, None)
@@ -123,8 +123,8 @@ class Follower:
                     stand_ins[row.name] = document.version
                 elif row.raw is not None and document is None:
                     unreadable[row.name] = row.version
-            index = index.apply(upserts, removed, generation=index.generation)
             time.sleep(BREATH_S)
+        index = index.apply(upserts, removed, generation=index.generation)
         return index, replace(known, unreadable=unreadable, stand_ins=stand_ins)
 
 

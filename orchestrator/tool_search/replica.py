@@ -87,7 +87,8 @@ class View:
     def state_for(self, tenant: str | None) -> str:
         """All of it that decides an answer, in a few words: what answers are kept by."""
         fitted = self.fitted.get(_owner(self.lessons, tenant), "") if self.lessons is not None else ""
-        return f"{RECIPE} {self.catalog_hash} {self.generation} {self.index.backlog} {self.feedback} {self.untaught} {fitted}"
+        tools = f"{RECIPE} {self.catalog_hash} {self.index.catalog_hash} {self.generation} {self.index.backlog} {self.known.model}"
+        return f"{tools} {self.feedback} {self.untaught} {fitted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +128,11 @@ class Replica:
         self._later: dict[str, float] = {}  # what failed is tried again then
         self._wake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
+        self._announcer = threading.Thread(target=self._announce, name="announcer", daemon=True)
         self._model: Embedder | None = None
         self._away = False
-        self._leased = self._changed = self._taught = self._audited = 0.0
+        self._leased = False
+        self._changed = self._taught = self._audited = 0.0
         self._texts = TEXTS_LEAST
         self._based: Path | None = None
         self._began = time.monotonic()
@@ -143,13 +146,15 @@ class Replica:
         if self._fixed is None:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._thread.start()
+            self._announcer.start()
 
     def stop(self) -> None:
         """Ends, and takes its address back; nothing waits for it."""
         self._ended.set()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
+        for thread in (self._thread, self._announcer):
+            if thread.is_alive():
+                thread.join(2.0)
         self._background.stop()
         self._teacher.shutdown(wait=False, cancel_futures=True)
         if self._fixed is None and self._url:
@@ -231,7 +236,6 @@ class Replica:
         if self._away:
             self._away = False
             log.info("the store is back", extra={"action": "store_back"})
-        self._renew()
         self._audit()
 
     def _store_away(self, error: Exception) -> None:
@@ -243,6 +247,8 @@ class Replica:
 
     def _begin(self) -> None:
         """The newest snapshot of the catalog that the store has, and what changed since; without one, everything."""
+        if "build" in self._jobs or not self._due("build"):
+            return
         version = self._store.version()
         found = self._shelf.newest(generation_of(version)[0])
         if found is not None:
@@ -286,17 +292,26 @@ class Replica:
         self._adopt(folder)
         self._shelf.sweep(known.epoch)
 
+    def _announce(self) -> None:
+        """Renews the lease of the address, also while many changes are taken over or a large base is opened."""
+        while not self._ended.wait(RENEW_S if self._leased else LOOK_S):
+            try:
+                self._renew()
+            except redis.RedisError:  # the other thread says it
+                continue
+            except Exception:
+                log.exception("the address could not be announced; it is tried again", extra={"action": "index_error"})
+
     def _renew(self) -> None:
         """Says where this replica answers, for a few seconds."""
-        now = time.monotonic()
-        if not self._url or self.view is None or now - self._leased < RENEW_S:
+        if not self._url or self.view is None:
             return
         seconds, micros = self._redis.time()
         pipe = self._redis.pipeline()
         pipe.zadd(INDEX_REPLICAS, {self._url: seconds + micros / 1e6 + LEASE_S})
         pipe.zremrangebyscore(INDEX_REPLICAS, "-inf", seconds - 60)
         pipe.execute()
-        self._leased = now
+        self._leased = True
 
     def _audit(self) -> None:
         """Compares the hash with the store's, once things are quiet; another one means that something was missed."""
@@ -349,11 +364,13 @@ class Replica:
         return FeedbackPage(entries=tuple(_entry(u) for u in uses[::-1][:limit]), total=len(uses))
 
     def _hear(self) -> None:
-        """Reads what was told since, and learns it."""
+        """Reads what was told since, and learns it; before there are tools, nothing is read: it would not be learned then."""
+        if self.view is None:
+            return
         news = self._feedback.read(self._told_to)
         fresh = news.after != self._told_to
         self._told_to = news.after
-        if (self._told.take(news) or fresh) and self.view is not None:
+        if self._told.take(news) or fresh:
             self._learn(news.number)
 
     def _learn(self, number: int) -> None:

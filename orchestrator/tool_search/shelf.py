@@ -52,7 +52,7 @@ class Shelf:
             index = self._open(folder)
             if known.hash_of(index) != expected:
                 raise ValueError(f"its tools have the hash {known.hash_of(index)[:16]}, not {expected[:16]}")
-        except (ToolWeaverError, OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever is wrong with it, it can be made anew
             self._refuse(folder, error)
             return None
         return index, known

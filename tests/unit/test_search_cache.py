@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,20 @@ def test_what_is_no_plain_value_is_refused() -> None:
         cache.set("a", object())
     with pytest.raises(TypeError):
         cache.set("a", np.zeros((2, 2)))
+
+
+def test_a_file_that_another_process_is_making_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "v.sqlite"
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda where, timeout: connect(where, timeout=min(timeout, 0.05)))
+    with closing(connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("CREATE TABLE made (by TEXT)")
+        late = VectorFile(path, dimensions=8)
+        late.put({"a": vector(1)})
+        assert late.get(["a"]) == {}
+        other.commit()
+    assert not list(tmp_path.glob("*.bad"))
+    again = VectorFile(path, dimensions=8)
+    again.put({"a": vector(1)})
+    assert set(again.get(["a"])) == {"a"}
