@@ -139,7 +139,8 @@ def test_no_answer_is_wrong_while_replicas_are_killed_and_snapshots_spoiled(
     print(f"{len(made.done)} strikes, {len(askers.seen)} queries, seed {SEED}: {', '.join(made.done)}")
 
 
-@pytest.mark.parametrize("spoil", [flip, pytest.param(cut, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("spoil", [flip, cut])
 def test_a_spoiled_snapshot_is_refused_and_made_anew(replicas: Replicas, book: Book, spoil: Callable[[Path], None]) -> None:
     replicas.start("one")
     wait_until(lambda: snapshot_of(replicas, "one"), description="a snapshot is written", timeout=60, every=0.1)
@@ -185,6 +186,7 @@ def test_queries_go_on_while_the_store_is_stopped_and_started(replicas: Replicas
         assert replicas.status("one") is not None
 
 
+@pytest.mark.long
 def test_a_replica_that_starts_while_the_store_is_away_serves_its_snapshot(replicas: Replicas, book: Book) -> None:
     running = replicas.running
     replicas.start("one")
@@ -222,7 +224,7 @@ def test_a_store_that_lost_its_latest_changes_is_followed(replicas: Replicas, bo
 @KILLED
 def test_a_kill_during_a_merge_costs_only_that_merge(replicas: Replicas, book: Book, whole: bool) -> None:
     running, home = replicas.running, replicas.running.settings.home
-    embed_beforehand(home, many(book, 2_500))
+    embed_beforehand(home, many(book, 2_500 if LONG else 1_000))
     replicas.start("one")
     replicas.wait_ready("one")
     with Askers(book, lambda: IndexClient(list(replicas.urls.values()), timeout=60.0), seed=SEED, number=1, whole=True):
@@ -276,9 +278,9 @@ def test_a_kill_while_tools_are_embedded_loses_no_tool_and_no_vector(replicas: R
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[bool]:
-    """The folder is on a disk of 256 KB of its own; false where that is not allowed."""
+    """The folder is on a disk of 128 KB of its own; false where that is not allowed."""
     place.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         yield False
         return
@@ -291,11 +293,11 @@ def small_disk(place: Path) -> Iterator[bool]:
 @pytest.mark.parametrize("disk", [pytest.param(True, id="disk"), pytest.param(False, id="limit", marks=pytest.mark.long)])
 def test_without_room_there_are_no_snapshots_and_every_answer(replicas: Replicas, book: Book, disk: bool) -> None:
     """By a disk that is full; by a limit of the size of files where no disk can be mounted."""
-    many(book, 150)
+    many(book, 60)
     with ExitStack() as stack:
         place = replicas.running.settings.home / "index"
         mounted = disk and stack.enter_context(small_disk(place))
-        without_room(replicas, book, *(() if mounted else ("prlimit", "--fsize=100000")))
+        without_room(replicas, book, *(() if mounted else ("prlimit", "--fsize=50000")))
         if mounted:
             subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
             replicas.running.restart("one")
