@@ -7,7 +7,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ class Base:
         self.frequencies = np.diff(inverted.starts) if inverted is not None else forward.frequencies(None, len(terms))
         self.length = float(forward.lengths.sum(dtype=np.float64))
         self.without_vector = len(columns) - int(np.count_nonzero(vectors.known))
-        self.term = lru_cache(maxsize=TERMS_KEPT)(self._term)
+        self._numbers: dict[str, int | None] = {}
         self._sums = Sums()
         self._masks: OrderedDict[Filters, Mask] = OrderedDict()
 
@@ -74,8 +73,14 @@ class Base:
         if self._held is not None:
             self._held.release()
 
-    def _term(self, term: str) -> int | None:
-        return self.terms.find(_bytes(term))
+    def term(self, term: str) -> int | None:
+        """The number of a term; kept, without a cycle that would hold the memory of a base that was replaced."""
+        with contextlib.suppress(KeyError):
+            return self._numbers[term]
+        if len(self._numbers) >= TERMS_KEPT:
+            self._numbers = {}
+        found = self._numbers[term] = self.terms.find(_bytes(term))
+        return found
 
     def find(self, name: str) -> int | None:
         """The row of a tool."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -207,3 +209,15 @@ def test_a_large_base_answers_as_a_small_one(monkeypatch):
     check_same(large, exact, rng)
     gone = [d.name for d in documents[::7]]
     check_same(large.apply([], gone, generation=1), exact.apply([], gone, generation=1), rng)
+
+
+def test_a_base_that_was_replaced_gives_its_memory_back_at_once():
+    index = Index.of([document("a_tool", "zebra")], dimensions=DIMENSIONS)
+    index.search(query("zebra"), 5, mask=index.mask(Filters(tenant="t1")))
+    former = weakref.ref(index.base)
+    gc.disable()
+    try:
+        index = Index.of([document("a_tool", "horse")], dimensions=DIMENSIONS)
+        assert former() is None
+    finally:
+        gc.enable()
