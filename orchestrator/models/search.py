@@ -6,7 +6,7 @@ from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from orchestrator.models.access import Tenant, ToolPattern
 from orchestrator.models.tool import MAX_TOOL_NAME, ToolDefinition
@@ -22,6 +22,7 @@ ToolName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOOL_NA
 Grant = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,31}|\*):([a-z][a-z0-9_]{0,31}|\*)$")]
 Detail = Literal["names", "summary", "schema"]
 _MANY = 256
+_MOST_PATTERNS = 4_096
 
 
 class _Body(BaseModel):
@@ -50,6 +51,13 @@ class Filters(_Body):
     forbidden: tuple[ToolPattern, ...] = Field(default=(), max_length=4 * _MANY)
     requires: tuple[Grant, ...] | None = Field(default=None, max_length=16 * _MANY)
     deprecated: bool = Field(default=False, description="with those that are not to be used any more")
+
+    @field_validator("allowed")
+    @classmethod
+    def _bearable(cls, allowed: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        if (found := sum(map(len, allowed))) > _MOST_PATTERNS:
+            raise ValueError(f"{found} patterns are more than {_MOST_PATTERNS}")
+        return allowed
 
     @property
     def by_name(self) -> bool:

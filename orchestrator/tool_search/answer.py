@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from orchestrator.models.search import QUERY_CHARS, ScoreParts, SearchAnswer, SearchHit, SearchRequest
 from orchestrator.models.tool import ToolDefinition
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 NAMED = 0.95  # the least chance of a tool that a query names
 MOST_WORDS = 64  # of a query, that may be names of tools
 DESCRIPTION_CHARS = 1_000
+SCHEMA_BYTES = 16 << 20  # of all definitions in an answer: one may have a megabyte
 TOKENS_EACH = 20  # the least that a schema takes: bounds how many hits a budget may need
 _WORD = re.compile(r"[A-Za-z][\w.:/-]*")
 _NAME_LIKE = re.compile(r"[_.:/\d-]|[a-z][A-Z]")  # a plain word is a word, unless it is the whole query or stands in backticks
@@ -85,12 +87,13 @@ def answer(
     queries = [Query(q, tuple(terms(q)), v if q else None) for q, v in zip(said.queries, padded, strict=True)]
     search = _Search(index, request, mask=mask, learned=learned, weights=weights)
     chosen = search.chosen(queries)
-    hits = tuple(_hit(index, c, request) for c in chosen)
+    hits = _hits(index, chosen, request)
     tokens = sum(h.tokens for h in hits)
-    notes = (*said.notes, *search.notes)
+    unread = [h.name for h in hits if request.detail == "schema" and h.tool is None]
+    notes = (*said.notes, *search.notes, *_without(unread))
     log.info(saved_line(size, len(hits), saved=saved_share(tokens_all, tokens)), extra={"action": "search"})
     return SearchAnswer(
-        hits=hits, catalog_hash=index.catalog_hash, generation=index.generation, size=size, backlog=index.backlog,
+        hits=hits, catalog_hash=index.catalog_hash, generation=index.generation, size=size, backlog=index.backlog_in(mask),
         degraded=tuple(degraded), notes=notes, tokens=tokens, tokens_all=tokens_all,
     )  # fmt: skip
 
@@ -229,8 +232,23 @@ def _in_turn(ranked: Sequence[Sequence[int]]) -> Iterator[int]:
         yield from (ids[place] for ids in ranked if place < len(ids))
 
 
-def _hit(index: Index, one: _Chosen, request: SearchRequest) -> SearchHit:
-    row = index.row(one.at) if request.detail != "names" else None
+def _without(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"without the definitions of {', '.join(f'`{n}`' for n in names[:3])}{more}: a newer program made them, or all together "
+        f"are more than {SCHEMA_BYTES >> 20} MiB"
+    ]
+
+
+def _hits(index: Index, chosen: Sequence[_Chosen], request: SearchRequest) -> tuple[SearchHit, ...]:
+    rows = [index.row(c.at) if request.detail != "names" else None for c in chosen]
+    room = np.cumsum([len(row or b"") for row in rows]) <= SCHEMA_BYTES
+    return tuple(_hit(index, c, request, row, room=bool(r)) for c, row, r in zip(chosen, rows, room, strict=True))
+
+
+def _hit(index: Index, one: _Chosen, request: SearchRequest, row: bytes | None, *, room: bool) -> SearchHit:
     return SearchHit(
         name=index.name(one.at),
         score=round(min(1.0, max(0.0, one.score)), 4),
@@ -239,12 +257,20 @@ def _hit(index: Index, one: _Chosen, request: SearchRequest) -> SearchHit:
         tokens=index.tokens(one.at),
         version=index.version(one.at),
         description=_description(row) if row is not None and request.detail == "summary" else None,
-        tool=ToolDefinition.model_validate_json(row) if row is not None and request.detail == "schema" else None,
+        tool=_definition(row) if row is not None and room and request.detail == "schema" else None,
         queries=tuple(one.queries),
         priority=one.priority,
         exact=one.exact,
         parts=one.parts if request.explain else None,
     )
+
+
+def _definition(row: bytes) -> ToolDefinition | None:
+    """None: this program cannot read it; it hides no other."""
+    try:
+        return ToolDefinition.model_validate_json(row)
+    except ValidationError:
+        return None
 
 
 def _description(row: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,21 @@ class Base:
         found = np.zeros(len(self), bool)
         found[[row for row in rows if row is not None]] = True
         return found
+
+
+def admits_names(filters: Filters) -> Callable[[str], bool]:
+    """`filters.admits_name`, for many names: each list of patterns is one expression, and names are looked up."""
+    names = None if filters.names is None else frozenset(filters.names)
+    allowed = [_any_of(patterns) for patterns in filters.allowed]
+    forbidden = _any_of(filters.forbidden)
+    return lambda name: (names is None or name in names) and all(a(name) for a in allowed) and not forbidden(name)
+
+
+def _any_of(patterns: Sequence[str]) -> Callable[[str], object]:
+    plain = frozenset(p for p in patterns if not _WILD.search(p))
+    wild = [translate(p) for p in patterns if p not in plain]
+    matches = re.compile("|".join(wild)).match if wild else lambda _: None
+    return lambda name: name in plain or matches(name)
 
 
 def shrink(masks: OrderedDict[Filters, Any]) -> None:

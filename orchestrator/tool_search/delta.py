@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.models.search import Filters
-from orchestrator.tool_search.base import numbered
+from orchestrator.tool_search.base import admits_names, numbered
 from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document
 from orchestrator.tool_search.postings import Forward, Mask
@@ -78,7 +78,6 @@ class Delta:
     def mask(self, filters: Filters) -> Mask:
         """Which tools pass."""
         groups = {g: filters.admits_group(**g._asdict()) for g in {d.group for d in self.documents}}
-        named = filters.by_name
-        return np.fromiter(
-            (groups[d.group] and (not named or filters.admits_name(d.name)) for d in self.documents), bool, len(self)
-        )
+        admits = admits_names(filters) if filters.by_name else None
+        passing = (groups[d.group] and (admits is None or admits(d.name)) for d in self.documents)
+        return np.fromiter(passing, bool, len(self))

@@ -160,6 +160,13 @@ class Index:
         """How many tools have no vector yet: they are found by words alone."""
         return len(self._missing) + int(np.count_nonzero(~self.delta.vectors.known))
 
+    def backlog_in(self, mask: Mask | None) -> int:
+        """How many of the tools that pass a mask have no vector yet."""
+        if mask is None or not self.backlog:
+            return self.backlog
+        fresh = np.flatnonzero(~self.delta.vectors.known) + len(self.base)
+        return int(np.count_nonzero(mask[self._missing])) + int(np.count_nonzero(mask[fresh]))
+
     @property
     def dimensions(self) -> int:
         """Of the vectors."""

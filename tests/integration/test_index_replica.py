@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -72,11 +73,13 @@ def test_the_lease_holds_while_many_changes_are_taken_over(
     ready(replica)
     wait_until(lambda: live_replicas(client) == (URL,), description="it announces itself")
     CatalogStore(client).publish("mcp:b", tools("b", 3_000))
-    seen = []
-    wait_until(
-        lambda: seen.append(live_replicas(client)) or ready(replica).index.find("b.t2999") is not None,
-        description="they are taken over", timeout=60,
-    )  # fmt: skip
+    seen: list[tuple[str, ...]] = []
+
+    def look() -> bool:
+        seen.append(live_replicas(client))
+        return ready(replica).index.find("b.t2999") is not None
+
+    wait_until(look, description="they are taken over", timeout=60)
     assert set(seen) == {(URL,)}
     assert len(seen) > 10
 
@@ -86,7 +89,7 @@ def test_a_note_that_is_damaged_is_refused_as_any_snapshot(settings: Settings, s
     home = settings.home / "index" / "epoch"
     home.mkdir(parents=True)
     (home / "snap.json").write_text(said)
-    refused = []
+    refused: list[Path] = []
     shelf = Shelf(settings.home / "index", open=lambda _: pytest.fail("it is not opened"), refused=refused.append)
     assert shelf.newest() is None
     assert len(refused) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.models.access import Policy, Rules
 from orchestrator.models.search import QUERY_CHARS, Filters, SearchAnswer, SearchRequest
@@ -12,7 +14,7 @@ from orchestrator.models.tool import ToolDefinition, ToolParameter
 from orchestrator.policy.permissions import BUILT_IN, denied
 from orchestrator.tool_search.allowed import allowed
 from orchestrator.tool_search.answer import answer, asked, names_in
-from orchestrator.tool_search.document import document_of
+from orchestrator.tool_search.document import document_of, document_of_row
 from orchestrator.tool_search.feedback import Lessons, Use
 from orchestrator.tool_search.fusion import Weights
 from orchestrator.tool_search.index import Index
@@ -209,3 +211,45 @@ def test_chances_are_in_the_order_of_the_answer_also_with_other_weights_and_with
 def test_a_mix_of_ones_own_gives_no_chances_but_the_mix() -> None:
     found = answer(INDEX, SearchRequest(queries=("weather of past days",), k=3), weights=Weights.hybrid(1, 0))
     assert [hit.score for hit in found.hits] == pytest.approx([hit.rank_score for hit in found.hits], abs=1e-4)
+
+
+def test_a_definition_that_this_program_cannot_read_keeps_no_other_back() -> None:
+    row = json.loads(TOOLS[0].to_row()) | {"type": "of_tomorrow"}
+    index = Index.of([document_of_row(json.dumps(row).encode()), *(document_of(t) for t in TOOLS[1:])])
+    found = answer(index, SearchRequest(queries=("weather of days",), k=2, detail="schema"))
+    assert {h.name: h.tool is not None for h in found.hits} == {"weather.forecast": False, "weather.history": True}
+    assert "weather.forecast" in found.notes[0]
+
+
+def test_definitions_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.tool_search.answer.SCHEMA_BYTES", len(TOOLS[0].to_row()) + 10)
+    found = ask("weather of the next days", k=2, detail="schema")
+    assert [h.tool is not None for h in found.hits] == [True, False]
+    assert "weather.history" in found.notes[0]
+
+
+def test_the_backlog_counts_no_tools_that_filters_hide() -> None:
+    assert INDEX.backlog == len(TOOLS)
+    assert ask("weather", filters={"tenant": "acme"}).backlog == len(TOOLS)
+    assert ask("weather", filters={"names": ["mail.read", "search"]}).backlog == 2
+    changed = INDEX.apply([document_of(TOOLS[3].model_copy(update={"description": "Other mails"}))], generation=8)
+    assert answer(changed, SearchRequest(queries=("x",), filters=Filters(names=("mail.read", "search")))).backlog == 2
+
+
+@pytest.mark.parametrize("of_delta", [True, False])
+def test_patterns_in_masks_mean_what_they_mean_one_by_one(of_delta: bool) -> None:
+    index = Index.of([]).apply([document_of(t) for t in TOOLS], generation=1) if of_delta else INDEX
+    for filters in (
+        Filters(allowed=(("mail.*", "search"), ("*e*",)), forbidden=("*.send", "weather.hist?ry")),
+        Filters(names=("mail.send", "search", "nothing"), forbidden=("?earch",)),
+        Filters(allowed=((),)),
+    ):
+        mask = index.mask(filters)
+        passing = {index.name(n) for n in range(len(TOOLS)) if mask is None or mask[n]}
+        assert passing == {t.name for t in TOOLS if t.tenants is None and t.deprecated is None and filters.admits_name(t.name)}
+
+
+def test_more_patterns_than_can_be_looked_through_are_refused() -> None:
+    with pytest.raises(ValidationError, match="patterns are more than"):
+        Filters(allowed=tuple(tuple(f"*a{n}.{m}*" for n in range(1_000)) for m in range(5)))
+    Filters(allowed=(("*",),) * 256)
