@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ast
-import doctest
 import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import docstring_parser
 from docstring_parser.common import Docstring
+
+if TYPE_CHECKING:
+    import doctest
 
 _ATTRIBUTES = frozenset({"var", "ivar", "cvar"})  # of Sphinx's style; the parser leaves them as they are
 _HEADING = re.compile(r"^(examples?:?|-{3,}|={3,}|\.\. .*::.*|usage:?)$", re.IGNORECASE)
@@ -67,8 +70,12 @@ def _described(parsed: Docstring) -> Iterator[tuple[str, str]]:
 
 def read_uses(text: str | None, *, names: frozenset[str]) -> Iterator[Use]:
     """The doctests that are one call of a function of these names with literal arguments, and its literal result if it has one."""
+    if ">>>" not in (text or ""):
+        return
     try:
-        parts = doctest.DocTestParser().parse(inspect.cleandoc(text or ""))
+        parts = import_module(
+            "doctest"
+        ).DocTestParser()  # here, since it brings unittest and the debugger along.parse(inspect.cleandoc(text or ""))
     except ValueError:  # no prompt, or indentation, as doctest wants it
         return
     prose = ""

@@ -102,7 +102,7 @@ def up(settings: Settings, wanted: Wanted, *, ready: Callable[[Platform], None])
             platform = _await_ready(run)
             if platform is not None:
                 ready(platform)
-                run.supervisor.start(parts.index_part())  # now: plans and calls wait for no search
+                _start_what_can_wait(run)
             while run.signals.asked is None:
                 run.signals.wait(TICK_S)
                 run.supervisor.tick()
@@ -198,6 +198,11 @@ def _start(run: _Run) -> None:
     drain_s = parts.drain_s(run.settings)
     for part in (parts.api_part(), parts.planner_part(), *(parts.pool_part(p, drain_s) for p in run.pools)):
         run.supervisor.start(part)
+
+
+def _start_what_can_wait(run: _Run) -> None:
+    """What plans and calls do not wait for: search, and the page that shows them."""
+    run.supervisor.start(parts.index_part())
     if run.flower_port is not None:
         run.supervisor.start(parts.flower_part(run.settings, run.flower_port))
 
