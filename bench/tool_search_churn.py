@@ -73,11 +73,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="queries a second")
     parser.add_argument("--every", type=float, default=0.2, help="seconds between two servers of ten tools")
     parser.add_argument("--before", type=float, default=20.0, help="seconds of queries before anything changes")
-    parser.add_argument("--quick", action="store_true", help="1,000 tools, of which 200 change")
+    parser.add_argument("--quick", action="store_true", help="1,000 tools, and 600 that come, change and go")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     options = parser.parse_args()
     if options.quick:
-        options.tools, options.changed, options.before = 1_000, 200, 8.0
+        options.tools, options.changed, options.before, options.every = 1_000, 600, 8.0, 0.1
     churn(options).print(options.json)
 
 
