@@ -12,7 +12,7 @@ from fastapi import Path as PathParam
 
 from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest
 from orchestrator.api.services import Api, By, Services, Tenant
-from orchestrator.errors import NotFound, PermissionDenied, PlanError
+from orchestrator.errors import NotFound, PermissionDenied, PlanError, RequestError
 from orchestrator.models.job import JobView
 from orchestrator.models.plan import parse_reference
 from orchestrator.models.request import RunToolRequest
@@ -24,6 +24,7 @@ from orchestrator.tool_search.allowed import allowed
 
 router = APIRouter(prefix="/v1", tags=["tools"])
 STEP = "call"
+MOST_PATTERNS = 32  # of a caller: each is held against the names of all tools
 
 
 @router.get("/tools")
@@ -38,6 +39,9 @@ def search_tools(request: SearchRequest, api: Api, by: By) -> SearchAnswer:
 
     The caller's key decides the tenant, whatever `filters` says.
     """
+    own = sum(map(len, request.filters.allowed)) + len(request.filters.forbidden)
+    if own > MOST_PATTERNS:
+        raise RequestError(f"The filters have {own} patterns; the limit is {MOST_PATTERNS}.", path="filters", next="Give `names`.")
     filters = allowed(request.filters, api.policies.of(by.tenant), tenant=by.tenant, caller=by.called)
     return api.index.search(request.model_copy(update={"filters": filters}))
 
@@ -45,7 +49,7 @@ def search_tools(request: SearchRequest, api: Api, by: By) -> SearchAnswer:
 @router.post("/tools/feedback", status_code=201, dependencies=[JsonOnly])
 def tell_use(request: FeedbackRequest, api: Api, by: By) -> FeedbackEntry:
     """Notes which tools were used for a query, and whether they did what was wanted: similar queries of this tenant find them."""
-    return api.index.feedback(request.query, request.used, request.ok, tenant=by.tenant)
+    return api.index.feedback(request.query, request.used, request.ok, tenant=by.tenant, id=request.id)
 
 
 @router.get("/tools/feedback")

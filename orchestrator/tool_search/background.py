@@ -36,6 +36,7 @@ from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document
 from orchestrator.tool_search.embedding import embedded, vector_file
 from orchestrator.tool_search.follow import Follower, Known
+from orchestrator.tool_search.index import DIMENSIONS
 from orchestrator.tool_search.snapshot import discard
 
 P = ParamSpec("P")
@@ -134,10 +135,16 @@ def model_of(settings: Settings) -> Embedder:
     """The model of this process, as the settings say: the packaged one, or that of another index service.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: it is not there, or its vectors are no vectors of the index.
     """
     with _loading:
-        return _remote(settings.embed_url, settings.index_key) if settings.embed_url else embedder()
+        model = _remote(settings.embed_url, settings.index_key) if settings.embed_url else embedder()
+    if model.dimensions != DIMENSIONS:
+        raise ModelError(
+            f"the vectors of `{model.name}` have {model.dimensions} numbers, those of the index {DIMENSIONS}",
+            next="Let TOOLWEAVER_EMBED_URL name an index service of this version, or unset it.",
+        )
+    return model
 
 
 @lru_cache(maxsize=1)

@@ -98,8 +98,12 @@ class DistributedCache:
         self._ask(lambda: self._redis.set(cached(key), packed, ex=ttl))
 
     def invalidate(self, pattern: str) -> int:
-        """Forgets all keys that fit a pattern such as `search:*`; how many there were."""
-        return self._ask(lambda: self._drop(cached(pattern))) or 0
+        """Forgets all keys that fit a pattern such as `search:*`; how many there were. The store is asked even if it was away."""
+        try:
+            return self._drop(cached(pattern))
+        except redis.RedisError as error:
+            log.warning("what is cached could not be forgotten, it ends by itself: %s", error, extra={"action": "cache_away"})
+            return 0
 
     def _drop(self, pattern: str) -> int:
         count, page = 0, list[bytes]()

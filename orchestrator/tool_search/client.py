@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import redis
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from orchestrator.errors import BackendError, from_problem
 from orchestrator.models.search import (
@@ -104,15 +104,17 @@ class IndexClient:
 
     def search(self, request: SearchRequest) -> SearchAnswer:
         """The tools for some queries; a replica that is older than `min_generation` is passed over."""
-        return self._send("POST", "/search", SearchAnswer, request)
+        return self._send("POST", "/search", SearchAnswer, request, more_s=_waits(request))
 
     def embed(self, texts: Sequence[str]) -> EmbedAnswer:
         """The vectors of texts."""
         return self._send("POST", "/embed", EmbedAnswer, EmbedRequest(texts=tuple(texts)), attempt_s=self._timeout)
 
-    def feedback(self, query: str, used: Sequence[str], ok: bool = True, *, tenant: str = "default") -> FeedbackEntry:
-        """Tells which tools were used for a query, and whether they did what was wanted."""
-        return self._send("POST", "/feedback", FeedbackEntry, _feedback(query, used, ok=ok, tenant=tenant))
+    def feedback(
+        self, query: str, used: Sequence[str], ok: bool = True, *, tenant: str = "default", id: str | None = None
+    ) -> FeedbackEntry:
+        """Tells which tools were used for a query, and whether they did what was wanted; under one id once, however often."""
+        return self._send("POST", "/feedback", FeedbackEntry, _feedback(query, used, ok=ok, tenant=tenant, id=id))
 
     def undo(self, id: str, *, tenant: str = "default") -> FeedbackEntry:
         """Takes back what was told."""
@@ -146,9 +148,18 @@ class IndexClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, method: str, path: str, answer: type[A], body: BaseModel | None = None, *, attempt_s: float = ATTEMPT_S) -> A:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        answer: type[A],
+        body: BaseModel | None = None,
+        *,
+        attempt_s: float = ATTEMPT_S,
+        more_s: float = 0.0,
+    ) -> A:
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
-        tries = _Tries(self._turn, self._timeout, attempt_s=attempt_s)
+        tries = _Tries(self._turn, self._timeout + more_s, attempt_s=attempt_s + more_s)
         while (attempt := tries.next()) is not None:
             time.sleep(attempt.pause_s)
             try:
@@ -173,15 +184,17 @@ class AsyncIndexClient:
 
     async def search(self, request: SearchRequest) -> SearchAnswer:
         """See `IndexClient.search`."""
-        return await self._send("POST", "/search", SearchAnswer, request)
+        return await self._send("POST", "/search", SearchAnswer, request, more_s=_waits(request))
 
     async def embed(self, texts: Sequence[str]) -> EmbedAnswer:
         """See `IndexClient.embed`."""
         return await self._send("POST", "/embed", EmbedAnswer, EmbedRequest(texts=tuple(texts)), attempt_s=self._timeout)
 
-    async def feedback(self, query: str, used: Sequence[str], ok: bool = True, *, tenant: str = "default") -> FeedbackEntry:
+    async def feedback(
+        self, query: str, used: Sequence[str], ok: bool = True, *, tenant: str = "default", id: str | None = None
+    ) -> FeedbackEntry:
         """See `IndexClient.feedback`."""
-        return await self._send("POST", "/feedback", FeedbackEntry, _feedback(query, used, ok=ok, tenant=tenant))
+        return await self._send("POST", "/feedback", FeedbackEntry, _feedback(query, used, ok=ok, tenant=tenant, id=id))
 
     async def undo(self, id: str, *, tenant: str = "default") -> FeedbackEntry:
         """See `IndexClient.undo`."""
@@ -206,10 +219,17 @@ class AsyncIndexClient:
         await self.close()
 
     async def _send(
-        self, method: str, path: str, answer: type[A], body: BaseModel | None = None, *, attempt_s: float = ATTEMPT_S
+        self,
+        method: str,
+        path: str,
+        answer: type[A],
+        body: BaseModel | None = None,
+        *,
+        attempt_s: float = ATTEMPT_S,
+        more_s: float = 0.0,
     ) -> A:
         content = None if body is None else body.model_dump_json(exclude_defaults=True)
-        tries = _Tries(self._turn, self._timeout, attempt_s=attempt_s)
+        tries = _Tries(self._turn, self._timeout + more_s, attempt_s=attempt_s + more_s)
         while (attempt := await asyncio.to_thread(tries.next) if self._turn.asks_the_store else tries.next()) is not None:
             if attempt.pause_s:
                 await asyncio.sleep(attempt.pause_s)
@@ -300,6 +320,11 @@ class _Tries:
         return IndexUnavailable(f"No replica of the index service answered within {self._timeout_s:g} s: {told}", next=START_IT)
 
 
+def _waits(request: SearchRequest) -> float:
+    """How much longer than usual an answer may take, since the request says that the encoder is to be waited for."""
+    return (request.deadline_ms or 0) / 1000
+
+
 def _limits(left_s: float) -> httpx.Timeout:
     return httpx.Timeout(max(0.01, left_s), connect=max(0.01, min(CONNECT_S, left_s)))
 
@@ -314,7 +339,10 @@ def _read(response: httpx.Response, answer: type[A]) -> A:
         raise _Elsewhere(f"{response.status_code} {_problem(response).get('detail', '')}".strip())
     if response.is_error:
         raise from_problem(_problem(response))
-    return answer.model_validate_json(response.content)
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError:  # something else has its port, or it is of another version
+        raise _Elsewhere(f"{response.status_code}, and no {answer.__name__}") from None
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
@@ -325,5 +353,5 @@ def _problem(response: httpx.Response) -> Mapping[str, Any]:
     return said if isinstance(said, dict) else {"detail": f"the index service answered {response.status_code}"}
 
 
-def _feedback(query: str, used: Sequence[str], *, ok: bool, tenant: str) -> FeedbackRequest:
-    return FeedbackRequest(query=query[:QUERY_CHARS], used=tuple(used), ok=ok, tenant=tenant, id=secrets.token_hex(8))
+def _feedback(query: str, used: Sequence[str], *, ok: bool, tenant: str, id: str | None) -> FeedbackRequest:
+    return FeedbackRequest(query=query[:QUERY_CHARS], used=tuple(used), ok=ok, tenant=tenant, id=id or secrets.token_hex(8))

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 BATCH = 16
 WAITING = 64  # texts: of more, none is taken in, so that those that wait are served while somebody waits
 JOIN_S = 2.0
-KEPT = 10_000  # vectors of queries in this process: 15 MB
-TTL_S = 86_400
+KEPT = 10_000  # vectors of queries in this process: 15 MB, whatever the length of their texts
+TTL_S = 3_600  # in the store, where a query takes a kilobyte of what jobs need too
 AGAIN_S = 30.0  # an encoder that could not be loaded is tried again after so long
 LATE, ABSENT = "meaning: the encoder was late", "meaning: the encoder is absent"
 
@@ -47,6 +47,7 @@ class _Wanted:
     future: asyncio.Future[Vector]
     loop: asyncio.AbstractEventLoop
     until: float  # monotonic; nobody waits after it
+    query: bool
 
 
 class Encoder:
@@ -84,11 +85,11 @@ class Encoder:
 
     def knows(self, texts: Iterable[str]) -> bool:
         """Whether this process keeps the vectors of all of them."""
-        return all(self._kept.get(t) is not None for t in texts)
+        return all(self._kept.get(_key(t)) is not None for t in texts)
 
-    async def encode(self, texts: Sequence[str], *, deadline_s: float) -> Encoded:
-        """The vectors of texts, as far as they are there within the deadline."""
-        known = {t: v for t in texts if (v := self._kept.get(t)) is not None}
+    async def encode(self, texts: Sequence[str], *, deadline_s: float, queries: bool = True) -> Encoded:
+        """The vectors of texts, as far as they are there within the deadline; of `queries` they are kept."""
+        known = {t: v for t in texts if (v := self._kept.get(_key(t))) is not None}
         missing = [t for t in dict.fromkeys(texts) if t not in known]
         if not missing:
             return Encoded(tuple(known[t] for t in texts))
@@ -96,7 +97,7 @@ class Encoder:
             return Encoded(tuple(known.get(t) for t in texts), f"{ABSENT} ({self.absent})")
         if deadline_s <= 0 or self._wanted.qsize() > WAITING:
             return Encoded(tuple(known.get(t) for t in texts), LATE)
-        futures = {t: self._ask(t, deadline_s) for t in missing}
+        futures = {t: self._ask(t, deadline_s, query=queries) for t in missing}
         done, late = await asyncio.wait(futures.values(), timeout=deadline_s)
         failed = [f for f in done if f.cancelled() or f.exception() is not None]
         known |= {t: f.result() for t, f in futures.items() if f in done and f not in failed}
@@ -106,11 +107,11 @@ class Encoder:
     def _out(self) -> bool:
         return self._failed is not None and time.monotonic() < self._failed[1]
 
-    def _ask(self, text: str, deadline_s: float) -> asyncio.Future[Vector]:
+    def _ask(self, text: str, deadline_s: float, *, query: bool) -> asyncio.Future[Vector]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Vector] = loop.create_future()
         future.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may be waiting any more
-        self._wanted.put(_Wanted(text, future, loop, time.monotonic() + deadline_s))
+        self._wanted.put(_Wanted(text, future, loop, time.monotonic() + deadline_s, query))
         self._begin()
         return future
 
@@ -146,14 +147,14 @@ class Encoder:
         why = self.absent or "no model"
         if model is not None:
             try:
-                found = self._vectors(model, list(dict.fromkeys(w.text for w in batch)))
+                found = self._vectors(model, list(dict.fromkeys(w.text for w in batch)), {w.text for w in batch if w.query})
             except Exception as error:
                 log.exception("the encoder failed", extra={"action": "encoder_failed"})
                 why = f"it failed: {error}"
         for wanted in batch:
             _tell(wanted, found.get(wanted.text), why)
 
-    def _vectors(self, model: Embedder, texts: list[str]) -> dict[str, Vector]:
+    def _vectors(self, model: Embedder, texts: list[str], queries: set[str]) -> dict[str, Vector]:
         keys = [f"query:{digest_of(model.name, t)}" for t in texts]
         shared = self._shared.get_many(keys) if self._shared else [None] * len(texts)
         found = {t: v for t, v in zip(texts, shared, strict=True) if isinstance(v, np.ndarray) and v.shape == (model.dimensions,)}
@@ -161,11 +162,15 @@ class Encoder:
             made = dict(zip(missing, model.embed(missing), strict=True))
             found |= {t: v.astype(np.float16).astype(np.float32) for t, v in made.items()}  # as others will read it
             for text, key in zip(texts, keys, strict=True):
-                if self._shared and text in made:
+                if self._shared and text in made and text in queries:
                     self._shared.set(key, made[text], TTL_S)
-        for text, vector in found.items():
-            self._kept.set(text, vector)
+        for text in found.keys() & queries:
+            self._kept.set(_key(text), found[text])
         return found
+
+
+def _key(text: str) -> str:
+    return digest_of("", text)
 
 
 def _and_what_waits(first: _Wanted, wanted: queue.SimpleQueue[_Wanted | None]) -> list[_Wanted]:

@@ -13,7 +13,9 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import hashlib
+import json
 import logging
+import re
 import signal
 import socket
 import sys
@@ -58,7 +60,9 @@ STOP_WITHIN_S = 3
 SEARCHERS = 4  # threads: numpy lets go of the interpreter while it works
 SWITCH_S = 0.001  # between threads: a search waits no longer for the thread that makes the next view
 ANSWERS_KEPT = 2_000
+HITS_KEPT, TOKENS_KEPT = 50, 20_000  # of an answer that is kept: others are rare, and would fill the memory and the store
 ANSWERS_TTL_S = 600
+SHARED_BYTES = 16 << 10  # of an answer in the store, whose memory is that of the jobs
 EMBED_S = 30.0  # of a batch of texts that `/embed` is asked for
 CATCH_UP_S = 0.3  # that a search waits for the generation that it asks for
 EXIT = {RequestError: 2, BackendError: 3}
@@ -81,6 +85,7 @@ class Service:
         self._shared = shared
         self._answers: LRU[SearchAnswer] = LRU(ANSWERS_KEPT)
         self._pool = ThreadPoolExecutor(SEARCHERS, thread_name_prefix="search")
+        self.embedding = asyncio.Lock()  # one batch of `/embed` at a time: the texts of searches come between
 
     def close(self) -> None:
         self.encoder.stop()
@@ -137,7 +142,7 @@ class Service:
         encoded = await self._encoded(request, said)
         missing = tuple(d for d in (encoded.degraded,) if d)
         found = await self.in_thread(lambda: self._answered(request, view, encoded, missing))
-        if not missing:
+        if not missing and _light(request, found):
             kept = found.model_copy(update={"degraded": ()})
             self._answers.set(key, kept)
             if new:
@@ -165,14 +170,20 @@ class Service:
             return None
 
     def _share(self, key: str, found: SearchAnswer) -> None:
-        if self._shared is not None:
-            self._shared.set(key, found.model_dump(mode="json", exclude_defaults=True), ANSWERS_TTL_S)
+        packed = found.model_dump(mode="json", exclude_defaults=True)
+        if self._shared is not None and len(json.dumps(packed)) <= SHARED_BYTES:
+            self._shared.set(key, packed, ANSWERS_TTL_S)
 
     def _count(self, found: SearchAnswer, took_s: float) -> None:
         self.metrics.seconds.observe(took_s)
         self.metrics.searches.labels("cached" if found.cached else "made").inc()
         for what in found.degraded:
             self.metrics.degraded.labels(what.partition(":")[0]).inc()
+
+
+def _light(request: SearchRequest, found: SearchAnswer) -> bool:
+    """Whether an answer may be kept."""
+    return len(found.hits) <= HITS_KEPT and (request.detail != "schema" or found.tokens <= TOKENS_KEPT)
 
 
 def _key(view: View, request: SearchRequest, weights: Weights) -> str:
@@ -205,8 +216,9 @@ async def embed(request: Request) -> Response:
     wanted = await _body(request, EmbedRequest)
     service = _service(request)
     rows: list[tuple[float, ...]] = []
-    for start in range(0, len(wanted.texts), BATCH):  # so that the texts of searches come between
-        found = await service.encoder.encode(wanted.texts[start : start + BATCH], deadline_s=EMBED_S)
+    for start in range(0, len(wanted.texts), BATCH):
+        async with service.embedding:
+            found = await service.encoder.encode(wanted.texts[start : start + BATCH], deadline_s=EMBED_S, queries=False)
         if found.degraded is not None:
             raise BackendError(
                 f"Not all texts could be embedded; {found.degraded}.", next="Try again, or look at the service's log."
@@ -232,7 +244,7 @@ async def told(request: Request) -> Response:
     """What was told, newest first."""
     service, tenant = _service(request), _tenant(request)
     limit = request.query_params.get("limit", "100")
-    most = min(int(limit), 1_000) if limit.isdigit() else 100
+    most = min(int(limit), 1_000) if re.fullmatch("[0-9]{1,9}", limit) else 100
     return _json(await service.in_thread(lambda: service.replica.told(tenant=tenant, limit=most)))
 
 

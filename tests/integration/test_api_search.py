@@ -87,3 +87,18 @@ def test_the_key_decides_whose_tools_are_searched_and_the_policy_which(running: 
 def test_what_is_asked_wrongly_names_its_place(running: Platform, keys: dict[str, str]) -> None:
     response = search(running, keys["acme"], k=0)
     assert (response.status_code, response.json()["path"]) == (422, "k")
+
+
+def test_a_caller_has_few_patterns_of_its_own(running: Platform, keys: dict[str, str]) -> None:
+    response = search(running, keys["acme"], filters={"forbidden": [f"*a{n}*" for n in range(40)]})
+    assert (response.status_code, response.json()["path"]) == (400, "filters")
+
+
+def test_feedback_that_is_told_twice_under_its_id_counts_once(running: Platform) -> None:
+    key = KeyStore(running.client).create(CreateKeyRequest(tenant="acme", scopes=("read", "write"))).key
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"http://127.0.0.1:{running.env['TOOLWEAVER_API_PORT']}/v1/tools/feedback"
+    told = {"query": "will it rain", "used": ["weather.forecast"], "id": "mine-1"}
+    twice = [httpx.post(url, json=told, headers=headers, timeout=30) for _ in range(2)]
+    assert [(r.status_code, r.json()["id"]) for r in twice] == [(201, "mine-1")] * 2
+    assert httpx.get(url, headers=headers, timeout=30).json()["total"] == 1

@@ -205,6 +205,9 @@ def test_what_is_asked_wrongly_is_a_problem_with_its_place(lab: Lab) -> None:
         large = raw.post("/search", json={"queries": ["a" * (1 << 21)]})
         assert large.status_code == 413
         assert large.json()["code"] == "limit_exceeded"
+        patterns = [f"*a{n}*" for n in range(5_000)]
+        assert raw.post("/search", json={"queries": ["a"], "filters": {"allowed": [patterns]}}).json()["path"] == "filters.allowed"
+        assert raw.get("/feedback", params={"limit": "²"}).status_code == 200
         assert raw.get("/nothing").status_code == 404
         page = raw.post("/search", json={"queries": ["a"]}, headers={"Origin": "https://evil.example"})
         assert page.status_code == 403
@@ -216,6 +219,22 @@ def test_vectors_are_made_for_others(lab: Lab) -> None:
     found = lab.client.embed(["weather", "e-mail"])
     assert found.dimensions == 384 == len(found.vectors[0])
     assert len(found.vectors) == 2
+    before = lab.running.client.dbsize()
+    lab.client.embed([f"text {n} that is no query" for n in range(64)])
+    assert lab.running.client.dbsize() <= before, "the store's memory is that of the jobs"
+
+
+def test_large_answers_are_not_kept(lab: Lab) -> None:
+    settled(lab.client)
+    many = {"detail": "summary", "k": 1_000, "deadline_ms": 10_000, "filters": Filters(tenant="large")}
+    lab.store.publish("mcp:large", [tool(f"large.t{n}", f"Does a large thing {n}", tenants=("large",)) for n in range(60)])
+    settled(lab.client)
+    found = [ask(lab.client, "a large thing", **many) for _ in range(2)]
+    assert len(found[1].hits) >= 60
+    assert not any(f.cached for f in found)
+    few = [ask(lab.client, "a large thing", **many | {"k": 5}) for _ in range(2)]
+    assert few[1].cached
+    lab.store.publish("mcp:large", [])
 
 
 def test_feedback_changes_the_ranking_and_its_undo_restores_it(lab: Lab) -> None:

@@ -150,3 +150,22 @@ def test_awaited_it_does_the_same(replicas: Make) -> None:
             return [a.replica for a in await asyncio.gather(*(client.search(REQUEST) for _ in range(10)))]
 
     assert asyncio.run(body()) == ["alive"] * 10
+
+
+def test_something_else_at_the_port_is_no_replica(replicas: Make) -> None:
+    other, right = replicas(lambda: (200, {"hits": "none"})), replicas(answers("right"))
+    with IndexClient([other.url, right.url]) as client:
+        assert [client.search(REQUEST).replica for _ in range(4)] == ["right"] * 4
+    assert other.asked
+
+
+def test_who_waits_for_the_encoder_is_waited_for(replicas: Make) -> None:
+    def slow() -> tuple[int, object]:
+        time.sleep(0.5)
+        return answers("slow")()
+
+    one = replicas(slow)
+    with IndexClient([one.url], timeout=0.2) as client:
+        with pytest.raises(IndexUnavailable):
+            client.search(REQUEST)
+        assert client.search(SearchRequest(queries=("weather",), deadline_ms=3_000)).replica == "slow"

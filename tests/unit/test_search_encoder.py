@@ -127,3 +127,18 @@ def test_nothing_and_an_empty_text(texts: tuple[str, ...]) -> None:
     found = run(encoder, lambda: encoder.encode(texts, deadline_s=30))
     assert len(found.vectors) == len(texts)
     assert all(v is not None and np.isfinite(v).all() for v in found.vectors)
+
+
+def test_texts_that_are_no_queries_are_not_kept() -> None:
+    model = Gated()
+    model.gate.set()
+    encoder = Encoder(lambda: model)
+
+    async def body() -> tuple[Encoded, bool, bool]:
+        long = await encoder.encode(["x" * 100_000], deadline_s=20, queries=False)
+        await encoder.encode(["mail"], deadline_s=20)
+        return long, encoder.knows(["x" * 100_000]), encoder.knows(["mail"])
+
+    long, knows_long, knows_query = run(encoder, body)
+    assert long.vectors[0] is not None
+    assert (knows_long, knows_query) == (False, True)
