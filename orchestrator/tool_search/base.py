@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.models.search import Filters
 from orchestrator.tool_search.columns import Columns, group_of_json, text_digest
 from orchestrator.tool_search.document import Document
-from orchestrator.tool_search.postings import Forward, Ints, Inverted, Mask, Scores, Strings, Sums, best, strongest
+from orchestrator.tool_search.postings import Forward, Ints, Inverted, Mask, Scores, Strings, Sums, best, dense, strongest
 from orchestrator.tool_search.snapshot import Snapshot
 from orchestrator.tool_search.vectors import CELLS_FILE, Cells, Flat, Vectors
 
@@ -100,6 +100,11 @@ class Base:
         sums = self._sums.of(len(self))[: len(self)]
         try:
             self.inverted.add(terms, worth[terms], into=sums, most=POSTINGS_MOST)
+            if mask is not None and dense(mask):
+                found = strongest(sums, 2 * SCORED)
+                kept = found[mask[found]]
+                if len(kept) >= SCORED or len(found) < 2 * SCORED:
+                    return kept
             if mask is not None:
                 np.multiply(sums, mask, out=sums)
             return strongest(sums, SCORED)
@@ -170,13 +175,12 @@ def opened(snapshot: Snapshot) -> Base:
     """The base in a snapshot, which is held for as long as the base lives."""
     a, large = snapshot.arrays, snapshot.meta.large
     known, stored = a["known"], a["vectors"]
-    rows = np.flatnonzero(known).astype(np.int32) if large else known
     return Base(
         terms=_strings(a, "terms"),
         forward=Forward(*(a[f"forward_{n}"] for n in ("starts", "terms", "counts", "lengths"))),
         inverted=Inverted(*(a[f"inverted_{n}"] for n in ("starts", "tools", "firsts", "ends", "levels"))) if large else None,
         columns=_columns(a),
-        vectors=Cells.read(snapshot.folder / CELLS_FILE, rows, len(known)) if large else Flat(stored, known),
+        vectors=Cells.read(snapshot.folder / CELLS_FILE, known) if large else Flat(stored, known),
         matrix=stored,
         folder=snapshot.folder,
         held=snapshot,

@@ -399,7 +399,7 @@ class Index:
     def _pool(self, vector: NDArray[np.float32] | None, terms: Ints, worth: Scores, passing: Mask | None) -> NDArray[np.int64]:
         """The ids among which the candidates surely are (surely, as far as the base's tables can be sure)."""
         size = len(self.base)
-        of_delta = np.arange(size, size + len(self.delta)) if passing is None else np.flatnonzero(passing[size:]) + size
+        of_delta = size + self._of_delta(vector, worth, None if passing is None else passing[size:])
         mask = None if passing is None else passing[:size]
         if mask is not None and np.count_nonzero(mask) <= FEW:
             return np.concatenate([np.flatnonzero(mask), of_delta])
@@ -409,7 +409,14 @@ class Index:
         if vector is not None:
             late = self.late.rows
             found += [self.base.vectors.nearest(vector, BY_MEANING, mask), late if mask is None else late[mask[late]]]
-        return np.unique(np.concatenate(found))
+        return np.unique(np.concatenate(found).astype(np.int64))
+
+    def _of_delta(self, vector: NDArray[np.float32] | None, worth: Scores, mask: Mask | None) -> NDArray[np.int64]:
+        """The best of the delta in each half: all of it is looked at."""
+        said = self.delta.forward.scores(worth, self._average)
+        agree = np.flatnonzero(said > 0 if mask is None else (said > 0) & mask)
+        found = best(said[agree], BY_WORDS, of=agree)
+        return found if vector is None else np.union1d(found, self.delta.vectors.nearest(vector, BY_MEANING, mask))
 
     def _words(self, ids: NDArray[np.int64], worth: Scores) -> Scores:
         of_base, places = self._split(ids)

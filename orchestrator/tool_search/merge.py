@@ -320,7 +320,7 @@ def _large(writer: Writer) -> None:
     if len(rows):
         index = Cells.train(_read(arrays["vectors"], sample_of(rows)), len(rows))
         for some in batches(rows):
-            index.add(_read(arrays["vectors"], some))
+            index.add_with_ids(_read(arrays["vectors"], some), some.astype(np.int64))
             release(arrays["vectors"])
         write_cells(index, writer.folder / CELLS_FILE)
         writer.made(CELLS_FILE)

@@ -230,6 +230,11 @@ class Sums(threading.local):
         return self._sums
 
 
+def dense(mask: Mask) -> bool:
+    """Whether so many pass that it is cheaper to find some more and to leave out those that do not."""
+    return 3 * int(np.count_nonzero(mask)) >= 2 * len(mask)
+
+
 def strongest(scores: Scores, most: int) -> NDArray[np.int64]:
     """The places of the `most` greatest of many scores, as far as they are above 0; ascending."""
     full = len(scores) // BLOCK * BLOCK

@@ -17,7 +17,7 @@ import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.tool_search.postings import Ints, Mask, Scores, best
+from orchestrator.tool_search.postings import Ints, Mask, Scores, best, dense
 
 faiss: Any = _faiss  # its stubs know half of it
 Matrix = NDArray[np.float32]
@@ -84,52 +84,47 @@ class Flat:
 class _Codes:
     """The codes of a FAISS index with cells, read where they are: ten times as fast as its `reconstruct_batch`."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, size: int) -> None:
         self._index = index  # owns the memory
-        lists, size, width = index.invlists, index.ntotal, index.code_size
+        lists, width = index.invlists, index.code_size
         starts = np.array([int(lists.get_codes(n)) for n in range(index.nlist)], np.int64)
         sizes = np.array([lists.list_size(n) for n in range(index.nlist)], np.int64)
         first = int(starts[sizes > 0].min())
         spanned = int((starts + sizes * width)[sizes > 0].max()) - first
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * spanned).from_address(first))
         self._windows = np.lib.stride_tricks.as_strided(memory, (spanned - width + 1, width), (1, 1), writeable=False)
-        self._at, self._cell = np.empty(size, np.int64), np.empty(size, np.int32)
+        self._at, self._cell = np.zeros(size, np.int64), np.zeros(size, np.int32)
         for n in np.flatnonzero(sizes).tolist():
-            places = faiss.rev_swig_ptr(lists.get_ids(n), int(sizes[n]))
-            self._at[places] = starts[n] - first + np.arange(sizes[n]) * width
-            self._cell[places] = n
+            rows = faiss.rev_swig_ptr(lists.get_ids(n), int(sizes[n]))
+            self._at[rows] = starts[n] - first + np.arange(sizes[n]) * width
+            self._cell[rows] = n
         low, span = faiss.vector_to_array(index.sq.trained).reshape(2, -1)
         self._low, self._step = low + span / 510, span / 255  # a code stands for the middle of its step
         self._centres = index.quantizer.reconstruct_n(0, index.nlist)
 
-    def products(self, query: Matrix, places: NDArray[np.int64]) -> Scores:
-        """Of the query and each of these vectors."""
-        found: Scores = self._windows[self._at[places]].astype(np.float32) @ (self._step * query)
-        found += (self._centres @ query)[self._cell[places]] + self._low @ query
+    def products(self, query: Matrix, rows: Ints) -> Scores:
+        """Of the query and the vector of each of these tools, which have one."""
+        found: Scores = self._windows[self._at[rows]].astype(np.float32) @ (self._step * query)
+        found += (self._centres @ query)[self._cell[rows]] + self._low @ query
         return found
 
 
 class Cells:
     """Many vectors in cells, as codes of 8 bits a dimension."""
 
-    def __init__(self, index: Any, rows: NDArray[np.int32], size: int) -> None:
-        """`rows`: which tool each of the index's vectors is of, ascending; `size`: how many tools there are."""
-        self._index = index
-        self._rows = rows
-        self.known: Mask = np.zeros(size, bool)
-        self.known[rows] = True
-        self._whole = len(rows) == size
-        self._places = None if self._whole else np.cumsum(self.known, dtype=np.int32) - 1
-        self._codes = _Codes(index) if index is not None else None
+    def __init__(self, index: Any, known: Mask) -> None:
+        """`index`: FAISS's, whose ids are the rows of the tools that have a vector; None where no tool has."""
+        self._index, self.known, self._number = index, known, int(np.count_nonzero(known))
+        self._codes = _Codes(index, len(known)) if index is not None else None
 
     @classmethod
-    def read(cls, file: Path, rows: NDArray[np.int32], size: int) -> Cells:
+    def read(cls, file: Path, known: Mask) -> Cells:
         """From a file, which stays where it is: what is never probed is never read."""
-        if not len(rows):
-            return cls(None, rows, size)
+        if not known.any():
+            return cls(None, known)
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP)
         faiss.downcast_InvertedLists(index.invlists).prefetch_nthread = 0  # it starts 32 threads a search
-        return cls(index, rows, size)
+        return cls(index, known)
 
     @classmethod
     def train(cls, sample: Matrix, size: int) -> Any:
@@ -146,27 +141,33 @@ class Cells:
 
     def nearest(self, query: Matrix, most: int, mask: Mask | None) -> NDArray[np.int64]:
         """See `Vectors`."""
-        allowed = None if mask is None else mask if self._whole else mask[self._rows]
-        left = len(self._rows) if allowed is None else int(np.count_nonzero(allowed))
-        if not left:
+        left = self._number if mask is None else int(np.count_nonzero(mask))
+        if self._index is None or not left:
             return np.zeros(0, np.int64)
-        cells = max(CELLS_PROBED, CODES_READ * self._index.nlist // len(self._rows))
-        wider = max(1.0, len(self._rows) / (5 * left)) ** 0.8  # few pass, and the nearest of them are further away
+        if mask is not None and dense(mask):
+            found = self._search(query, 2 * most, None, left)
+            kept = found[mask[found]]
+            if len(kept) >= most:
+                return kept[:most]  # the nearest first
+        return self._search(query, most, mask, left)
+
+    def _search(self, query: Matrix, most: int, mask: Mask | None, left: int) -> NDArray[np.int64]:
+        cells = max(CELLS_PROBED, CODES_READ * self._index.nlist // self._number)
+        wider = max(1.0, self._number / (5 * left)) ** 0.8  # few pass, and the nearest of them are further away
         probed = min(self._index.nlist, int(cells * wider))
-        bits = np.packbits(np.zeros(0, bool) if allowed is None else allowed, bitorder="little")  # lives until the search is over
-        selector = None if allowed is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        bits = np.packbits(np.zeros(0, bool) if mask is None else mask, bitorder="little")  # lives until the search is over
+        selector = None if mask is None else faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         how = faiss.SearchParametersIVF(nprobe=probed, sel=selector)
-        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), min(most, left), params=how)
-        places: NDArray[np.int64] = found[0][found[0] >= 0]
-        return places if self._whole else self._rows[places].astype(np.int64)
+        _, found = self._index.search(np.ascontiguousarray(query[None], np.float32), min(most, self._number), params=how)
+        rows: NDArray[np.int64] = found[0][found[0] >= 0]
+        return rows
 
     def cosines(self, query: Matrix, rows: Ints) -> Scores:
         """See `Vectors`."""
         found = np.full(len(rows), np.nan, np.float32)
         there = np.flatnonzero(self.known[rows])
         if self._codes is not None and len(there):
-            places = rows[there] if self._places is None else self._places[rows[there]]
-            found[there] = self._codes.products(query, np.asarray(places, np.int64))
+            found[there] = self._codes.products(query, rows[there])
         return found
 
 

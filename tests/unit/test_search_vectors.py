@@ -25,9 +25,11 @@ def matrix() -> np.ndarray:
 
 def cells(matrix: np.ndarray, rows: np.ndarray, tmp_path) -> Cells:
     index = Cells.train(matrix[rows], len(rows))
-    index.add(matrix[rows])
+    index.add_with_ids(matrix[rows], rows)
     write_cells(index, tmp_path / "cells")
-    return Cells.read(tmp_path / "cells", rows.astype(np.int32), len(matrix))
+    known = np.zeros(len(matrix), bool)
+    known[rows] = True
+    return Cells.read(tmp_path / "cells", known)
 
 
 def test_flat_is_exact_and_knows_what_it_has_not(matrix):
@@ -67,7 +69,7 @@ def test_cosines_of_cells_are_near_the_true_ones(matrix, tmp_path):
     assert found[[0, 2, 3]] == pytest.approx(matrix[[0, 2, 400]] @ matrix[1], abs=0.01)
 
 
-@pytest.mark.parametrize("passing", [2, 60, 3_000])
+@pytest.mark.parametrize("passing", [2, 60, 3_000, 5_500])
 def test_a_mask_counts_before_the_nearest_are_chosen(matrix, tmp_path, passing):
     found = cells(matrix, np.arange(SIZE), tmp_path)
     mask = np.zeros(SIZE, bool)
@@ -80,6 +82,6 @@ def test_a_mask_counts_before_the_nearest_are_chosen(matrix, tmp_path, passing):
 
 
 def test_cells_without_any_vector(tmp_path):
-    found = Cells.read(tmp_path / "none", np.zeros(0, np.int32), 50)
+    found = Cells.read(tmp_path / "none", np.zeros(50, bool))
     assert len(found.nearest(np.zeros(32, np.float32), 5, None)) == 0
     assert np.isnan(found.cosines(np.zeros(32, np.float32), np.arange(3))).all()
