@@ -49,7 +49,8 @@ def search_tools(request: SearchRequest, api: Api, by: By) -> SearchAnswer:
 @router.post("/tools/feedback", status_code=201, dependencies=[JsonOnly])
 def tell_use(request: FeedbackRequest, api: Api, by: By) -> FeedbackEntry:
     """Notes which tools were used for a query, and whether they did what was wanted: similar queries of this tenant find them."""
-    return api.index.feedback(request.query, request.used, request.ok, tenant=by.tenant, id=request.id)
+    used = [_find(api, name, by.tenant).name for name in request.used]  # a name that is misspelt would teach nothing
+    return api.index.feedback(request.query, used, request.ok, tenant=by.tenant, id=request.id)
 
 
 @router.get("/tools/feedback")

@@ -101,7 +101,12 @@ class FeedbackStore:
 
     def uses(self, tenant: str | None) -> tuple[Use, ...]:
         """The uses of a tenant (None: the shared ones), oldest first."""
-        return tuple(e for _, e in self._numbered(0) if isinstance(e, Use) and e.tenant == tenant)
+        owner = _owner(tenant)
+        name = f"u{len(owner)}:{owner} "  # as lua/feedback.lua names them
+        own = [str(int(raw[len(name) :])) for raw in self._redis.zrangebylex(FEEDBACK_OWN, f"[{name}", f"[{name}~")]
+        pages = (self._redis.hmget(FEEDBACK_ENTRIES, own[n : n + _PAGE]) for n in range(0, len(own), _PAGE))
+        kept = (_entry(json.loads(raw)) for page in pages for raw in page if raw is not None)  # one may go meanwhile
+        return tuple(e for e in kept if isinstance(e, Use))
 
     def read(self, after: str = "") -> News:
         """What was told since a former answer's `after`; with "" everything."""

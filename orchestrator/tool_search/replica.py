@@ -56,6 +56,7 @@ AGAIN_S = 30.0  # before what failed in the process beside is tried again
 NOBODY = ""  # no tenant has this name
 QUERIES_AT_ONCE = 256  # of what was told, that the process beside embeds
 RECENT = 8  # requests that a new base is warmed up with
+NAMED = 256  # names and patterns that such a request may have
 
 
 class Starting(BackendError):
@@ -175,8 +176,9 @@ class Replica:
         return ("catalog: the store is away",) if self._away else ()
 
     def asked(self, filters: Filters) -> None:
-        """Remembers what searches are filtered by: the next view is ready for it."""
-        if filters not in self._recent:
+        """Remembers what searches are filtered by: the next view is ready for it. Long lists would hold the changes up."""
+        named = len(filters.names or ()) + len(filters.forbidden) + sum(map(len, filters.allowed))
+        if named <= NAMED and filters not in self._recent:
             self._recent.append(filters)
 
     def status(self) -> IndexStatus:
@@ -350,7 +352,11 @@ class Replica:
         """
         use = next((u for u in self._feedback.uses(tenant) if u.id == id), None)
         if use is None or not self._feedback.undo(id, tenant=tenant):
-            raise NotFound(f"There is no feedback `{id[:64]}`.", path="id", next="GET /feedback lists what was told.")
+            raise NotFound(
+                f"There is no feedback `{id[:64]}`.",
+                path="id",
+                next="List what was told: `toolweaver search feedback`, or GET /feedback.",
+            )
         self._wake.set()
         return _entry(use)
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.errors import BackendError
+from orchestrator.errors import ToolWeaverError
 from orchestrator.models.search import (
     DEFAULT_K,
     MOST_NAMES,
@@ -108,9 +108,9 @@ def select_tools(
 
 
 def _served(client: IndexClient, request: SearchRequest) -> SearchAnswer | None:
-    """What the service found; None: no replica answered."""
+    """What the service found; None: no replica answered, or not with tools."""
     try:
         return client.search(request)
-    except BackendError as error:
+    except ToolWeaverError as error:  # away, or it refuses: a wrong key, more names than a request may have
         log.warning("%s: %s", SERVICE_AWAY, error.message, extra={"action": "index_away"})
         return None

@@ -102,3 +102,5 @@ def test_feedback_that_is_told_twice_under_its_id_counts_once(running: Platform)
     twice = [httpx.post(url, json=told, headers=headers, timeout=30) for _ in range(2)]
     assert [(r.status_code, r.json()["id"]) for r in twice] == [(201, "mine-1")] * 2
     assert httpx.get(url, headers=headers, timeout=30).json()["total"] == 1
+    misspelt = httpx.post(url, json={"query": "will it rain", "used": ["weather.forcast"]}, headers=headers, timeout=30)
+    assert (misspelt.status_code, "weather.forecast" in misspelt.json()["next"]) == (404, True)

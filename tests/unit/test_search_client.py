@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import SecretStr
 
+from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.errors import RequestError, Unauthorized, to_problem
 from orchestrator.models.search import SearchRequest
 from orchestrator.tool_search.client import AsyncIndexClient, IndexClient, IndexUnavailable
+from orchestrator.tool_search.select import select_tools
 from tests.services import free_port
 
 REQUEST = SearchRequest(queries=("weather",))
@@ -169,3 +171,12 @@ def test_who_waits_for_the_encoder_is_waited_for(replicas: Make) -> None:
         with pytest.raises(IndexUnavailable):
             client.search(REQUEST)
         assert client.search(SearchRequest(queries=("weather",), deadline_ms=3_000)).replica == "slow"
+
+
+def test_a_planner_finds_tools_by_itself_where_the_service_refuses_it(replicas: Make) -> None:
+    closed = replicas(lambda: (401, to_problem(Unauthorized("no"))))
+    with IndexClient([closed.url]) as client:
+        chosen = select_tools(["read a receipt"], bundled_catalog(), threshold=1, k=1, client=client)
+    assert [t.name for t in chosen.tools] == ["receipt_ocr"]
+    assert chosen.degraded
+    assert len(closed.asked) == 1
