@@ -2,7 +2,7 @@
 
     python bench/tool_search.py quality              # the default against the usual ways, on three public sets
     python bench/tool_search.py quality --set NAME=FOLDER   # on other sets of the same layout (tests/data/toolsearch/README.md)
-    python bench/tool_search.py feedback|scale|tokens|churn ...   # each its own module; --help lists its flags
+    python bench/tool_search.py feedback|scale|http|tokens|churn ...   # each its own module; --help lists its flags
 
 The quality is of the product's default, untrained, through its index. Beside it: rank-bm25 as it comes (BM25Okapi over the
 lower-case words of "name: description"), MiniLM's cosine on that text, and the classic hybrid, 0.3 of the one and 0.7 of the
@@ -38,7 +38,7 @@ from orchestrator.tool_search.document import document_of  # noqa: E402
 from orchestrator.tool_search.index import Index, Query  # noqa: E402
 from orchestrator.tool_search.metrics import mrr, ndcg, recall  # noqa: E402
 
-PARTS = {part: f"bench.tool_search_{part}" for part in ("feedback", "scale", "tokens", "churn")}
+PARTS = {part: f"bench.tool_search_{part}" for part in ("feedback", "scale", "http", "tokens", "churn")}
 SETS = ("metatool", "sealtools", "bfcl")
 DATA = ROOT / "tests/data/toolsearch"
 DEPTH = 10
