@@ -22,7 +22,7 @@ from orchestrator.tool_search.vectors import CELLS_FILE, Cells, Flat, Vectors
 
 EXACT_MOST = 20_000  # tools whose words are all scored exactly; of more, the strongest postings choose who is
 POSTINGS_MOST = 400_000  # of a query, in a large base
-SCORED = 500  # tools that these choose
+SCORED = 500  # tools that these choose, and twice as many as are wanted if that is more
 MASKS_KEPT = 32
 TERMS_KEPT = 100_000
 _WILD = re.compile(r"[*?\[]")
@@ -90,24 +90,24 @@ class Base:
     def by_words(self, worth: Scores, terms: Ints, *, average: float, most: int, mask: Mask | None) -> NDArray[np.int64]:
         """Among which tools those are that agree most with the query's words; each of them is to be scored yet."""
         if self.inverted is not None:
-            return self._strongest(worth, terms, mask)
+            return self._strongest(worth, terms, mask, scored=max(SCORED, 2 * most))
         scores = self.forward.scores(worth, average)
         rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask)
         return best(scores[rows], most, of=rows)
 
-    def _strongest(self, worth: Scores, terms: Ints, mask: Mask | None) -> NDArray[np.int64]:
+    def _strongest(self, worth: Scores, terms: Ints, mask: Mask | None, *, scored: int) -> NDArray[np.int64]:
         assert self.inverted is not None
         sums = self._sums.of(len(self))[: len(self)]
         try:
             self.inverted.add(terms, worth[terms], into=sums, most=POSTINGS_MOST)
             if mask is not None and dense(mask):
-                found = strongest(sums, 2 * SCORED)
+                found = strongest(sums, 2 * scored)
                 kept = found[mask[found]]
-                if len(kept) >= SCORED or len(found) < 2 * SCORED:
+                if len(kept) >= scored or len(found) < 2 * scored:
                     return kept
             if mask is not None:
                 np.multiply(sums, mask, out=sums)
-            return strongest(sums, SCORED)
+            return strongest(sums, scored)
         finally:
             sums.fill(0)
 

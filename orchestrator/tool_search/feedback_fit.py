@@ -58,7 +58,7 @@ class OfIndex:
         self, vector: Vector | None, terms: Sequence[str], many: int, also: Sequence[str]
     ) -> tuple[Sequence[str], NDArray[np.floating]]:
         """See `Source`."""
-        found = self.index.search(Query("", tuple(terms), vector), self.index.size, learned=_Wanted(tuple(also)))
+        found = self.index.search(Query("", tuple(terms), vector), self.index.size, learned=_Wanted(tuple(also)), deep=many)
         names = [self.index.name(at) for at in found.ids.tolist()]
         kept = [n for n, name in enumerate(names) if n < many or name in also]
         return [names[n] for n in kept], found.lexical[kept]

@@ -28,7 +28,7 @@ from orchestrator.tool_search.postings import Forward, Ints, Mask, Scores, best
 from orchestrator.tool_search.vectors import Flat
 
 DIMENSIONS = 384
-BY_WORDS = 200  # candidates of the lexical half
+BY_WORDS = 200  # candidates of the lexical half, and as many as are asked for if that is more
 BY_MEANING = 100
 FEW = 8_000  # tools that pass a filter, of which each is scored
 DIGITS = 6  # of scores that are told apart: two views that add up in another order agree
@@ -337,15 +337,22 @@ class Index:
     # search
 
     def search(
-        self, query: Query, k: int, *, mask: Mask | None = None, weights: Weights = DEFAULT, learned: Learned | None = None
+        self,
+        query: Query,
+        k: int,
+        *,
+        mask: Mask | None = None,
+        weights: Weights = DEFAULT,
+        learned: Learned | None = None,
+        deep: int | None = None,
     ) -> Found:
-        """The k best tools among those that `mask` (of this view) lets pass."""
+        """The k best tools among those that `mask` (of this view) lets pass. Each half gives `deep` candidates, else k."""
         passing = self._living if mask is None else mask
         terms, worth = self._worth(query.terms)
         evidence = learned.evidence(query.vector, query.terms) if learned is not None else None
         vector = query.vector if evidence is None else evidence.vector  # turned towards what like requests needed
         weights = weights if evidence is None else evidence.weights(weights)
-        ids, words, cosine = self._candidates(vector, terms, worth, passing)
+        ids, words, cosine = self._candidates(vector, terms, worth, passing, deep=k if deep is None else deep)
         ids, words, cosine = self._with(self._taught(evidence, passing), ids, words, cosine, vector, worth)
         scores = np.asarray(fuse(words, cosine, weights), np.float64)
         names = [self.name(at) for at in ids.tolist()] if evidence is not None else []
@@ -384,39 +391,52 @@ class Index:
         return self.length / max(1, self.size)
 
     def _candidates(
-        self, vector: NDArray[np.float32] | None, terms: Ints, worth: Scores, passing: Mask | None
+        self, vector: NDArray[np.float32] | None, terms: Ints, worth: Scores, passing: Mask | None, *, deep: int
     ) -> tuple[NDArray[np.int64], Scores, Scores | None]:
         """The best of each half, with both scores of each."""
-        ids = self._pool(vector, terms, worth, passing)
+        by_words, by_meaning = max(BY_WORDS, deep), max(BY_MEANING, deep)
+        ids = self._pool(vector, terms, worth, passing, by_words=by_words, by_meaning=by_meaning)
         words, cosine = self._words(ids, worth), self._cosines(ids, vector)
         said = np.flatnonzero(words > 0)
-        kept = best(words[said], BY_WORDS, of=said)
+        kept = best(words[said], by_words, of=said)
         if cosine is not None:
             meant = np.flatnonzero(~np.isnan(cosine))
-            kept = np.union1d(kept, best(cosine[meant], BY_MEANING, of=meant))
+            kept = np.union1d(kept, best(cosine[meant], by_meaning, of=meant))
         return ids[kept], words[kept], None if cosine is None else cosine[kept]
 
-    def _pool(self, vector: NDArray[np.float32] | None, terms: Ints, worth: Scores, passing: Mask | None) -> NDArray[np.int64]:
+    def _pool(
+        self,
+        vector: NDArray[np.float32] | None,
+        terms: Ints,
+        worth: Scores,
+        passing: Mask | None,
+        *,
+        by_words: int,
+        by_meaning: int,
+    ) -> NDArray[np.int64]:
         """The ids among which the candidates surely are (surely, as far as the base's tables can be sure)."""
         size = len(self.base)
-        of_delta = size + self._of_delta(vector, worth, None if passing is None else passing[size:])
+        fresh = None if passing is None else passing[size:]
+        of_delta = size + self._of_delta(vector, worth, fresh, by_words=by_words, by_meaning=by_meaning)
         mask = None if passing is None else passing[:size]
         if mask is not None and np.count_nonzero(mask) <= FEW:
             return np.concatenate([np.flatnonzero(mask), of_delta])
         known = terms[terms < len(self.base.terms)]
-        rows = self.base.by_words(worth[: len(self.base.terms)], known, average=self._average, most=BY_WORDS, mask=mask)
+        rows = self.base.by_words(worth[: len(self.base.terms)], known, average=self._average, most=by_words, mask=mask)
         found = [rows, of_delta]
         if vector is not None:
             late = self.late.rows
-            found += [self.base.vectors.nearest(vector, BY_MEANING, mask), late if mask is None else late[mask[late]]]
+            found += [self.base.vectors.nearest(vector, by_meaning, mask), late if mask is None else late[mask[late]]]
         return np.unique(np.concatenate(found).astype(np.int64))
 
-    def _of_delta(self, vector: NDArray[np.float32] | None, worth: Scores, mask: Mask | None) -> NDArray[np.int64]:
+    def _of_delta(
+        self, vector: NDArray[np.float32] | None, worth: Scores, mask: Mask | None, *, by_words: int, by_meaning: int
+    ) -> NDArray[np.int64]:
         """The best of the delta in each half: all of it is looked at."""
         said = self.delta.forward.scores(worth, self._average)
         agree = np.flatnonzero(said > 0 if mask is None else (said > 0) & mask)
-        found = best(said[agree], BY_WORDS, of=agree)
-        return found if vector is None else np.union1d(found, self.delta.vectors.nearest(vector, BY_MEANING, mask))
+        found = best(said[agree], by_words, of=agree)
+        return found if vector is None else np.union1d(found, self.delta.vectors.nearest(vector, by_meaning, mask))
 
     def _words(self, ids: NDArray[np.int64], worth: Scores) -> Scores:
         of_base, places = self._split(ids)

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.models.search import Filters
 from orchestrator.tool_search import base
+from orchestrator.tool_search import index as index_module
 from orchestrator.tool_search.analysis import terms
 from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document, document_of_row
@@ -209,6 +210,21 @@ def test_a_large_base_answers_as_a_small_one(monkeypatch):
     check_same(large, exact, rng)
     gone = [d.name for d in documents[::7]]
     check_same(large.apply([], gone, generation=1), exact.apply([], gone, generation=1), rng)
+
+
+@pytest.mark.parametrize("many", [0, 10_000], ids=["large", "small"])
+@pytest.mark.parametrize("where", ["base", "delta"])
+def test_as_many_are_found_as_are_asked_for(monkeypatch, many, where):
+    monkeypatch.setattr(base, "EXACT_MOST", many)
+    monkeypatch.setattr(index_module, "FEW", 0)
+    tools = [document(f"read_{n:04}", "reads a file") for n in range(1_500)]
+    index = Index.of(tools if where == "base" else (), dimensions=DIMENSIONS)
+    index = index.apply(tools if where == "delta" else (), generation=1)
+
+    assert [len(index.search(query("read", meaning=False), k)) for k in (10, 500, 1_000)] == [10, 500, 1_000]
+    known = index.with_vectors(vectors(tools))
+    assert len(known.search(query("read"), 1_000)) == 1_000
+    assert len(known.search(query("zzz"), 1_000)) == 1_000  # by meaning alone
 
 
 def test_a_base_that_was_replaced_gives_its_memory_back_at_once():
