@@ -270,7 +270,7 @@ def _row(name: bytes, version: bytes | None, raw: bytes | None) -> Row:
 
 
 def generation_of(version: bytes | None) -> tuple[str, int]:
-    """The epoch and the number of a version: the number rises with every change, until the store is emptied."""
+    """The epoch and the number of a version: the number rises with every change, also when the store was emptied between."""
     epoch, number, _ = version.decode().split(":") if version else ("", "0", "0")
     return epoch, int(number)
 

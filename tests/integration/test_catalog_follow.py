@@ -10,6 +10,7 @@ import redis
 from orchestrator.catalog.store import CatalogStore, Row, generation_of
 from orchestrator.models.tool import ToolDefinition
 from orchestrator.state.keys import CATALOG_HASHES
+from tests.support import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -32,7 +33,9 @@ def test_a_follower_gets_what_changed_with_rows_and_versions(store: CatalogStore
     before = store.version()
     store.publish("mcp:a", [tool("a.two", "new"), tool("a.three")])
     changes = store.changes(before)
-    assert changes is not None and changes.exact and changes.version == store.version()
+    assert changes is not None
+    assert changes.exact
+    assert changes.version == store.version()
     found = rows(changes.pages)
     assert set(found) == {"a.one", "a.two", "a.three"}
     assert found["a.one"].raw is None
@@ -43,7 +46,8 @@ def test_a_follower_gets_what_changed_with_rows_and_versions(store: CatalogStore
 def test_nothing_changed_is_an_empty_page_and_not_everything(store: CatalogStore) -> None:
     store.publish("mcp:a", [tool("a.one")])
     changes = store.changes(store.version())
-    assert changes is not None and rows(changes.pages) == {}
+    assert changes is not None
+    assert rows(changes.pages) == {}
 
 
 def test_who_knows_nothing_or_another_epoch_reads_everything(store: CatalogStore, client: redis.Redis) -> None:
@@ -60,7 +64,8 @@ def test_many_changes_come_in_pages(store: CatalogStore) -> None:
     before = store.version()
     store.publish("mcp:a", [tool(f"a.t{n}") for n in range(25)])
     changes = store.changes(before, page=10)
-    assert changes is not None and not changes.exact
+    assert changes is not None
+    assert not changes.exact
     pages = list(changes.pages)
     assert [len(p) for p in pages] == [10, 10, 5]
     assert set(rows(pages)) == {f"a.t{n}" for n in range(25)}
@@ -100,3 +105,27 @@ def test_generations_rise_and_an_empty_store_has_none(store: CatalogStore) -> No
     epoch, first = generation_of(store.version())
     store.publish("mcp:a", [tool("a.one", "new")])
     assert generation_of(store.version()) == (epoch, first + 1)
+
+
+def test_generations_rise_also_over_a_store_that_was_emptied(store: CatalogStore, client: redis.Redis) -> None:
+    store.publish("mcp:a", [tool("a.one")])
+    store.publish("mcp:a", [tool("a.two")])
+    epoch, number = generation_of(store.version())
+    client.flushdb()
+    wait_until(lambda: client.time()[0] > number, description="the second is over, in which there were two changes")
+    store.publish("mcp:a", [tool("a.one")])
+    later, rising = generation_of(store.version())
+    assert later != epoch
+    assert rising > number
+
+
+def test_who_knew_changes_that_a_restored_store_lost_forgets_them(client: redis.Redis) -> None:
+    first, reader = CatalogStore(client), CatalogStore(client)
+    first.publish("mcp:a", [tool("a.one")])
+    kept = {key: client.dump(key) or b"" for key in client.keys("*")}
+    first.publish("mcp:a", [tool("a.one"), tool("a.two")])
+    assert [t.name for t in reader.all().tools] == ["a.one", "a.two"]
+    client.flushdb()
+    for key, raw in kept.items():
+        client.restore(key, 0, raw)
+    assert [t.name for t in reader.all().tools] == ["a.one"]

@@ -188,7 +188,7 @@ def test_a_replica_waits_for_the_generation_that_is_asked_for(lab: Lab) -> None:
     found = ask(lab.client, "marbles", min_generation=int(version.split(b":")[1]))
     assert names(found)[0] == "min.one"
     with httpx.Client(base_url=lab.urls["index"], headers={"Content-Type": "application/json"}) as raw:
-        behind = raw.post("/search", content=SearchRequest(queries=("x",), min_generation=10**9).model_dump_json())
+        behind = raw.post("/search", content=SearchRequest(queries=("x",), min_generation=10**12).model_dump_json())
     assert behind.status_code == 425
     assert behind.json()["code"] == "index_behind"
 

@@ -5,7 +5,9 @@ local KEPT = 4 -- former versions of a tool, beside the present one
 local MOST_GONE = 10000
 
 local epoch, number, floor = string.match(redis.call('GET', VERSION) or '', '^(%w+):(%d+):(%d+)$')
-number, floor = tonumber(number or 0), tonumber(floor or 0)
+-- A new catalog counts on from the time in seconds: beyond all numbers of one that was there before the store was emptied, so that
+-- who asks for its own change by number is never answered from the former one, nor waits for a number that does not come.
+number, floor = tonumber(number or redis.call('TIME')[1]), tonumber(floor or 0)
 local touched = false
 
 local function next_number()

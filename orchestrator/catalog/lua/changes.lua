@@ -3,8 +3,9 @@
 -- Gives the version and name, row each (no row: withdrawn); only the version when the reader must read everything.
 local version = redis.call('GET', KEYS[1])
 local epoch, number = string.match(ARGV[1], '^(%w+):(%d+):')
-local now, _, floor = string.match(version or '', '^(%w+):(%d+):(%d+)$')
+local now, latest, floor = string.match(version or '', '^(%w+):(%d+):(%d+)$')
 if not epoch or epoch ~= now or tonumber(number) < tonumber(floor) then return {version} end
+if tonumber(number) > tonumber(latest) then return {version} end -- this store lost changes, as after a restore
 
 local names = {}
 for _, key in ipairs({KEYS[3], KEYS[4]}) do
