@@ -22,6 +22,8 @@ QUERY_KEYS = ("query", "request", "question", "text")
 TOOL_KEYS = ("tools", "tool", "used", "labels", "label", "wanted", "names")
 SCHEMA_KEYS = ("inputSchema", "input_schema", "json_schema", "parameters")
 MOST_PROBLEMS = 20
+SEPARATORS = ",;\t"  # of the values of a CSV
+TOO_MUCH = "\0"  # what a row has beside the columns
 _BETWEEN = re.compile(r"[;,|\s]+")
 FORMS = (
     'Write one object a line: {"query": "read a receipt", "tools": ["receipt_ocr"]}, or CSV with the columns `query` and `tools`.'
@@ -114,9 +116,10 @@ def _of_lines(text: str, name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _of_csv(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    columns = [c.strip().lower() for c in reader.fieldnames or () if c is not None]
-    if not (set(columns) & set(QUERY_KEYS) and set(columns) & set(TOOL_KEYS)):
+    between = next((b for b in SEPARATORS if _is_heading(_columns(text, b))), SEPARATORS[0])
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=between, restkey=TOO_MUCH)
+    columns = [c.strip().lower() for c in reader.fieldnames or ()]
+    if not _is_heading(columns):
         raise _bad(f"`{name}` has no heading with the columns `query` and `tools`", name, line=1)
     reader.fieldnames = columns
     try:
@@ -126,9 +129,24 @@ def _of_csv(text: str, name: str) -> Iterator[tuple[int, Any]]:
         raise _bad(f"`{name}` is no CSV: {error}", name, line=reader.line_num) from None
 
 
+def _columns(text: str, between: str) -> list[str]:
+    """The heading of a CSV; spreadsheets of many countries write semicolons."""
+    heading = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, delimiter=between)
+    try:
+        return [c.strip().lower() for c in next(heading, [])]
+    except csv.Error:
+        return []
+
+
+def _is_heading(columns: Sequence[str]) -> bool:
+    return not set(columns).isdisjoint(QUERY_KEYS) and not set(columns).isdisjoint(TOOL_KEYS)
+
+
 def _case(line: int, row: Any) -> tuple[Case | None, str]:
     if not isinstance(row, Mapping):
         return None, "is no object with a query and its tools"
+    if TOO_MUCH in row:
+        return None, "has more values than the heading has columns: put a text that holds the separator in double quotes"
     query = next((row[k] for k in QUERY_KEYS if row.get(k)), None)
     given = next((row[k] for k in TOOL_KEYS if row.get(k)), None)
     if not isinstance(query, str) or not query.strip():

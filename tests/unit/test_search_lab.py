@@ -36,6 +36,11 @@ CSV = 'query,tools\n"read, slowly",receipt_ocr\nsort,"a;b"\n'
         (JSONL, [(1, "read a receipt", ("receipt_ocr",)), (3, "sort", ("a", "b"))]),
         (CSV, [(2, "read, slowly", ("receipt_ocr",)), (3, "sort", ("a", "b"))]),
         ("\ufeffTools,Query\na|b,sort\n", [(2, "sort", ("a", "b"))]),
+        (
+            'query;tools\r\n"read, slowly";receipt_ocr\r\nsort;"a;b"\r\n',
+            [(2, "read, slowly", ("receipt_ocr",)), (3, "sort", ("a", "b"))],
+        ),
+        ("request\tlabels\nsort\ta,b\n", [(2, "sort", ("a", "b"))]),
         ('[\n {"query": "x", "tool": "a"},\n {"query": "y", "tools": ["b"]}\n]', [(2, "x", ("a",)), (3, "y", ("b",))]),
         ('{"queries": [{"request": "x", "used": ["a", "a"]}]}', [(1, "x", ("a",))]),
         ('{"how is the weather": ["weather"], "more": "a b"}', [(1, "how is the weather", ("weather",)), (1, "more", ("a", "b"))]),
@@ -68,6 +73,14 @@ def test_every_bad_line_is_named_at_once() -> None:
     assert [(p["path"], p["message"].partition(":")[0]) for p in error.value.problems] == [
         ("line 1", "has no `tools`"), ("line 2", "has no `query`"), ("line 3", "is no object with a query and its tools"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["query,tools\nfind items, taxes and total,parser\n", "query;tools\nsort;a;b\n"])
+def test_a_line_with_more_values_than_columns_is_named(text: str) -> None:
+    with pytest.raises(RequestError) as error:
+        read_cases(text, name="q")
+    assert [p["path"] for p in error.value.problems] == ["line 2"]
+    assert "double quotes" in str(error.value.problems)
 
 
 def test_catalogs_are_read_in_the_forms_that_people_have() -> None:
@@ -181,6 +194,14 @@ def test_a_weight_that_wins_on_the_rest_is_set() -> None:
     assert (found.verdict, found.weight, found.setting) == ("better", 0.5, f"{SETTING}=0.5")
     assert 0 < found.low < found.difference < found.high
     assert found.fitted_on + found.reported_on == 200
+
+
+def test_a_request_that_is_there_often_counts_once() -> None:
+    queries = [text for n in range(20) for text in (f"Find invoice {n}!", f"find  invoice {n}")] * 10
+    told = fit({0.3: np.zeros(400), 0.5: np.ones(400)}, queries, default=0.3)
+
+    assert told.fitted_on + told.reported_on == 20
+    assert (told.verdict, told.setting) == ("unsure", None)
 
 
 def test_a_weight_that_only_wins_where_it_was_fitted_is_not() -> None:
