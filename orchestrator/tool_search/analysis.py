@@ -52,12 +52,17 @@ def terms(text: str) -> list[str]:
 
 def counted(text: str) -> list[str]:
     """The terms of a text as often as they stand there; empty words only when there is nothing else."""
-    return full_terms(text) or [t for word in _WORD.findall(text) for t in _stems(_parts(word[:MAX_WORD]))]
+    return full_terms(text) or [t for word in _words(text) for t in _stems(_parts(word[:MAX_WORD]))]
 
 
 def full_terms(text: str) -> list[str]:
     """The terms of a text as often as they stand there, without empty words."""
-    return list(chain.from_iterable(map(_KNOWN.__getitem__, _WORD.findall(text))))
+    return list(chain.from_iterable(map(_KNOWN.__getitem__, _words(text))))
+
+
+def _words(text: str) -> list[str]:
+    """The words; accents that stand as characters of their own (NFD, as macOS writes) are no end of one."""
+    return _WORD.findall(text if text.isascii() else unicodedata.normalize("NFC", text))
 
 
 class _Known(dict[str, tuple[str, ...]]):

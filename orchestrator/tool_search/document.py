@@ -14,7 +14,7 @@ from orchestrator.models.tool import ToolDefinition
 from orchestrator.tool_search.analysis import MAX_KNOWN, MAX_WORD, counted, full_terms
 from orchestrator.tool_search.tokens import count_tokens
 
-RECIPE = "2"
+RECIPE = "3"
 """The version of what is made of a tool; a snapshot of another one is made anew."""
 
 NAME, DESCRIPTION, LABEL, PARAMETER = 3.0, 1.0, 1.0, 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from orchestrator.providers.embedder import Embedder
 from orchestrator.tool_search.cache import VectorFile, digest_of
 
+log = logging.getLogger(__name__)
+
 AT_ONCE = 64
 Progress = Callable[[int, int], None]
 
@@ -19,6 +22,15 @@ Progress = Callable[[int, int], None]
 def vector_file(folder: Path, model: Embedder) -> VectorFile:
     """The file of a model's vectors in a folder: those of another model would not be comparable."""
     return VectorFile(folder / f"vectors-{_plain(model.name)}.sqlite", dimensions=model.dimensions)
+
+
+def kept_vectors(folder: Path, model: Embedder) -> VectorFile | None:
+    """As `vector_file`; None where the folder cannot be made: every vector is then made again, which is told once."""
+    try:
+        return vector_file(folder, model)
+    except OSError as error:
+        log.warning("no vectors are kept in `%s`: %s", folder, error.strerror or error, extra={"action": "vectors_away"})
+        return None
 
 
 def embedded(

@@ -31,7 +31,7 @@ from orchestrator.tool_search.answer import answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache, VectorFile
 from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document, document_of
-from orchestrator.tool_search.embedding import embedded, vector_file
+from orchestrator.tool_search.embedding import embedded, kept_vectors
 from orchestrator.tool_search.exact import Exact, order
 from orchestrator.tool_search.fusion import Weights, reason
 from orchestrator.tool_search.index import DIMENSIONS, Index
@@ -47,6 +47,7 @@ TTL_S = 3_600.0
 CATALOGS, RESULTS, QUERIES, KEPT = 8, 10_000, 1_000, 1_000  # in this process
 HIGH, GOOD = 0.8, 0.5
 LABELS = ((HIGH, "\N{FIRE}", "High relevance"), (GOOD, "\N{CHECK MARK}", "Good match"), (-1.0, "~", "Partial match"))
+UNRANKED = ("~", "Not ranked: the tools are so few that all are shown")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class Prepared:
     documents: Sequence[Document]
     index: Index
     with_meaning: bool
+
+    @cached_property
+    def exact(self) -> Exact:
+        """For the classic hybrid, which scales over all tools."""
+        rows = [self.index.find(d.name) for d in self.documents]
+        return Exact(self.documents, np.asarray(self.index.base.matrix[rows], np.float32) if self.with_meaning else None)
 
     @cached_property
     def okapi(self) -> Any:
@@ -161,8 +168,9 @@ class ToolSearchEngine:
     def explain_results(self, results: Sequence[Result], query: str) -> str:
         """The results for a person: one line a tool with its score and how good that is, and below it why."""
         lines = [f'Query: "{query}"']
+        unranked = len(results) > 1 and all(score == 1.0 for _, score in results)
         for tool, score in results:
-            mark, said = next((m, s) for least, m, s in LABELS if score >= least)
+            mark, said = UNRANKED if unranked else next((m, s) for least, m, s in LABELS if score >= least)
             lines.append(f"{mark} {tool.name} ({score:.2f}) - {said}")
             if why := self._why(tool, query):
                 lines.append(f"    {why}")
@@ -211,7 +219,7 @@ class ToolSearchEngine:
     def _compared(self, prepared: Prepared, query: str) -> NDArray[np.float64]:
         """The classic hybrid, for every tool; a name that is given counts as any word."""
         vector = self._query_vector(query) if prepared.with_meaning else None
-        halves = self._exact(prepared).halves(query, vector)
+        halves = prepared.exact.halves(query, vector)
         if self._lexical == "rank-bm25":
             halves = replace(halves, words=np.maximum(prepared.okapi.get_scores(query.lower().split()), 0.0))
         return halves.fused(self.weights)
@@ -253,11 +261,6 @@ class ToolSearchEngine:
         index = Index.of((_for_all(d) for d in documents), vectors, dimensions=dimensions)
         return Prepared({t.name: t for t in tools}, documents, index, model is not None)
 
-    def _exact(self, prepared: Prepared) -> Exact:
-        model = self._model
-        texts = [d.text for d in prepared.documents]
-        return Exact(prepared.documents, embedded(model, texts, kept=self._vectors) if model and prepared.with_meaning else None)
-
     def _documents(self, tools: Sequence[ToolDefinition]) -> list[Document]:
         """Of each tool, made once: what is not asked for any more is forgotten when it has become the larger part."""
         with self._lock:
@@ -279,7 +282,7 @@ class ToolSearchEngine:
     @cached_property
     def _vectors(self) -> VectorFile | None:
         folder = self._folder or load_settings().home.expanduser() / "search_cache"
-        return None if self._model is None else vector_file(folder, self._model)
+        return None if self._model is None else kept_vectors(folder, self._model)
 
     @cached_property
     def _mark(self) -> str:

@@ -30,7 +30,7 @@ from orchestrator.providers.warm import MINILM, named_embedder
 from orchestrator.settings import load_settings
 from orchestrator.tool_search.analysis import terms
 from orchestrator.tool_search.document import Document, document_of
-from orchestrator.tool_search.embedding import embedded, vector_file
+from orchestrator.tool_search.embedding import embedded, kept_vectors
 from orchestrator.tool_search.exact import Exact, Halves, order, place
 from orchestrator.tool_search.fusion import DEFAULT, Weights
 from orchestrator.tool_search.lab_fit import WEIGHTS, fit
@@ -77,7 +77,7 @@ class Lab:
         self._cases = cases
         vectors = queries = None
         if embedder is not None:
-            kept = None if folder is None else vector_file(folder, embedder)
+            kept = None if folder is None else kept_vectors(folder, embedder)
             told = partial(_tell, progress, "tools")
             vectors = embedded(embedder, [d.text for d in self._documents], kept=kept, progress=told)
             queries = embedded(embedder, [c.query for c in cases], progress=partial(_tell, progress, "queries"))

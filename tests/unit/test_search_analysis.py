@@ -51,6 +51,13 @@ def test_accents_width_and_scripts_with_spaces() -> None:
     assert terms("서울 날씨") == ["서울", "날씨"]
 
 
+def test_accents_of_their_own_end_no_word() -> None:
+    for written in ("caf\u00e9teria", "cafe\u0301teria", "\uff43\uff41fe\u0301teria"):
+        assert terms(written) == counted(written) == ["cafeteria"]
+    assert terms("I\u0307stanbul") == terms("\u0130stanbul") == ["istanbul"]
+    assert terms("\u1112\u1161\u11ab") == terms("\ud55c")
+
+
 @pytest.mark.parametrize("nothing", ["", "   ", "\n\t", "🎉🔥", "!?…", "\x00", "\ud83d"])
 def test_nothing_to_look_for(nothing: str) -> None:
     assert terms(nothing) == []

@@ -61,6 +61,39 @@ def test_few_tools_are_all_returned_with_score_one(engine: ToolSearchEngine) -> 
     assert len(engine.search("search the web", more, top_k=3, min_score=0.0)) == 3
 
 
+def test_tools_that_were_not_ranked_are_not_praised(engine: ToolSearchEngine) -> None:
+    explained = engine.explain_results(engine.search("anything", ToolCatalog(tools=list(livemcp()[:20]))), query="anything")
+    assert explained.count("Not ranked") == 20
+    assert "relevance" not in explained
+
+
+@pytest.mark.parametrize("weights", [{}, {"bm25_weight": 0.3, "embedding_weight": 0.7}])
+def test_a_folder_that_cannot_be_made_costs_no_search(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, weights: dict[str, float]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    engine = ToolSearchEngine(cache_dir=tmp_path / "file" / "cache", **weights)  # type: ignore[arg-type]
+
+    found = engine.search("photograph of a receipt", catalog())
+    assert names(found)[0] == "receipt_ocr"
+    assert "meaning" in engine.explain_results(found, query="photograph of a receipt")
+    engine.clear_cache()
+    assert [r.message.partition(":")[0] for r in caplog.records if r.levelname == "WARNING"] == [
+        f"no vectors are kept in `{tmp_path}/file/cache`"
+    ]
+
+
+def test_the_classic_hybrid_looks_at_the_catalog_once(tmp_path: Path) -> None:
+    engine, tools = ToolSearchEngine(0.3, 0.7, cache_dir=tmp_path), catalog()
+    first = names(engine.search("photograph of a receipt", tools))
+    prepared = engine._prepare([t for t in tools.tools if t.deprecated is None])
+    tables = vars(prepared)["exact"]
+
+    assert first[0] == "receipt_ocr"
+    engine.search("sort my expenses", tools)
+    assert vars(prepared)["exact"] is tables
+
+
 def test_deprecated_tools_are_never_found(engine: ToolSearchEngine) -> None:
     old = tool("receipt_reader", "Reads the text of a photographed receipt.", deprecated="use receipt_ocr")
     found = engine.search("photographed receipt", ToolCatalog(tools=[*catalog().tools, old]), min_score=0.0)
