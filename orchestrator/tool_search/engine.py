@@ -62,7 +62,7 @@ class Prepared:
     @cached_property
     def exact(self) -> Exact:
         """For the classic hybrid, which scales over all tools."""
-        rows = [self.index.find(d.name) for d in self.documents]
+        rows = [row for d in self.documents if (row := self.index.find(d.name)) is not None]
         return Exact(self.documents, np.asarray(self.index.base.matrix[rows], np.float32) if self.with_meaning else None)
 
     @cached_property

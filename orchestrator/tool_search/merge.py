@@ -6,7 +6,6 @@ a build from scratch gives. Columns go from file to file some tools at a time: a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from orchestrator.tool_search.columns import DIGEST, group_json, text_digest
 from orchestrator.tool_search.document import RECIPE, Document
 from orchestrator.tool_search.index import DIMENSIONS, Index, Late
 from orchestrator.tool_search.postings import CHUNK, Forward, Inverted, Strings
-from orchestrator.tool_search.snapshot import Meta, SnapshotFailed, Writer, read, release
+from orchestrator.tool_search.snapshot import Meta, SnapshotFailed, Writer, read, release, scratch
 from orchestrator.tool_search.vectors import CELLS_FILE, Cells, batches, sample_of, write_cells
 
 PART = 50_000  # documents that a build from scratch holds at once
@@ -93,7 +92,7 @@ def open_index(folder: Path, *, full: bool = False) -> Index:
 
 def _kept(part: Source, stack: ExitStack, home: Path, *, dimensions: int) -> Source:
     """A part in files, so that it takes no memory."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=home, prefix=".part-")))
+    folder = stack.enter_context(scratch(home))
     with Writer(folder) as writer:
         _tables(writer, Plan.of([part]), large=False)
         path = writer.commit(Meta(RECIPE, "", dimensions, "", 0, len(part.rows), False), current=False)

@@ -14,6 +14,7 @@ import mmap
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CURRENT = "current"
 _LOCK = ".lock"
-_NEW, _GONE = ".new-", ".gone-"
+_NEW, _GONE, _SCRATCH = ".new-", ".gone-", ".part-"
 _BLOCK = 1 << 20
 _YOUNG_S = 60.0
 Array = NDArray[Any]
@@ -222,9 +223,21 @@ def sweep(home: Path, *, keep: int = 1) -> list[Path]:
     removed = [p for p in newest(home)[keep:] if p != counts and _free(p)]
     for folder in removed:
         discard(folder)
-    for left in (p for mark in (_NEW, _GONE) for p in home.glob(f"{mark}*") if _abandoned(p)):
+    for left in (p for mark in (_NEW, _GONE, _SCRATCH) for p in home.glob(f"{mark}*") if _abandoned(p)):
         shutil.rmtree(left, ignore_errors=True)
     return removed
+
+
+@contextlib.contextmanager
+def scratch(home: Path) -> Iterator[Path]:
+    """A folder for the parts of what is being made, gone afterwards; what a killed process left of it `sweep` removes."""
+    with tempfile.TemporaryDirectory(dir=home, prefix=_SCRATCH) as name:
+        held = os.open(name, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(held)
 
 
 def release(array: Array) -> None:

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from orchestrator.tool_search import snapshot
-from orchestrator.tool_search.snapshot import Meta, SnapshotCorrupt, SnapshotFailed, SnapshotOutdated, Writer, current, read, sweep
+from orchestrator.tool_search.snapshot import (
+    Meta,
+    SnapshotCorrupt,
+    SnapshotFailed,
+    SnapshotOutdated,
+    Writer,
+    current,
+    read,
+    scratch,
+    sweep,
+)
 
 
 def meta(generation: int = 1, digest: str = "ab" * 32) -> Meta:
@@ -168,6 +178,27 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_written_is_not(tmp_pat
         sweep(tmp_path)
         assert not left.exists()
         assert writer.folder.is_dir()
+
+
+KILLED_BUILD = """
+import os, signal, sys
+from pathlib import Path
+from orchestrator.tool_search.snapshot import scratch
+with scratch(Path(sys.argv[1])) as folder:
+    (folder / "part.npy").write_bytes(bytes(1_000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_build_left_is_removed_and_what_is_built_is_not(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED_BUILD, str(tmp_path)], check=False, timeout=60)
+    (left,) = tmp_path.iterdir()
+    with scratch(tmp_path) as working:
+        for folder in (left, working):
+            os.utime(folder, (0, 0))
+        sweep(tmp_path)
+        assert list(tmp_path.iterdir()) == [working]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corrupt_one_is_discarded_while_another_still_reads_it(tmp_path):
