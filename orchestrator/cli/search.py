@@ -16,7 +16,7 @@ from orchestrator.cli.output import DONE, AsJson, plain, print_json, print_line,
 from orchestrator.cli.server_entries import visible
 from orchestrator.client.client import Client
 from orchestrator.errors import BackendError, RequestError, from_problem
-from orchestrator.models.lab import LabReport
+from orchestrator.models.lab import LabReport, ordinal
 from orchestrator.models.search import MOST_HITS, Filters, SearchAnswer, SearchHit, SearchRequest
 
 LAB = "orchestrator.tool_search.lab"
@@ -179,8 +179,8 @@ def _place(found: SearchAnswer, hit: SearchHit, value: Callable[[SearchHit], flo
 
 
 def _row(number: int, e: dict[str, Any]) -> tuple[object, ...]:
-    words = "-" if e["rank_by_words"] is None else f"{e['lexical']:.2f} ({_ordinal(e['rank_by_words'])})"
-    meaning = "-" if e["rank_by_meaning"] is None else f"{e['cosine']:.2f} ({_ordinal(e['rank_by_meaning'])})"
+    words = "-" if e["rank_by_words"] is None else f"{e['lexical']:.2f} ({ordinal(e['rank_by_words'])})"
+    meaning = "-" if e["rank_by_meaning"] is None else f"{e['cosine']:.2f} ({ordinal(e['rank_by_meaning'])})"
     learned = f"{e['learned']:+.2f}" if e["learned"] else ""
     return number, e["name"], f"{e['score']:.2f}", words, meaning, learned, visible(e["reason"])
 
@@ -193,10 +193,10 @@ def _why_not(client: Client, query: str, name: str, found: SearchAnswer) -> dict
         told = _explained(ranked[tool.name], found)
         first = found.hits[0].name
         over = f", below `{first}`" if told["rank"] > 1 else ""
-        return {**told, "said": f"{_ordinal(told['rank'])} of {found.size:,}{over}; {_halves(told)}"}
-    alone = client.search_tools(
-        _request(query, k=1, explain=True, detail="names", filters=Filters(names=(tool.name,), deprecated=True))
-    )
+        return {**told, "said": f"{ordinal(told['rank'])} of {found.size:,}{over}; {_halves(told)}"}
+    only = Filters(names=(tool.name,), deprecated=True)
+    always = (tool.name,)  # also when it has nothing in common with the query
+    alone = client.search_tools(_request(query, k=1, explain=True, detail="names", filters=only, priority=always))
     if not alone.hits:
         return {"name": tool.name, "said": "your permissions hide it, or the index does not know it yet"}
     told = {**_explained(alone.hits[0], alone), "rank": None, "rank_by_words": None, "rank_by_meaning": None}
@@ -209,16 +209,11 @@ def _why_not(client: Client, query: str, name: str, found: SearchAnswer) -> dict
 def _halves(told: dict[str, Any]) -> str:
     words = f"shares {', '.join(told['terms'])}" if told["terms"] else "shares no word with the query"
     if told["rank_by_words"] is not None:
-        words += f" ({_ordinal(told['rank_by_words'])} by words)"
+        words += f" ({ordinal(told['rank_by_words'])} by words)"
     if told["cosine"] is None:
         return f"{words}; no vector"
-    place = f" ({_ordinal(told['rank_by_meaning'])})" if told["rank_by_meaning"] is not None else ""
+    place = f" ({ordinal(told['rank_by_meaning'])})" if told["rank_by_meaning"] is not None else ""
     return f"{words}; meaning {told['cosine']:.2f}{place}"
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def _tools() -> str:

@@ -24,7 +24,7 @@ def vector_file(folder: Path, model: Embedder) -> VectorFile:
     return VectorFile(folder / f"vectors-{_plain(model.name)}.sqlite", dimensions=model.dimensions)
 
 
-def kept_vectors(folder: Path, model: Embedder) -> VectorFile | None:
+def vectors_in(folder: Path, model: Embedder) -> VectorFile | None:
     """As `vector_file`; None where the folder cannot be made: every vector is then made again, which is told once."""
     try:
         return vector_file(folder, model)

@@ -31,7 +31,7 @@ from orchestrator.tool_search.answer import answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache, VectorFile
 from orchestrator.tool_search.columns import text_digest
 from orchestrator.tool_search.document import Document, document_of
-from orchestrator.tool_search.embedding import embedded, kept_vectors
+from orchestrator.tool_search.embedding import embedded, vectors_in
 from orchestrator.tool_search.exact import Exact, order
 from orchestrator.tool_search.fusion import Weights, reason
 from orchestrator.tool_search.index import DIMENSIONS, Index
@@ -282,7 +282,7 @@ class ToolSearchEngine:
     @cached_property
     def _vectors(self) -> VectorFile | None:
         folder = self._folder or load_settings().home.expanduser() / "search_cache"
-        return None if self._model is None else kept_vectors(folder, self._model)
+        return None if self._model is None else vectors_in(folder, self._model)
 
     @cached_property
     def _mark(self) -> str:

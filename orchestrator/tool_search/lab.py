@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import BackendError, ModelError, NotFound, RequestError, ToolWeaverError, to_problem
 from orchestrator.models.catalog import CatalogHash
-from orchestrator.models.lab import LabReport, Miss, Quality, Tokens
+from orchestrator.models.lab import LabReport, Miss, Quality, Tokens, ordinal
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.providers.embedder import Embedder
 from orchestrator.providers.warm import MINILM, named_embedder
 from orchestrator.settings import load_settings
 from orchestrator.tool_search.analysis import terms
 from orchestrator.tool_search.document import Document, document_of
-from orchestrator.tool_search.embedding import embedded, kept_vectors
+from orchestrator.tool_search.embedding import embedded, vectors_in
 from orchestrator.tool_search.exact import Exact, Halves, order, place
 from orchestrator.tool_search.fusion import DEFAULT, Weights
 from orchestrator.tool_search.lab_fit import WEIGHTS, fit
@@ -77,7 +77,7 @@ class Lab:
         self._cases = cases
         vectors = queries = None
         if embedder is not None:
-            kept = None if folder is None else kept_vectors(folder, embedder)
+            kept = None if folder is None else vectors_in(folder, embedder)
             told = partial(_tell, progress, "tools")
             vectors = embedded(embedder, [d.text for d in self._documents], kept=kept, progress=told)
             queries = embedded(embedder, [c.query for c in cases], progress=partial(_tell, progress, "queries"))
@@ -186,7 +186,7 @@ class Lab:
             by_meaning=by_meaning,
             instead=self._documents[first].name,
             code=code,
-            reason=f"{_ordinal(at)}, below {over}: {why}",
+            reason=f"{ordinal(at)}, below {over}: {why}",
             next=move,
         )
 
@@ -195,8 +195,8 @@ class Lab:
 
     def _why(self, by_words: int | None, by_meaning: int | None, document: Document) -> tuple[Code, str, str]:
         """Which half let it down: the code, what to tell, and what would help."""
-        words = "no word in common" if by_words is None else f"{_ordinal(by_words)} by words"
-        told = words if by_meaning is None else f"{words}, {_ordinal(by_meaning)} by meaning"
+        words = "no word in common" if by_words is None else f"{ordinal(by_words)} by words"
+        told = words if by_meaning is None else f"{words}, {ordinal(by_meaning)} by meaning"
         if not document.text.partition(": ")[2].strip():
             return "no_words", f"{told}; it has no description", "Describe it: what it does, on what, for whom."
         if by_words is None:
@@ -240,11 +240,6 @@ def _aliases(tools: Sequence[ToolDefinition], rows: Mapping[str, int]) -> dict[s
 def _tell(progress: Callable[[str], None], what: str, done: int, of: int) -> None:
     if done == of or done % 512 == 0:
         progress(f"meaning of {what}: {done:,} of {of:,}")
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
