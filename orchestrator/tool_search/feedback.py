@@ -126,10 +126,6 @@ class Learned:
     def __init__(self, past: Past, worth: Worth = Worth(), alone: Worth = BY_WORDS_ALONE, turn: Vector | None = None) -> None:
         self.past, self.worth, self.alone, self.turn = past, worth, alone, turn
 
-    def weighed_as(self, former: Learned) -> Learned:
-        """These uses with the weights that were fitted to former ones, until they are fitted anew."""
-        return Learned(self.past, former.worth, former.alone, former.turn)
-
     def evidence(self, vector: Vector | None, terms: Sequence[str]) -> Evidence:
         """What speaks for and against tools, for a query of this vector (None: no encoder) and these terms."""
         worth = self.alone if vector is None else self.worth

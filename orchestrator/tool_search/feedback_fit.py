@@ -29,7 +29,6 @@ RIDGE = 3.0
 PRIOR = 0.02  # 1 / variance of a weight around its usual value: 7 log-odds either way are nothing unusual
 ROUNDS = 30
 GAIN = 0.0
-DENIED = FEATURES.index("denied")
 PARTS = ("cosine", "aimed", "words", *FEATURES)
 BY_WORDS = ("words", "alias", "known")
 AT_MOST_0 = ("known",)

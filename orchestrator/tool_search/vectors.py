@@ -22,7 +22,6 @@ from orchestrator.tool_search.postings import Ints, Mask, Scores, best, dense
 faiss: Any = _faiss  # its stubs know half of it
 Matrix = NDArray[np.float32]
 
-FLAT_MOST = 20_000  # tools whose vectors are all compared
 CELLS_MOST = 2_048
 CELLS_PROBED = 48
 CODES_READ = 25_000  # where those hold fewer, more cells are looked into
