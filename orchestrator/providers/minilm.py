@@ -6,7 +6,7 @@ languages are near each other only where their spelling is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -17,7 +17,7 @@ from orchestrator.providers.embedder import Vectors
 
 DIMENSIONS = 384
 LONGEST = 256  # tokens; the model was trained on no more, and what stands behind is not read
-BATCH = 32
+TOGETHER = 192  # tokens, with padding, that the model takes at once: of more, what it works with leaves the cache
 TINY = 1e-9
 
 
@@ -42,9 +42,7 @@ class MiniLM:
         """One row of length 1 for each text: the mean over its tokens."""
         made = np.zeros((len(texts), DIMENSIONS), np.float32)
         encoded = self._tokenizer.encode_batch([t.encode("utf-8", "replace").decode() for t in texts])  # half a surrogate pair
-        by_length = sorted(range(len(texts)), key=lambda at: len(encoded[at].ids))  # little padding
-        for start in range(0, len(texts), BATCH):
-            rows = by_length[start : start + BATCH]
+        for rows in _together([len(e.ids) for e in encoded]):
             made[rows] = self._batch([encoded[row] for row in rows])
         return made
 
@@ -58,6 +56,18 @@ class MiniLM:
         (states,) = self._session.run(["last_hidden_state"], feeds)
         summed = (states * mask[:, :, None]).sum(axis=1)  # the mean's divisor falls out with the length
         return np.asarray(summed / np.maximum(np.linalg.norm(summed, axis=1, keepdims=True), TINY), np.float32)
+
+
+def _together(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Batches of the texts of these lengths, each of texts that are about as long: little padding."""
+    rows: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if rows and (len(rows) + 1) * lengths[row] > TOGETHER:
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
 
 
 def _tokenizer_json() -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +81,7 @@ def answer(
 ) -> SearchAnswer:
     """The tools that fit the request's queries best; `vectors` are those of `asked(request).queries`."""
     mask = index.mask(request.filters)
-    size, tokens_all = index.totals(mask)
+    size, tokens_all = index.totals(request.filters)
     said = asked(request)
     padded = [*vectors, *([None] * (len(said.queries) - len(vectors)))]
     queries = [Query(q, tuple(terms(q)), v if q else None) for q, v in zip(said.queries, padded, strict=True)]
@@ -176,7 +176,8 @@ class _Search:
         """Gives each tool that was picked its best score over the queries; also those that a query alone would not have found."""
         if found is None:
             return
-        self._take(number, query, picked, found)
+        terms = self._index.numbers(query.terms)
+        self._take(number, terms, picked, found)
         missing = [at for at, c in picked.items() if number not in c.queries and (c.exact or c.priority or not c.queries)]
         seen = frozenset(found.ids.tolist())
         others = [at for at in missing if at not in seen]
@@ -185,9 +186,11 @@ class _Search:
             alone[others] = True
             again = self._find(query, len(others), alone)
             if again is not None:
-                self._take(number, query, picked, again, top=float(found.scores[0]) if len(found) else -np.inf)
+                self._take(number, terms, picked, again, top=float(found.scores[0]) if len(found) else -np.inf)
 
-    def _take(self, number: int, query: Query, picked: dict[int, _Chosen], found: Found, *, top: float | None = None) -> None:
+    def _take(
+        self, number: int, terms: Mapping[str, int], picked: dict[int, _Chosen], found: Found, *, top: float | None = None
+    ) -> None:
         chances = self._chances(found, top)
         for place, at in enumerate(found.ids.tolist()):
             one = picked.get(at)
@@ -196,7 +199,7 @@ class _Search:
             if top is None:
                 one.queries.append(number)
             if one.parts is None or chances[place] > one.score:
-                self._fill(one, query, found, place=place, chance=float(chances[place]))
+                self._fill(one, terms, found, place=place, chance=float(chances[place]))
 
     def _chances(self, found: Found, top: float | None) -> NDArray[np.float64]:
         """The chance of each; of a mix that is scaled to 0..1 for each query that mix, which says nothing of chances."""
@@ -204,10 +207,10 @@ class _Search:
             return np.clip(found.scores, 0.0, 1.0)
         return probability(found.scores, meaning=found.cosine is not None, top=None if top == -np.inf else top)
 
-    def _fill(self, one: _Chosen, query: Query, found: Found, *, place: int, chance: float) -> None:
+    def _fill(self, one: _Chosen, terms: Mapping[str, int], found: Found, *, place: int, chance: float) -> None:
         cosine = None if found.cosine is None else float(found.cosine[place])
         cosine = None if cosine is None or np.isnan(cosine) else cosine
-        matched = self._index.matched(query, one.at)
+        matched = self._index.matched(terms, one.at)
         one.score, one.rank_score = chance, float(found.scores[place])
         one.why = reason(matched, cosine)
         if found.evidence is not None and (used := found.evidence.reason(self._index.name(one.at))):

@@ -164,7 +164,7 @@ def _any_of(patterns: Sequence[str]) -> Callable[[str], object]:
     return lambda name: name in plain or matches(name)
 
 
-def shrink(masks: OrderedDict[Filters, Any]) -> None:
+def shrink(masks: OrderedDict[Any, Any]) -> None:
     """Forgets the oldest; others may do so at the same time."""
     while len(masks) > MASKS_KEPT:
         with contextlib.suppress(KeyError):

@@ -95,6 +95,7 @@ class Index:
     digest: CatalogHash
     generation: int = 0
     _masks: OrderedDict[Filters, Mask | None] = field(default_factory=OrderedDict)
+    _totals: OrderedDict[Filters | None, tuple[int, int]] = field(default_factory=OrderedDict)
 
     @classmethod
     def empty(cls, dimensions: int = DIMENSIONS) -> Index:
@@ -208,12 +209,15 @@ class Index:
     def _tokens(self) -> NDArray[np.int32]:
         return np.concatenate([self.base.columns.tokens, np.array([d.tokens for d in self.delta.documents], np.int32)])
 
-    def totals(self, mask: Mask | None = None) -> tuple[int, int]:
-        """How many tools pass a mask, and the tokens of all their schemas."""
-        passing = self._living if mask is None else mask
-        if passing is None:
-            return self.size, int(self._tokens.sum(dtype=np.int64))
-        return int(np.count_nonzero(passing)), int(self._tokens.sum(dtype=np.int64, where=passing))
+    def totals(self, filters: Filters | None = None) -> tuple[int, int]:
+        """How many tools pass the filters, and the tokens of all their schemas. Kept as `mask` is."""
+        with contextlib.suppress(KeyError):
+            return self._totals[filters]
+        passing = self.mask(filters)
+        tokens = int(self._tokens.sum(dtype=np.int64, where=True if passing is None else passing))
+        kept = self._totals[filters] = (self.size if passing is None else int(np.count_nonzero(passing)), tokens)
+        shrink(self._totals)
+        return kept
 
     # changes
 
@@ -362,12 +366,16 @@ class Index:
         meaning = None if cosine is None else cosine[order]
         return Found(ids[order], scores[order], words[order], meaning, bonus[order], evidence)
 
-    def matched(self, query: Query, at: int) -> tuple[str, ...]:
-        """The terms of the query that a tool has, the most telling first."""
+    def numbers(self, terms: Sequence[str]) -> dict[str, int]:
+        """The terms that some tool has, with their ids."""
+        return {t: number for t in terms if (number := self._number(t)) is not None}
+
+    def matched(self, numbers: Mapping[str, int], at: int) -> tuple[str, ...]:
+        """The terms (as `numbers` gives them) that a tool has, the most telling first."""
         owner = self.delta.forward if at >= len(self.base) else self.base.forward
         n = at - len(self.base) if at >= len(self.base) else at
         has = frozenset(owner.terms[owner.starts[n] : owner.starts[n + 1]].tolist())
-        found = {t: self.frequencies[number] for t in query.terms if (number := self._number(t)) in has}
+        found = {t: self.frequencies[number] for t, number in numbers.items() if number in has}
         return tuple(sorted(found, key=lambda t: (found[t], t)))
 
     def _number(self, term: str) -> int | None:

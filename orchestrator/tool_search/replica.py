@@ -530,7 +530,7 @@ class Replica:
 
     def _put(self, view: View) -> None:
         for filters in tuple(self._recent):  # what the first search would have to make
-            view.index.totals(view.index.mask(filters))
+            view.index.totals(filters)
         self.view = view
         self._note("swaps")
         self.metrics.generation.set(view.generation)

@@ -6,8 +6,12 @@ Searches never wait for changes: each works on the view that stood when it began
 from __future__ import annotations
 
 import gc
+import os
 
 if __name__ == "__main__":
+    # Read when numpy is loaded. A second thread does nothing but spin for sums that are as short as a search's.
+    for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(library, "1")
     gc.disable()  # while modules are loaded, of which nothing is garbage: looking for it took a fifth of the start
 
 import argparse
@@ -57,7 +61,7 @@ log = logging.getLogger(__name__)
 
 PORTS_TRIED = 50
 STOP_WITHIN_S = 3
-SEARCHERS = 4  # threads: numpy lets go of the interpreter while it works
+SEARCHERS = 2  # threads: numpy lets go of the interpreter while it works, though not for long
 SWITCH_S = 0.001  # between threads: a search waits no longer for the thread that makes the next view
 ANSWERS_KEPT = 2_000
 HITS_KEPT, TOKENS_KEPT = 50, 20_000  # of an answer that is kept: others are rare, and would fill the memory and the store
