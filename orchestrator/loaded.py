@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 
 
@@ -12,3 +14,12 @@ def settle() -> None:
     """
     gc.freeze()
     gc.enable()
+
+
+def give_back() -> None:
+    """Gives memory that was freed back to the system, where the C library (glibc) does not by itself; elsewhere nothing.
+
+    For after something large was loaded: ONNX Runtime leaves 55 of 160 MB behind from loading MiniLM.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Encoding, Tokenizer
 
+from orchestrator.loaded import give_back
 from orchestrator.providers.embedder import Vectors
 
 DIMENSIONS = 384
@@ -37,6 +38,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_str(_tokenizer_json())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(LONGEST)
+        give_back()
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One row of length 1 for each text: the mean over its tokens."""
