@@ -73,9 +73,8 @@ def read_uses(text: str | None, *, names: frozenset[str]) -> Iterator[Use]:
     if ">>>" not in (text or ""):
         return
     try:
-        parts = import_module(
-            "doctest"
-        ).DocTestParser()  # here, since it brings unittest and the debugger along.parse(inspect.cleandoc(text or ""))
+        # Loaded here, since it brings unittest and the debugger along.
+        parts = import_module("doctest").DocTestParser().parse(inspect.cleandoc(text or ""))
     except ValueError:  # no prompt, or indentation, as doctest wants it
         return
     prose = ""

@@ -23,6 +23,11 @@ from redis.retry import Retry
 
 from orchestrator.settings import Settings
 
+# redis-py 8.1 names the port of a connection when it counts errors; one over a Unix socket has none, and the AttributeError hid
+# the error that was counted.
+if not hasattr(redis.UnixDomainSocketConnection, "port"):
+    redis.UnixDomainSocketConnection.port = None  # type: ignore[attr-defined]
+
 RETRIES = 4
 _RETRIED: list[type[Exception]] = [ConnectionError, TimeoutError, BusyLoadingError]
 # The errors that pass, for an `except`; `transient` knows some more that have no class of their own.

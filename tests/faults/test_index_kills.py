@@ -173,6 +173,7 @@ def test_queries_go_on_while_the_store_is_stopped_and_started(replicas: Replicas
         replicas.start(name)
         replicas.wait_ready(name)
     with Askers(book, lambda: IndexClient.of(running.settings, timeout=20.0), seed=SEED, number=2) as askers:
+        wait_until(lambda: len(askers.seen) > 5, description="the clients have found the replicas, through the store", timeout=20)
         for _ in range(5 if LONG else 2):
             assert running.terminate(SERVER) == 0
             before = len(askers.seen)
