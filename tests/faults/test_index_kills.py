@@ -228,6 +228,9 @@ def test_a_kill_during_a_merge_costs_only_that_merge(replicas: Replicas, book: B
     embed_beforehand(home, many(book, 2_500 if LONG else 1_000))
     replicas.start("one")
     replicas.wait_ready("one")
+    wait_until(  # until then a tool without a vector may stand behind many whose vectors were made of another text
+        lambda: (s := replicas.status("one")) and not s.backlog, description="all tools have their vectors", timeout=60
+    )
     with Askers(book, lambda: IndexClient(list(replicas.urls.values()), timeout=60.0), seed=SEED, number=1, whole=True):
         wait_until(
             lambda: list(home.glob("index/*/orders/[0-9]*")) and list(home.glob("index/*/.new-*/*.npy")),
