@@ -46,14 +46,23 @@ class Load:
     """What the queries came to: when each was sent, what it took, what it failed of."""
 
     sent: list[tuple[float, float]] = field(default_factory=list)
+    inside: list[tuple[float, float]] = field(default_factory=list)  # as the replica counts: this process publishes and probes, too
     late: int = 0
     failed: list[str] = field(default_factory=list)
     backlog: int = 0
 
     def p(self, share: float, when: Callable[[float], bool]) -> float:
         """A percentile in ms of those that were sent when that is true; NaN: there are none."""
-        took = [took for sent, took in self.sent if when(sent)]
-        return float(np.percentile(took, share)) * 1000 if took else float("nan")
+        return _percentile(self.sent, share, when)
+
+    def p_inside(self, share: float, when: Callable[[float], bool]) -> float:
+        """The same of the time from a request's arrival to its answer in the replica."""
+        return _percentile(self.inside, share, when)
+
+
+def _percentile(times: Sequence[tuple[float, float]], share: float, when: Callable[[float], bool]) -> float:
+    took = [took for sent, took in times if when(sent)]
+    return float(np.percentile(took, share)) * 1000 if took else float("nan")
 
 
 @dataclass
@@ -142,6 +151,12 @@ async def measured(replicas: Replicas, options: argparse.Namespace, report: Repo
     report.add("swaps of the base", len(change.swaps), "", 1.0, least=True)
     report.add("p99 at a swap", swap, "ms")
     report.add("p99 at a swap : before", swap / before, "x", TAIL)
+    for name, when in {
+        "before": lambda t: start <= t < begun,
+        "during the changes": lambda t: begun <= t < ended,
+        "at a swap": lambda t: any(s - BEFORE_SWAP_S <= t <= s + AFTER_SWAP_S for s in change.swaps),
+    }.items():
+        report.add(f"p99 inside the replica {name}", load.p_inside(99, when), "ms")
     for what, lags in change.lags.items():
         report.add(f"{what}: known by words, p50", float(np.percentile(lags, 50)), "s")
         report.add(f"{what}: known by words, p99", float(np.percentile(lags, 99)), "s")
@@ -169,6 +184,7 @@ async def _one(client: AsyncIndexClient, load: Load, query: str) -> None:
     try:
         found = await client.search(SearchRequest(queries=(query,)))
         load.backlog = found.backlog
+        load.inside.append((began, found.took_ms / 1000))
     except Exception as error:
         load.failed.append(repr(error))
     load.sent.append((began, time.monotonic() - began))
