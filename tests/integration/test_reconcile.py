@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import pools
 
 from orchestrator.jobs.ledger import ReadyCall
 from orchestrator.models.job import Priority
@@ -21,7 +20,6 @@ from workers.presence import Presence
 
 @pytest.fixture
 def engine(settings: Settings) -> Engine:
-    pools.reset()  # one that other tests of this process left idle once answered a health check with something else
     made = Engine(settings.model_copy(update={"age_s": 1e6, "window_least": 1_000}))
 
     @made.tool()
