@@ -185,10 +185,11 @@ class Pipes:
 async def started(command: Sequence[str], *, env: Mapping[str, str], cwd: str | None, tail: Tail) -> AsyncIterator[Pipes]:
     """The server, running; at the end it is gone, with every process of its group. Raises OSError when it cannot be started."""
     lifeline, held = os.pipe()
+    spawning = asyncio.create_task(_spawned(command, env=env, cwd=cwd, lifeline=lifeline, tail=tail))
     try:
-        pipes = await _spawned(command, env=env, cwd=cwd, lifeline=lifeline, tail=tail)
+        pipes = await asyncio.shield(spawning)
     except BaseException:
-        os.close(held)
+        await _abandoned(spawning, held)
         raise
     finally:
         os.close(lifeline)
@@ -200,13 +201,33 @@ async def started(command: Sequence[str], *, env: Mapping[str, str], cwd: str | 
         finally:
             await pipes.stop()
     finally:
-        os.close(held)  # the launcher ends all that is left, and then itself
-        try:
-            await pipes.ended(1.0)
-        finally:
-            pipes.signal(signal.SIGKILL)
+        await _let_go(pipes, held)
         await _over(tasks)
         pipes.process._transport.close()  # type: ignore[attr-defined]  # else its pipes stay open while a stray process holds them
+
+
+async def _let_go(pipes: Pipes, held: int) -> None:
+    os.close(held)  # the launcher ends all that is left, and then itself
+    try:
+        await pipes.ended(1.0)
+    finally:
+        pipes.signal(signal.SIGKILL)
+
+
+async def _abandoned(spawning: asyncio.Task[Pipes], held: int) -> None:
+    """Ends a server that was given up while it started.
+
+    asyncio would kill the launcher alone, and what that had started by then would live on if it bears the end of its stdin.
+    """
+    try:
+        await asyncio.wait({spawning})
+    finally:
+        if spawning.done() and not spawning.cancelled() and spawning.exception() is None:
+            pipes = spawning.result()
+            await _let_go(pipes, held)
+            pipes.process._transport.close()  # type: ignore[attr-defined]
+        else:
+            os.close(held)
 
 
 async def _over(tasks: Sequence[asyncio.Task[None]]) -> None:
