@@ -101,9 +101,12 @@ class Publisher:
 
 
 def _count(connection: Any, queue: str) -> int:
-    client = getattr(connection.default_channel, "client", None)
-    if client is not None:  # Redis: one list a level
-        return sum(int(client.llen(list_name(queue, level))) for level in LEVELS)
+    default: Any = connection.default_channel
+    if hasattr(
+        default, "conn_or_acquire"
+    ):  # Redis: one list a level. `client` may have a BRPOP of a consumer open, so one beside it
+        with default.conn_or_acquire() as client:
+            return sum(int(client.llen(list_name(queue, level))) for level in LEVELS)
     with connection.channel() as channel:  # of its own, since the broker closes it when there is no such queue
         try:
             return int(channel.queue_declare(queue=queue, passive=True).message_count)
