@@ -1,8 +1,8 @@
 """Replicas of the index service for tests, and a catalog of which every answer can be checked.
 
 Each tool has three words of its own, which stand in no other tool and in no earlier version of it. Whoever asks for them must be
-given that tool first (or among three, while some tools have no vector yet), and no hit may be of a version that was not there in
-the generation that the answer names.
+given that tool first, also while it has no vector yet, and no hit may be of a version that was not there in the generation that the
+answer names.
 """
 
 from __future__ import annotations
@@ -168,8 +168,7 @@ class Book:
         life = seen.life
         steady = life.born <= generation and (life.died is None or life.died > max(generation, seen.latest))
         found = [(hit.name, hit.version) for hit in seen.answer.hits]
-        within = len(found) if seen.answer.backlog else 1  # a tool without a vector may stand behind one that is much like it
-        if steady and (life.name, life.version) not in found[:within]:
+        if steady and (life.name, life.version) != found[0]:
             return f"`{life.words}` of `{life.name}` ({life.born} to {life.died}) found {found} at {generation}"
         return None
 

@@ -74,3 +74,12 @@ def test_reasons() -> None:
     assert reason(["invoice", "total"], 0.614) == "words: invoice, total; meaning 0.61"
     assert reason([], None) == "nothing in common"
     assert reason([], float("nan"), exact=True, learned=True) == "its name was given; used before for similar requests"
+
+
+def test_a_tool_without_a_vector_is_as_near_as_its_place_by_words() -> None:
+    """Eight tools came just now; the one that has the most of the query's words must not fall behind one that has few of them."""
+    words = np.array([0.17, 0.0, 0.0, *[0.28] * 7, 0.76])
+    meaning = np.array([0.349, 0.22, 0.05, *[np.nan] * 8])
+    scores = fuse(words, meaning)
+    assert scores.argmax() == 10
+    assert scores[3:10].max() < scores[0]  # those that share no more than a common word do not
