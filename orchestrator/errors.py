@@ -232,10 +232,12 @@ class ModelError(BackendError):
         code: str | None = None,
         status: int | None = None,
         retry_after_s: float | None = None,
+        sent: bool = True,
         **rest: Any,
     ) -> None:
+        """`sent`: the request may have reached the server, so that it may be paid for."""
         super().__init__(message, **rest)
-        self._retryable, self.status, self.retry_after_s = retryable, status, retry_after_s
+        self._retryable, self.status, self.retry_after_s, self.sent = retryable, status, retry_after_s, sent
         if code is not None:
             self.code = code
 

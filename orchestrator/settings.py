@@ -176,6 +176,103 @@ class Settings(BaseSettings):
     inline_bytes: int = Field(default=32 * KIB, description="larger values are kept beside the job, not in it")
     result_max_bytes: int = Field(default=64 * MIB, description="largest result of one call")
     events_max: int = Field(default=10_000, description="events kept per job, about")
+    planner_provider: (
+        Literal[
+            "openai",
+            "azure-openai",
+            "anthropic",
+            "gemini",
+            "openai-compatible",
+            "ollama",
+            "azure-foundry",
+            "transformers",
+            "scripted",
+        ]
+        | None
+    ) = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_PLANNER_PROVIDER", "PLANNER_PROVIDER"),
+        description="whose model makes plans; default: none, so that only requests that fit a plan template can be planned",
+    )
+    planner_model: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_PLANNER_MODEL", "PLANNER_MODEL"),
+        description="model that makes plans; default: a current one of the provider",
+    )
+    planner_url: str | None = Field(default=None, description="address of the provider's server; default: the vendor's own")
+    planner_key: SecretStr | None = Field(default=None, description="key for `planner_url`; default: the vendor's variable below")
+    planner_api: Literal["responses", "chat"] = Field(
+        default="responses", description="which of its two protocols OpenAI and Azure OpenAI are spoken to in"
+    )
+    planner_window: int | None = Field(
+        default=None, ge=1_000, description="tokens of the model's context; default: what is known of the model"
+    )
+    planner_max_tokens: int = Field(default=8_192, ge=256, description="tokens that one answer of the planner's model may have")
+    planner_timeout_s: float = Field(default=120.0, gt=0, description="how long one request to the planner's model may take")
+    planner_retries: int = Field(default=3, ge=0, le=20, description="further tries of a request that failed and may succeed later")
+    planner_repairs: int = Field(
+        default=2, ge=0, le=10, description="how often the model may mend a plan that does not pass the check"
+    )
+    planner_replans: int = Field(default=1, ge=0, le=10, description="how often a request is planned anew after steps of it failed")
+    planner_concurrency: int = Field(default=8, ge=1, le=256, description="requests that one planner process plans at once")
+    planner_script: Path | None = Field(default=None, description="JSON file with the answers of the provider `scripted`, in turn")
+    synthesis: Literal["template", "model"] = Field(
+        default="template", description="who words the answer of a planned request; `model` costs a further call"
+    )
+    openai_api_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("TOOLWEAVER_OPENAI_API_KEY", "OPENAI_API_KEY"), description="key of OpenAI"
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
+        description="key of Anthropic",
+    )
+    gemini_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_GEMINI_API_KEY", "GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        description="key of Gemini",
+    )
+    azure_openai_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"),
+        description="key of Azure OpenAI",
+    )
+    azure_openai_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_ENDPOINT"),
+        description="address of the resource, such as `https://your-resource.openai.azure.com/`",
+    )
+    azure_openai_use_ad: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_OPENAI_USE_AD", "AZURE_OPENAI_USE_AD"),
+        description="sign in to Azure OpenAI by Entra ID (`az login`, managed identity) instead of a key",
+    )
+    azure_openai_api_version: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION"),
+        description="version of Azure's API; default: its version 1 API, which needs none",
+    )
+    azure_foundry_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_FOUNDRY_ENDPOINT", "AZURE_SMALL_MODEL_ENDPOINT"),
+        description="address of a model that Azure AI Foundry serves, such as `https://name.region.inference.ml.azure.com/score`",
+    )
+    azure_foundry_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TOOLWEAVER_AZURE_FOUNDRY_KEY", "AZURE_SMALL_MODEL_KEY"),
+        description="key of `azure_foundry_endpoint`",
+    )
+    provider_requests_per_minute: int | None = Field(
+        default=None, ge=1, description="requests a minute to one provider, of all processes together; default: no limit of ours"
+    )
+    provider_tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="tokens a minute of one provider, of all processes together; default: no limit of ours"
+    )
+    rate_user_per_hour: int = Field(
+        default=100, ge=-1, description="jobs and programs that one caller with a key may start an hour; -1: no limit"
+    )
+    rate_tenant_per_hour: int = Field(default=1_000, ge=-1, description="the same for all callers of a tenant together")
+    rate_global_per_hour: int = Field(default=10_000, ge=-1, description="the same for all tenants together")
     use_small_model: bool = Field(
         default=False,
         validation_alias=AliasChoices("TOOLWEAVER_USE_SMALL_MODEL", "USE_SMALL_MODEL"),
