@@ -103,6 +103,9 @@ class Dialect(Protocol):
     def error(self, turn: Turn, asked: Asked) -> Body:
         """The body of a refusal with `turn.status`."""
 
+    def headers(self, number: int) -> Mapping[str, str]:
+        """What the answer to the `number`-th request carries, beside the headers of its turn."""
+
 
 @dataclass
 class WireServer:
@@ -184,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wire.stopping.wait(_LONGEST_SILENCE_S)
             self.close_connection = True
         elif turn.fault == "drip":
-            self._drip(turn, self.wire.dialect.keepalive if streams else b" ", streams)
+            self._drip(turn, asked, streams)
         elif streams:
             self._stream(turn, asked)
         else:
@@ -195,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = json.dumps(dialect.answer(turn, asked) if turn.status == 200 else dialect.error(turn, asked)).encode()
         if turn.fault == "garbage":
             raw = b"<html>this is no answer</html>"
-        self._head(turn, "application/json", {"Content-Length": str(len(raw))})
+        self._head(turn, asked, {"Content-Type": "application/json", "Content-Length": str(len(raw))})
         if turn.fault == "truncated":
             raw, self.close_connection = raw[: len(raw) // 2], True
         self.wfile.write(raw)
@@ -205,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         if turn.fault == "garbage":
             parts = [b"data: {this is no answer\n\n"]
         cut = turn.fault == "truncated"
-        self._head(turn, "text/event-stream", {"Transfer-Encoding": "chunked"})
+        self._head(turn, asked, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
         for part in parts[: len(parts) // 2] if cut else parts:
             self._chunk(part)
         if cut:
@@ -213,8 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._chunk(b"")
 
-    def _drip(self, turn: Turn, drop: bytes, streams: bool) -> None:
-        self._head(turn, "text/event-stream" if streams else "application/json", {"Transfer-Encoding": "chunked"})
+    def _drip(self, turn: Turn, asked: Asked, streams: bool) -> None:
+        kind, drop = ("text/event-stream", self.wire.dialect.keepalive) if streams else ("application/json", b" ")
+        self._head(turn, asked, {"Content-Type": kind, "Transfer-Encoding": "chunked"})
         while not self.wire.stopping.wait(_DRIP_S):
             self._chunk(drop)
         self.close_connection = True
@@ -222,9 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _chunk(self, part: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
 
-    def _head(self, turn: Turn, kind: str, headers: Mapping[str, str]) -> None:
+    def _head(self, turn: Turn, asked: Asked, headers: Mapping[str, str]) -> None:
         self.send_response(turn.status)
-        for name, value in {"Content-Type": kind, **headers, **turn.headers}.items():
+        for name, value in {**headers, **self.wire.dialect.headers(asked.number), **turn.headers}.items():
             self.send_header(name, value)
         self.end_headers()
 
