@@ -268,6 +268,10 @@ class Settings(BaseSettings):
     provider_tokens_per_minute: int | None = Field(
         default=None, ge=1, description="tokens a minute of one provider, of all processes together; default: no limit of ours"
     )
+    provider_limits: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="requests/tokens a minute by provider in place of these two, such as `openai=500/200000,anthropic=50/-`",
+    )
     rate_user_per_hour: int = Field(
         default=100, ge=-1, description="jobs and programs that one caller with a key may start an hour; -1: no limit"
     )
@@ -305,7 +309,17 @@ class Settings(BaseSettings):
     task_events: bool = Field(default=True, description="workers send Celery events, which Flower shows")
     log_level: str = Field(default="INFO", description="least level that logs show: DEBUG, INFO, WARNING or ERROR")
 
-    @field_validator("tools", "ocr_engines", "file_roots", "fetch_hosts", "api_hosts", "api_proxies", "index_urls", mode="before")
+    @field_validator(
+        "tools",
+        "ocr_engines",
+        "file_roots",
+        "fetch_hosts",
+        "api_hosts",
+        "api_proxies",
+        "index_urls",
+        "provider_limits",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(p.strip() for p in value.split(",") if p.strip()) if isinstance(value, str) else value

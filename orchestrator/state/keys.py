@@ -79,6 +79,11 @@ def active_jobs(tenant: str) -> str:
     return f"tw:active:{tenant}"
 
 
+def provider_window(provider: str) -> tuple[str, ...]:
+    """What a provider of models was asked lately, and who waits for it; one tag, since one script changes all."""
+    return tuple(f"tw:provider:{{{provider}}}:{part}" for part in ("leaving", "places", "sums", "queue", "tickets"))
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Keys that all jobs of one shard share."""
