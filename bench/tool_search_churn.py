@@ -181,7 +181,7 @@ async def ask(client: AsyncIndexClient, load: Load, *, rate: float) -> None:
 
 
 def mixed_queries() -> list[str]:
-    """Real ones of all sets in turn: those of one set take the encoder twice as long as another's, and every second is to be alike."""
+    """Real ones of all sets mixed: those of one take the encoder twice as long as another's, and every second is to be alike."""
     queries = real_queries(QUERIES)
     return [queries[n] for n in np.random.default_rng(SEED).permutation(len(queries)).tolist()]
 

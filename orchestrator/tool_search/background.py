@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
@@ -43,7 +46,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
-NICE = 5  # searches go first; at 19 a busy machine would let it do nothing
+NICE = 5  # searches go first; vectors are made at less yet, see `_Patient`
+PART = 16  # texts that are embedded between two looks at how that goes
+STARVED, IMPATIENT_S = 0.1, 10.0  # of a core; so long vectors are then made at this process's own priority
 _loading = threading.Lock()
 
 
@@ -84,7 +89,51 @@ def embed(settings: Settings, folder: Path, texts: Sequence[str]) -> tuple[str, 
         ModelError: there is no model.
     """
     model = model_of(settings)
-    return model.name, embedded(model, texts, kept=vector_file(folder, model)).astype(np.float16)
+    return model.name, embedded(_Patient(model), texts, kept=vector_file(folder, model)).astype(np.float16)
+
+
+class _Patient:
+    """A model that works only when a core has nothing else to do, since words find the tools meanwhile.
+
+    A low priority is not enough: the scheduler lets whoever runs finish a slice of some milliseconds, and a search is a chain of
+    short steps that each would wait for one. Where no core is ever idle that would be for ever, so it then works like others for
+    a while.
+    """
+
+    _impatient_until = 0.0  # of all models of this process
+
+    def __init__(self, model: Embedder) -> None:
+        self._model, self.name, self.dimensions = model, model.name, model.dimensions
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See `Embedder`."""
+        return np.concatenate([self._part(texts[start : start + PART]) for start in range(0, len(texts), PART)])
+
+    def _part(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if time.monotonic() < _Patient._impatient_until:
+            return self._model.embed(texts)
+        made, wall_s, cpu_s = _when_idle().submit(_timed, self._model, texts).result()
+        if cpu_s < STARVED * wall_s:
+            _Patient._impatient_until = time.monotonic() + IMPATIENT_S
+        return made
+
+
+@lru_cache(maxsize=1)
+def _when_idle() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="idle", initializer=_idle)
+
+
+def _idle() -> None:
+    """This thread, and no other, runs where nothing else wants to: a thread cannot take that back without privileges."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _timed(model: Embedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], float, float]:
+    wall, cpu = time.monotonic(), time.thread_time()
+    made = model.embed(texts)
+    return made, time.monotonic() - wall, time.thread_time() - cpu
 
 
 def merged(base: Path, changed: Path, home: Path) -> Path:

@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,9 @@ Vector = NDArray[np.float32]
 log = logging.getLogger(__name__)
 
 BATCH = 16
+CHARACTERS = 600  # of a batch, some 150 tokens: what the model takes at once, so that the first is not kept waiting for the last
+RECENT = 0.2  # of the latest batch, in the mean of what a text takes
+HOPE = 0.5  # of a deadline: with more than that before it, a text is not taken in; who waits in vain waits longest
 WAITING = 64  # texts: of more, none is taken in, so that those that wait are served while somebody waits
 JOIN_S = 2.0
 KEPT = 10_000  # vectors of queries in this process: 15 MB, whatever the length of their texts
@@ -61,6 +64,8 @@ class Encoder:
         self._wanted: queue.SimpleQueue[_Wanted | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._started, self._ended = False, False
+        self._unshared: Set[str] = frozenset()  # queries that the store does not have yet
+        self._serving, self._each_s = 0, 0.0  # texts that are embedded now; what one took lately
 
     @property
     def name(self) -> str | None:
@@ -95,7 +100,7 @@ class Encoder:
             return Encoded(tuple(known[t] for t in texts))
         if self._out():
             return Encoded(tuple(known.get(t) for t in texts), f"{ABSENT} ({self.absent})")
-        if deadline_s <= 0 or self._wanted.qsize() > WAITING:
+        if deadline_s <= 0 or self._wanted.qsize() > WAITING or self._ahead_s() > HOPE * deadline_s:
             return Encoded(tuple(known.get(t) for t in texts), LATE)
         futures = {t: self._ask(t, deadline_s, query=queries) for t in missing}
         done, late = await asyncio.wait(futures.values(), timeout=deadline_s)
@@ -103,6 +108,10 @@ class Encoder:
         known |= {t: f.result() for t, f in futures.items() if f in done and f not in failed}
         why = f"{ABSENT} ({self.absent or 'it failed'})" if failed else LATE if late else None
         return Encoded(tuple(known.get(t) for t in texts), why)
+
+    def _ahead_s(self) -> float:
+        """What those take that came before. As many are served with a short queue as with a long one."""
+        return (self._wanted.qsize() + self._serving) * self._each_s
 
     def _out(self) -> bool:
         return self._failed is not None and time.monotonic() < self._failed[1]
@@ -123,7 +132,15 @@ class Encoder:
     def _run(self) -> None:
         self._ready()
         while not self._ended and (first := self._wanted.get()) is not None:
-            self._serve(self._worth_it(_and_what_waits(first, self._wanted)))
+            batch = self._worth_it(_and_what_waits(first, self._wanted))
+            began, self._serving = time.monotonic(), len(batch)
+            self._serve(batch)
+            self._noted(time.monotonic() - began)
+
+    def _noted(self, took_s: float) -> None:
+        if self._serving:
+            self._each_s += RECENT * (took_s / self._serving - self._each_s)
+        self._serving = 0
 
     def _worth_it(self, batch: list[_Wanted]) -> list[_Wanted]:
         """Those that somebody still waits for; when nobody does, all: an equal query may come."""
@@ -153,20 +170,29 @@ class Encoder:
                 why = f"it failed: {error}"
         for wanted in batch:
             _tell(wanted, found.get(wanted.text), why)
+        if model is not None:  # now that nobody waits for it
+            self._share(model, found)
 
     def _vectors(self, model: Embedder, texts: list[str], queries: set[str]) -> dict[str, Vector]:
-        keys = [f"query:{digest_of(model.name, t)}" for t in texts]
-        shared = self._shared.get_many(keys) if self._shared else [None] * len(texts)
+        shared = self._shared.get_many([_shared_key(model, t) for t in texts]) if self._shared else [None] * len(texts)
         found = {t: v for t, v in zip(texts, shared, strict=True) if isinstance(v, np.ndarray) and v.shape == (model.dimensions,)}
         if missing := [t for t in texts if t not in found]:
-            made = dict(zip(missing, model.embed(missing), strict=True))
-            found |= {t: v.astype(np.float16).astype(np.float32) for t, v in made.items()}  # as others will read it
-            for text, key in zip(texts, keys, strict=True):
-                if self._shared and text in made and text in queries:
-                    self._shared.set(key, made[text], TTL_S)
+            made = zip(missing, model.embed(missing), strict=True)
+            found |= {t: v.astype(np.float16).astype(np.float32) for t, v in made}  # as others will read it
+            self._unshared = queries.intersection(missing)
         for text in found.keys() & queries:
             self._kept.set(_key(text), found[text])
         return found
+
+    def _share(self, model: Embedder, found: Mapping[str, Vector]) -> None:
+        fresh, self._unshared = self._unshared, frozenset()
+        for text in fresh:
+            if self._shared:
+                self._shared.set(_shared_key(model, text), found[text], TTL_S)
+
+
+def _shared_key(model: Embedder, text: str) -> str:
+    return f"query:{digest_of(model.name, text)}"
 
 
 def _key(text: str) -> str:
@@ -174,9 +200,9 @@ def _key(text: str) -> str:
 
 
 def _and_what_waits(first: _Wanted, wanted: queue.SimpleQueue[_Wanted | None]) -> list[_Wanted]:
-    """A batch of all that is asked for now."""
+    """A batch of what is asked for now, as far as it is worth taking together."""
     batch = [first]
-    while len(batch) < BATCH:
+    while len(batch) < BATCH and sum(len(w.text) for w in batch) < CHARACTERS:
         try:
             more = wanted.get_nowait()
         except queue.Empty:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.errors import ModelError
 from orchestrator.providers.embedder import Vectors
 from orchestrator.providers.minilm import MiniLM
-from orchestrator.tool_search.encoder import ABSENT, LATE, Encoded, Encoder
+from orchestrator.tool_search.encoder import ABSENT, CHARACTERS, LATE, Encoded, Encoder
 
 
 class Gated:
@@ -142,3 +142,41 @@ def test_texts_that_are_no_queries_are_not_kept() -> None:
     long, knows_long, knows_query = run(encoder, body)
     assert long.vectors[0] is not None
     assert (knows_long, knows_query) == (False, True)
+
+
+def test_who_comes_behind_more_than_can_be_served_in_time_goes_by_words_at_once() -> None:
+    model = Gated()
+    model.gate.set()
+    encoder = Encoder(lambda: model)
+
+    async def body() -> tuple[Encoded, Encoded, Encoded]:
+        await encoder.encode(["first"], deadline_s=20)
+        encoder._each_s = 1.0  # a text takes a second, as measured
+        model.gate.clear()
+        before = [asyncio.create_task(encoder.encode([f"text {n}"], deadline_s=20)) for n in range(3)]
+        await asyncio.sleep(0)
+        refused = await encoder.encode(["in vain"], deadline_s=4)
+        taken = asyncio.create_task(encoder.encode(["in time"], deadline_s=20))
+        await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(*before)
+        return refused, await taken, await encoder.encode(["later"], deadline_s=20)
+
+    refused, taken, later = run(encoder, body)
+    assert refused == Encoded((None,), LATE)
+    assert taken.degraded is later.degraded is None
+    assert not any("in vain" in batch for batch in model.batches), "nobody waited for it"
+
+
+def test_long_texts_are_not_taken_together() -> None:
+    model = Gated()
+    encoder = Encoder(lambda: model)
+
+    async def body() -> list[Encoded]:
+        asked = [asyncio.create_task(encoder.encode([f"{n}" + CHARACTERS * "x"], deadline_s=20)) for n in range(4)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(model.gate.set)
+        return list(await asyncio.gather(*asked))
+
+    assert all(a.degraded is None for a in run(encoder, body))
+    assert [len(batch) for batch in model.batches] == [1] * 4
