@@ -114,7 +114,7 @@ def accept(
     check_permissions(checked, catalog, policy, by)
     if by.limited:
         check_priority(policy.limits, priority)
-    with api.limits.job_place(by) as fill:
+    with api.limits.new_job(by) as fill:
         job, created = _store(api, checked, inputs=inputs, name=name, priority=priority, by=by, idempotency=idempotency)
         if created:
             fill(job)

@@ -22,6 +22,7 @@ from orchestrator.monitoring.metrics import Metrics
 from orchestrator.policy.audit import AuditLog
 from orchestrator.policy.keys import KeyRing, KeyStore
 from orchestrator.policy.limits import LimitKeeper
+from orchestrator.policy.rates import JobRates
 from orchestrator.policy.store import PolicyStore
 from orchestrator.publisher.control import Control
 from orchestrator.settings import Settings
@@ -80,7 +81,9 @@ def build_services(settings: Settings) -> Services:
         ring=ring,
         door=Door(settings, ring),
         policies=policies,
-        limits=LimitKeeper(client, policies, ended=lambda jobs: _ended(store, jobs)),
+        limits=LimitKeeper(
+            client, policies, ended=lambda jobs: _ended(store, jobs), rates=JobRates(client, settings, policies=policies)
+        ),
         audit=AuditLog(client, settings),
         metrics=Metrics(client, METRICS),
         index=IndexClient.of(settings),

@@ -27,7 +27,7 @@ TenantArgument = Annotated[
 ]
 M = TypeVar("M", bound=BaseModel)
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_LIMITS = ("requests", "jobs", "streams", "file_bytes")
+_LIMITS = ("requests", "jobs", "streams", "file_bytes", "user_jobs_per_hour", "jobs_per_hour")
 
 
 @register(keys, "create", examples="toolweaver keys create --tenant acme --name nightly --expires 90d")
@@ -118,9 +118,7 @@ def set_(
     forbid: Annotated[list[str] | None, typer.Option(metavar="ACTION", help="Forbid an action; may be repeated.")] = None,
     tool: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Allow tools by name; may be repeated.")] = None,
     forbid_tool: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Forbid tools; wins over --tool.")] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="requests, jobs, streams or file_bytes; -1: no limit.")
-    ] = None,
+    limit: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help=f"{', '.join(_LIMITS)}; -1: no limit.")] = None,
     policy: Annotated[str | None, typer.Option(help="The whole policy as a JSON object, @file, or - for stdin.")] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Begin with nothing set, so that the defaults hold.")] = False,
     as_json: AsJson = False,

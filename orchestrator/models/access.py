@@ -105,6 +105,10 @@ class Limits(_Body):
     jobs: int | None = Field(default=None, ge=-1, le=10_000_000, description="jobs that have not ended")
     streams: int | None = Field(default=None, ge=-1, le=1_000_000, description="open streams of events, in each process of the API")
     file_bytes: int | None = Field(default=None, ge=-1, le=1 << 60, description="bytes of stored files")
+    user_jobs_per_hour: int | None = Field(
+        default=None, ge=-1, le=1_000_000, description="jobs and programs that one key may start an hour"
+    )
+    jobs_per_hour: int | None = Field(default=None, ge=-1, le=1_000_000, description="the same for all keys of the tenant together")
     priority: Priority | None = Field(default=None, description="highest priority that its jobs may have")
 
 

@@ -16,6 +16,7 @@ import redis
 from orchestrator.errors import PolicyError, QuotaExceeded, RateLimited
 from orchestrator.models.access import Caller, Limits
 from orchestrator.models.job import Priority
+from orchestrator.policy.rates import JobRates
 from orchestrator.policy.store import PolicyStore
 from orchestrator.settings import KIB, MIB
 from orchestrator.state.keys import active_jobs, request_bucket
@@ -66,11 +67,12 @@ def check_bytes(limits: Limits, *, used: int, more: int, tenant: str) -> None:
 class LimitKeeper:
     """The limits of all tenants, as one process of the API keeps them. A caller without a key has none."""
 
-    def __init__(self, client: redis.Redis, policies: PolicyStore, *, ended: Ended) -> None:
+    def __init__(self, client: redis.Redis, policies: PolicyStore, *, ended: Ended, rates: JobRates) -> None:
         self._redis: Any = client  # redis-py types one method for its sync and async client at once
         self._scripts = Scripts(client, LUA)
         self._policies = policies
         self._ended = ended
+        self._rates = rates
         self._streams: Counter[str] = Counter()
         self._swept: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -95,6 +97,22 @@ class LimitKeeper:
                 retry_after_s=int(wait_ms) / 1000,
                 next="Wait as long as `Retry-After` says; follow events instead of asking again and again.",
             )
+
+    @contextmanager
+    def new_job(self, caller: Caller) -> Iterator[Callable[[str], None]]:
+        """`job_place` for a job that is submitted: it also counts among the jobs of this hour, if it is made.
+
+        Raises:
+            QuotaExceeded: the tenant has as many jobs as it may.
+            RateLimited: as many were started in this hour as may be.
+        """
+        with self.job_place(caller) as fill, self._rates.job(caller) as made:
+
+            def both(job: str) -> None:
+                fill(job)
+                made()
+
+            yield both
 
     @contextmanager
     def job_place(self, caller: Caller) -> Iterator[Callable[[str], None]]:

@@ -28,6 +28,8 @@ class PolicyStore:
             jobs=settings.limit_jobs,
             streams=settings.limit_streams,
             file_bytes=settings.tenant_blob_bytes,
+            user_jobs_per_hour=settings.rate_user_per_hour,
+            jobs_per_hour=settings.rate_tenant_per_hour,
             priority="interactive",
         )
         self._base = BUILT_IN.model_copy(update={"limits": limits})

@@ -79,6 +79,16 @@ def active_jobs(tenant: str) -> str:
     return f"tw:active:{tenant}"
 
 
+def started_by(whom: str) -> str:
+    """Sorted set: jobs and programs that were started lately by one key, by a tenant or by all, by when."""
+    return f"tw:{{rates}}:{whom}"
+
+
+def covered_program(job: str) -> str:
+    """String: the program of a job that is not counted beside it."""
+    return f"tw:{{rates}}:program:{job}"
+
+
 def provider_window(provider: str) -> tuple[str, ...]:
     """What a provider of models was asked lately, and who waits for it; one tag, since one script changes all."""
     return tuple(f"tw:provider:{{{provider}}}:{part}" for part in ("leaving", "places", "sums", "queue", "tickets"))

@@ -19,12 +19,13 @@ from orchestrator.catalog.context import ToolContext
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.render.stubs import StubGenerator
 from orchestrator.catalog.store import CatalogStore
-from orchestrator.errors import EffectUnknown, NotFound, Overtaken, PermissionDenied, ToolError, ToolWeaverError
+from orchestrator.errors import EffectUnknown, NotFound, Overtaken, PermissionDenied, RateLimited, ToolError, ToolWeaverError
 from orchestrator.hybrid_dispatcher.children import Children, Diverged, NotMade
 from orchestrator.jobs.ledger import Claim
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.program import ProgramLimits, ProgramResult, Usage
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.policy.rates import JobRates
 from orchestrator.programmatic_executor.check import check_program
 from orchestrator.programmatic_executor.granted import callable_by_programs, with_aliases
 from orchestrator.programmatic_executor.limits import LimitRules
@@ -32,12 +33,13 @@ from orchestrator.programmatic_executor.session import Ended, Program, Session, 
 from workers.code.audit import Audit, Audits
 from workers.code.pool import Sandbox, SandboxPool
 from workers.code.request import Request
-from workers.step import CallContext
+from workers.step import CallContext, PutBack
 
 log = logging.getLogger(__name__)
 
 PROGRAMS = 200  # checked programs that are remembered
 GRANTS = 100  # sets of tools that are kept ready
+LOOK_AGAIN_S = 60.0  # a program that waits for its tenant's rate looks so often whether the limit was raised
 STUBS_WHOLE = 64  # of so many tools a program gets all stubs, of more those that it mentions
 EXIT_CODE_S = 1.0  # how long after the program's channel closed its container may take to say why
 
@@ -61,6 +63,7 @@ class Programs:
         self.audits = Audits(store)
         self.rules = LimitRules.load(store.settings.program_limits_file)
         self._catalog = CatalogStore(store.redis)
+        self._rates = JobRates(store.redis, store.settings)
         self._version: bytes | None = b""
         self._restricted = False  # whether there are tools that some tenants do not see
         self._grants: dict[Any, _Grant] = {}
@@ -89,11 +92,13 @@ class Programs:
             ToolError: the step asks for what there is not; or the container was lost, which a retry mends.
             Overtaken: the call may go on no more.
             EffectUnknown: the effect of a call of the program is not known.
+            PutBack: as many jobs and programs were started in this hour as may be.
         """
         if not isinstance(context, CallContext):
             raise TypeError("programs run in workers only: their calls are calls of a job")
         claim = context.claim
         limits = self.rules.of(request.tool, tenant=claim.tenant, asked=request.limits)
+        await asyncio.to_thread(self._count, claim)
         grant = await asyncio.to_thread(self._grant, request, claim.tenant)
         execution = execution_id(claim)
         with self.audits.of(claim, execution, code=request.code, limits=limits, tools=grant.tools) as audit:
@@ -105,6 +110,14 @@ class Programs:
             modules, names = grant.stubs(request.code)
             program = Program(request.code, request.input_data, with_aliases(grant.tools), execution, modules, names)
             return await self._in_sandbox(claim, request, program, limits=limits, audit=audit)
+
+    def _count(self, claim: Claim) -> None:
+        """Counts the program among those of this hour; over the limit it waits, which its job's log says."""
+        try:
+            self._rates.take_program(tenant=claim.tenant, called=self.store.caller(claim.job), job=claim.job, call=claim.call)
+        except RateLimited as error:
+            self.store.ledger.log(claim, {"message": f"a program waits: {error.message}"}, sampled=True)
+            raise PutBack(error.message, delay_s=min(error.retry_after_s, LOOK_AGAIN_S)) from error
 
     async def _in_sandbox(
         self, claim: Claim, request: Request, program: Program, *, limits: ProgramLimits, audit: Audit
