@@ -216,6 +216,9 @@ class Settings(BaseSettings):
     planner_replans: int = Field(default=1, ge=0, le=10, description="how often a request is planned anew after steps of it failed")
     planner_concurrency: int = Field(default=8, ge=1, le=256, description="requests that one planner process plans at once")
     planner_script: Path | None = Field(default=None, description="JSON file with the answers of the provider `scripted`, in turn")
+    prices_file: Path | None = Field(
+        default=None, description="YAML or JSON file with prices of models, before those of genai-prices (docs/models.md)"
+    )
     synthesis: Literal["template", "model"] = Field(
         default="template", description="who words the answer of a planned request; `model` costs a further call"
     )
@@ -285,7 +288,7 @@ class Settings(BaseSettings):
     small_model_backend: Literal["openai-compatible", "ollama", "azure", "transformers"] = Field(
         default="openai-compatible",
         validation_alias=AliasChoices("TOOLWEAVER_SMALL_MODEL_BACKEND", "SMALL_MODEL_BACKEND"),
-        description="what serves the small model; `ollama`: at its usual address; `azure` and `transformers` come later",
+        description="what serves the small model; `azure`: `azure_foundry_endpoint`, `transformers`: this process itself",
     )
     small_model_url: str | None = Field(
         default=None, description="address of an OpenAI-compatible server, such as `http://host:8000/v1`"

@@ -12,11 +12,12 @@ from pydantic import SecretStr
 
 from orchestrator.errors import ModelError
 from orchestrator.providers.chat import ChatModel
+from orchestrator.providers.choice import OLLAMA, Choice, chosen
 from orchestrator.providers.embedder import Embedder
+from orchestrator.providers.model import Model
 from orchestrator.settings import Settings
 
 MINILM = "all-MiniLM-L6-v2"
-OLLAMA = "http://localhost:11434/v1"
 _INSTEAD = (
     "Until then serve the model by any program that speaks the OpenAI protocol, and set"
     " TOOLWEAVER_SMALL_MODEL_BACKEND=openai-compatible and TOOLWEAVER_SMALL_MODEL_URL."
@@ -62,6 +63,46 @@ def chat_model(settings: Settings) -> ChatModel:
     return _openai_compatible(url, settings.worker_model, settings.small_model_key, settings.small_model_timeout_s)
 
 
+def large_model(settings: Settings, *, provider: str | None = None) -> Model:
+    """The large model that the settings name, or the one of another provider: the same object for the same settings.
+
+    Raises:
+        ModelError: `model_not_set`: something is missing, and `next` names the variable to set; `model_missing_package`;
+            `model_bad_prices`.
+    """
+    choice = chosen(settings, provider=provider)
+    prices().use(settings.prices_file)
+    return _large(choice)
+
+
+def prices() -> ModuleType:
+    """The table of prices, `orchestrator.providers.prices`, loaded when it is first asked for."""
+    return _module("prices", "pydantic pyyaml")
+
+
+@lru_cache(maxsize=8)
+def _large(choice: Choice) -> Model:
+    match choice.provider:
+        case "anthropic":
+            made = _module("anthropic_models", "'toolweaver[anthropic]'").AnthropicModel
+        case "gemini":
+            made = _module("gemini_models", "'toolweaver[gemini]'").GeminiModel
+        case "transformers":
+            return cast(Model, _module("transformers_models", "'toolweaver[transformers]'").TransformersModel(choice))
+        case "scripted":
+            return cast(
+                Model, _module("scripted", "").ScriptedModel.of_file(choice.script, model=choice.model, window=choice.window)
+            )
+        case provider:
+            extra = provider if provider == "azure-openai" else "openai"
+            return cast(Model, _module("openai_places", f"'toolweaver[{extra}]'").large(choice, _window(choice)))
+    return cast(Model, made(model=choice.model, key=choice.key, url=choice.url, window=_window(choice)))
+
+
+def _window(choice: Choice) -> int | None:
+    return choice.window or cast("int | None", prices().window_of(choice.provider, choice.model))
+
+
 @lru_cache(maxsize=4)
 def _openai_compatible(url: str, model: str, key: SecretStr | None, timeout_s: float) -> ChatModel:
     made = _module("openai_compatible", "'toolweaver[openai]'").OpenAICompatible
@@ -81,6 +122,7 @@ def _forget() -> None:
     embedder.cache_clear()
     named_embedder.cache_clear()
     _openai_compatible.cache_clear()
+    _large.cache_clear()
 
 
 os.register_at_fork(after_in_child=_forget)
