@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.errors import BackendError
+from orchestrator.errors import BackendError, PlanError
 from orchestrator.models.access import Policy
 from orchestrator.models.file import FileRef
 from orchestrator.models.job import ErrorInfo
@@ -84,3 +84,9 @@ class PlanningUnavailable(BackendError):
     def retryable(self) -> bool:
         """False where waiting helps nobody: no model is set."""
         return self._retryable
+
+
+class CannotPlan(PlanError):
+    """The model says that the tools cannot do what is asked."""
+
+    code = "cannot_plan"

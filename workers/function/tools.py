@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from orchestrator.catalog.register import tool
 from workers.function.receipts import MergedReceipt, ReceiptSummary, merge, summarise
+from workers.function.spending import By, Spending, report
 from workers.receipt import Amount, Categorized, CategorizedItem, Item, ParsedReceipt, cents, exact, items_total
 
 Money = Annotated[float, Field(allow_inf_nan=False, description="in any currency; rounded to cents")]
@@ -178,3 +179,15 @@ def summarise_receipts(receipts: list[MergedReceipt | None]) -> ReceiptSummary:
         receipts: Merged receipts; null stands for a picture that could not be processed.
     """
     return summarise(receipts)
+
+
+@tool(effect="none", domain="receipts", timeout_s=60)
+def report_spending(receipts: list[MergedReceipt | None], category: str | None = None, by: By = "total") -> Spending:
+    """Says in words what was spent on receipts: in total, on one category, by category or by receipt.
+
+    Args:
+        receipts: Merged receipts; null stands for a picture that could not be processed.
+        category: The category that is asked about, such as `food`; `by` does not count then.
+        by: What gets a line each: `total` (one sentence), `category` or `receipt`.
+    """
+    return report(receipts, category=category, by=by)
