@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,12 +19,11 @@ from typing import Any
 import anthropic
 import httpx2
 from anthropic.types import Message
-from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 
 from orchestrator.errors import ModelError
-from orchestrator.providers.answers import read_answer
-from orchestrator.providers.exchange import Failures, PerLoop, TooLong, hint, http_client, one_of, sendable, shown
+from orchestrator.providers.answer_tool import ABOUT, AnswerTool, fitting, key_of
+from orchestrator.providers.exchange import Failures, PerLoop, TooLong, hint, http_client, sendable, shown
 from orchestrator.providers.model import Block, ModelReply, ModelRequest, OnText, Stop, TokenCounts, ToolUse, Turn
 
 URL = "https://api.anthropic.com"
@@ -58,11 +56,10 @@ _BROKEN = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, Ass
 
 @dataclass(frozen=True)
 class _Ask:
-    """A request in Anthropic's words; `tool` is the one whose input is the answer, `wrapped` when it holds it as `value`."""
+    """A request in Anthropic's words; the input of `tool` is the answer."""
 
     body: dict[str, Any]
-    tool: str | None = None
-    wrapped: bool = False
+    tool: AnswerTool | None = None
 
 
 class AnthropicModel:
@@ -173,12 +170,12 @@ class AnthropicModel:
             self._warm = False
             return True
         if request.schema is not None and self._takes(request.schema) and re.search(r"output_(?:config|format)|schema", said):
-            self._formless.add(_hash(request.schema))
+            self._formless.add(key_of(request.schema))
             return True
         return False
 
     def _takes(self, schema: Mapping[str, Any]) -> bool:
-        return _hash(schema) not in self._formless and _closed(schema)
+        return key_of(schema) not in self._formless and _closed(schema)
 
     def _put(self, request: ModelRequest) -> _Ask:
         tools = [copy.deepcopy(dict(t)) for t in request.tools]
@@ -193,9 +190,10 @@ class AnthropicModel:
         if request.schema is not None and self._takes(request.schema):
             body["output_config"] = {"format": {"type": "json_schema", "schema": dict(request.schema)}}
         elif request.schema is not None:
-            ask = _Ask(body, one_of([t.get("name", "") for t in tools], request.schema_name), _needs_wrap(request.schema))
-            choice = {"type": "any"} if tools and request.tool_choice != "none" else {"type": "tool", "name": ask.tool}
-            tools.append(_answer_tool(ask, request.schema))
+            tool = AnswerTool.of(request.schema, request.schema_name, [t.get("name", "") for t in tools])
+            ask = _Ask(body, tool)
+            choice = {"type": "any"} if tools and request.tool_choice != "none" else {"type": "tool", "name": tool.name}
+            tools.append({"name": tool.name, "description": ABOUT, "input_schema": tool.parameters})
         if tools:
             body["tools"], body["tool_choice"] = tools, choice
         _few_marks(tools, body.get("system", []), body["messages"])
@@ -206,10 +204,11 @@ def _piece(event: Any, stream: Any, ask: _Ask) -> str:
     """What the event adds to the answer's text; the input of the answer's tool is its text too."""
     if event.type == "text":
         return str(event.text)
-    if event.type != "content_block_delta" or event.delta.type != "input_json_delta" or ask.wrapped:
+    if event.type != "content_block_delta" or event.delta.type != "input_json_delta":
         return ""
     of = stream.current_message_snapshot.content[event.index]
-    return str(event.delta.partial_json) if ask.tool and of.type == "tool_use" and of.name == ask.tool else ""
+    plain = ask.tool and not ask.tool.wrapped and of.type == "tool_use" and of.name == ask.tool.name
+    return str(event.delta.partial_json) if plain else ""
 
 
 def _client(url: str, key: str) -> anthropic.AsyncAnthropic:
@@ -245,19 +244,6 @@ def _few_marks(tools: Sequence[Any], system: Sequence[Any], messages: Sequence[A
         del part["cache_control"]
 
 
-def _answer_tool(ask: _Ask, schema: Mapping[str, Any]) -> dict[str, Any]:
-    whole = dict(schema)
-    if ask.wrapped:
-        definitions: dict[str, Any] = {k: whole.pop(k) for k in ("$defs", "definitions") if k in whole}
-        whole = {"type": "object", "properties": {"value": whole}, "required": ["value"], **definitions}
-    return {"name": ask.tool, "description": "Gives the answer. Call it once, with the whole answer.", "input_schema": whole}
-
-
-def _needs_wrap(schema: Mapping[str, Any]) -> bool:
-    """The API takes only an object as a tool's input, with no choice at its root."""
-    return schema.get("type") != "object" or not {"anyOf", "oneOf", "allOf", "$ref"}.isdisjoint(schema)
-
-
 def _closed(schema: Mapping[str, Any]) -> bool:
     """Whether structured output takes the schema as it stands; the SDK's own rules leave it as it is then."""
     try:
@@ -266,20 +252,11 @@ def _closed(schema: Mapping[str, Any]) -> bool:
         return False
 
 
-def _hash(schema: Mapping[str, Any]) -> str:
-    return json.dumps(schema, sort_keys=True)
-
-
 def _reply(request: ModelRequest, ask: _Ask, message: Message, seconds: float, request_id: str | None) -> ModelReply:
     content = [_plain(block) for block in message.content]
     stop: Stop = _STOPS.get(str(message.stop_reason), "end")
-    if answers := [b for b in content if ask.tool and b.get("type") == "tool_use" and b.get("name") == ask.tool]:
-        rest = [b for b in content if b not in answers and b.get("type") != "text"]  # words beside an answer are none of it
-        content = [
-            *(b for b in rest if b["type"] != "tool_use"),
-            _as_text(answers[0], ask),
-            *(b for b in rest if b["type"] == "tool_use"),
-        ]
+    if ask.tool:
+        content = _with_answer(content, ask.tool)
     if stop in ("length", "refused"):  # a call that was cut off is none
         content = [b for b in content if b.get("type") != "tool_use"]
     text = "".join(b["text"] for b in content if b.get("type") == "text" and isinstance(b.get("text"), str))
@@ -293,7 +270,7 @@ def _reply(request: ModelRequest, ask: _Ask, message: Message, seconds: float, r
         model=str(message.model or ask.body["model"]),
         seconds=seconds,
         stop=stop,
-        value=_value(request, text) if stop == "end" else None,
+        value=fitting(text, request.schema) if stop == "end" else None,
         uses=uses,
         turn=turn,
         request_id=request_id,
@@ -307,26 +284,15 @@ def _plain(block: Any) -> dict[str, Any]:
     return made
 
 
-def _as_text(use: Mapping[str, Any], ask: _Ask) -> dict[str, Any]:
-    """The answer as JSON text: an assistant's turn with a call that nobody answers would be refused when it is sent back."""
-    given = use.get("input")
-    value = given["value"] if ask.wrapped and isinstance(given, Mapping) and "value" in given else given
-    return {"type": "text", "text": json.dumps(value)}
-
-
-def _value(request: ModelRequest, text: str) -> Any:
-    if request.schema is None:
-        return None
-    try:
-        whole = json.loads(text)
-        if Draft202012Validator(request.schema).is_valid(whole):
-            return whole
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return read_answer(text, request.schema)
-    except ModelError:
-        return None
+def _with_answer(content: list[dict[str, Any]], tool: AnswerTool) -> list[dict[str, Any]]:
+    """The call of the answer's tool as JSON text: a call that nobody answers would be refused when the turn is sent back."""
+    answers = [b for b in content if b.get("type") == "tool_use" and b.get("name") == tool.name]
+    if not answers:
+        return content
+    rest = [b for b in content if b not in answers and b.get("type") != "text"]  # words beside an answer are none of it
+    calls = [b for b in rest if b.get("type") == "tool_use"]
+    said = {"type": "text", "text": tool.text(answers[0].get("input"))}
+    return [*(b for b in rest if b not in calls), said, *calls]
 
 
 def _tokens(message: Message) -> TokenCounts:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
@@ -196,10 +196,3 @@ def shown(url: str) -> str:
         raise ModelError("the model's address is no http(s) URL", code="model_not_set", next="Write it such as https://host:8000.")
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
-
-
-def one_of(names: Collection[str], wanted: str) -> str:
-    """`wanted`, or with underscores after it as many as make it none of the names."""
-    while wanted in names:
-        wanted += "_"
-    return wanted
