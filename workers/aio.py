@@ -67,6 +67,8 @@ class _Call:
     left: bool = False
     ending: Ending | None = None
     settled: bool = False
+    began: float = 0.0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ class AsyncRunner:
     def _begin(self, calls: Sequence[_Call]) -> None:
         for call in calls:
             assert call.prepared is not None
+            call.began = time.perf_counter()
             try:
                 call.task = self._loop.create_task(call.prepared.start())
             except Exception as error:
@@ -305,6 +308,7 @@ class AsyncRunner:
 
     def _over(self, call: _Call) -> None:
         assert call.timer is not None
+        call.seconds = time.perf_counter() - call.began
         call.timer.cancel()
         del self._running[call.beat.key]
         call.beat.ended()
@@ -355,7 +359,9 @@ class AsyncRunner:
             if isinstance(answer, Committed):
                 self._runner.follow(answer)
                 answer = answer.verdict
-            if ending is not None and answer != "ok":
+            if ending is not None and answer == "ok":
+                self._runner.count(call.claim, ending, call.seconds)
+            elif ending is not None:
                 log.info("outcome refused: %s", answer, extra=_where(call, "refused"))
             rans.append(Ran(str(answer), ending))
         return rans

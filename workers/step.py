@@ -44,10 +44,12 @@ from orchestrator.jobs.values import Stored
 from orchestrator.models.job import ErrorInfo
 from orchestrator.models.plan import When, parse_reference
 from orchestrator.models.program import Caller
+from orchestrator.monitoring.feed import Feed, use_feed
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.settings import Settings
 from orchestrator.state.connection import transient
+from orchestrator.state.keys import METRICS
 from workers.beats import CANCEL_GRACE_S, COMMIT_PATIENCE_S, BeatTable
 from workers.permit import Permits
 
@@ -58,6 +60,7 @@ KEEP_PATIENCE_S = 10.0  # shorter than for a commit: on the loop other commits w
 _OUTCOMES: dict[Outcome, str] = {
     "s": "succeeded", "f": "failed", "k": "skipped", "w": "waits for a retry", "b": "put back", "u": "unknown",
 }  # fmt: skip
+_COUNTED: dict[Outcome, str] = {"s": "succeeded", "f": "failed", "w": "retried", "u": "unknown"}  # others did not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,21 @@ class Parked(Exception):
     """The call waits for the key of its tool, or was overtaken; nothing is to be done here."""
 
 
+class Stopwatch:
+    """How long a tool ran; None until it has."""
+
+    __slots__ = ("_began", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self._began
+
+
 class Runner:
     """Runs the calls that a worker process receives."""
 
@@ -221,6 +239,7 @@ class Runner:
         self.registry = registry
         self.queue = queue
         self.beats = beats
+        self.feed = use_feed(Feed(store.redis, METRICS))
         self._permits = Permits(store)
         self._told: set[tuple[str, str]] = set()
         self._loop: asyncio.Runner | None = None
@@ -234,20 +253,34 @@ class Runner:
             return Ran(claim)
         with self.beats.running(claim, timeout_s=claim.spec["timeout_s"], slot=slot) as beat:
             context = CallContext(claim, self.store, beat.refused)
+            ran = Stopwatch()
             try:
-                ending = self._end(claim, context, tool_ended=beat.ended)
+                ending = self._end(claim, context, ran=ran, tool_ended=beat.ended)
             finally:
                 context.close()
             beat.ended()
-            return Ran(self._commit(claim, ending), ending) if ending is not None else Ran("given up")
+            if ending is None:
+                return Ran("given up")
+            verdict = self._commit(claim, ending)
+            if verdict == "ok":
+                self.count(claim, ending, ran.seconds)
+            return Ran(verdict, ending)
 
-    def _end(self, claim: Claim, context: CallContext, *, tool_ended: Callable[[], None]) -> Ending | None:
+    def count(self, claim: Claim, ending: Ending, seconds: float | None) -> None:
+        """Counts an attempt whose end the ledger took; `seconds`: how long the tool ran, None if it did not begin."""
+        outcome = _COUNTED.get(ending.outcome)
+        if outcome is not None:
+            code = None if ending.outcome == outcomes.SUCCEEDED else _code_of(ending)
+            self.feed.tool_call(claim.spec["tool"], outcome, seconds=seconds, code=code)
+
+    def _end(self, claim: Claim, context: CallContext, *, ran: Stopwatch, tool_ended: Callable[[], None]) -> Ending | None:
         """What became of the call; None when it was cancelled or overtaken, so that there is nothing to commit."""
         try:
             prepared = self.prepare(claim, context, results=self.read(claim.job, self.needed(claim)))
             if isinstance(prepared, Ending):
                 return prepared
-            value = self._call(prepared, context)
+            with ran:
+                value = self._call(prepared, context)
             tool_ended()
             return self.succeeded(claim, prepared.tool, value, files=context.made)
         except Exception as error:
@@ -425,13 +458,13 @@ class Runner:
 
     def _scope(self, claim: Claim, results: Mapping[str, Any]) -> Scope:
         spec = claim.spec
-        source = _Results(self, claim.job, results)
+        source = _Results(self, claim, results)
         return Scope(source, spec.get("modes", {}), claim.totals, claim.index, spec.get("map"))
 
-    def inputs(self, job: str) -> dict[str, Any]:
-        """The inputs of a job."""
+    def inputs(self, claim: Claim) -> dict[str, Any]:
+        """The inputs that the plan of a call's job has."""
         try:
-            return self.store.inputs(job)
+            return self.store.inputs(claim.job, claim.spec.get("number", 0))
         except redis.RedisError as error:
             raise InputsUnreadable(str(error)) from error
 
@@ -502,11 +535,11 @@ def _raise_timeout(*_: Any) -> None:
 class _Results:
     """The fetched results of one call's references, and the job's inputs."""
 
-    def __init__(self, runner: Runner, job: str, results: Mapping[str, Any]) -> None:
-        self._runner, self._job, self._results = runner, job, results
+    def __init__(self, runner: Runner, claim: Claim, results: Mapping[str, Any]) -> None:
+        self._runner, self._claim, self._results = runner, claim, results
 
     def inputs(self) -> Mapping[str, Any]:
-        return self._runner.inputs(self._job)
+        return self._runner.inputs(self._claim)
 
     def result(self, call: str) -> Any:
         return self._results.get(call)
@@ -589,6 +622,14 @@ def _info(claim: Claim, error: ToolWeaverError) -> bytes:
         step=claim.step.partition(".")[0], call=claim.call, attempt=claim.attempt,
     )  # fmt: skip
     return info.model_dump_json(exclude_none=True).encode()
+
+
+def _code_of(ending: Ending) -> str:
+    """The code of the error that ended a call; never its message, which may carry what the call was given."""
+    try:
+        return str(json.loads(ending.payload)["code"])
+    except (ValueError, KeyError, TypeError):
+        return "failed"
 
 
 def _where(claim: Claim, action: str) -> dict[str, Any]:

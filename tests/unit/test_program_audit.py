@@ -386,7 +386,7 @@ def test_metrics_count_programs_calls_and_seconds(engine: Engine, audits: Audits
     assert found["toolweaver_program_cpu_seconds_total"] == 0.25
     assert found["toolweaver_program_seconds_count"] == 1
     assert found["toolweaver_program_seconds_sum"] == pytest.approx(0.789)
-    buckets = {k.split("le=")[1]: v for k, v in found.items() if "_bucket" in k}
+    buckets = {k.split("le=")[1]: v for k, v in found.items() if "program_seconds_bucket" in k}
     assert (buckets["0.3"], buckets["1.0"], buckets["3600.0"], buckets["+Inf"]) == (0, 1, 1, 1)
 
 
