@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from orchestrator.models.plan import Plan, Reference, parse_reference
@@ -87,3 +88,10 @@ def _section(name: str, value: Any) -> str:
 
 def _readable(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def __getattr__(name: str) -> Any:
+    """`model_synthesis` is in `planner.wording`, loaded on first use: who checks plans, such as the command line, needs no model."""
+    if name == "model_synthesis":
+        return import_module("orchestrator.planner.wording").model_synthesis
+    raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
