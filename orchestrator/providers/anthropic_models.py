@@ -10,8 +10,8 @@ import asyncio
 import copy
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -107,15 +107,16 @@ class AnthropicModel:
     async def _streamed(self, ask: _Ask, request: ModelRequest, on_text: OnText) -> tuple[Message, str | None]:
         began = False
         async with self._clients.get().messages.stream(**ask.body, timeout=request.deadline_s) as stream:
-            async for event in self._events(stream):
-                began = began or event.type == "message_start"
-                if event.type == "message_stop":
-                    return self._checked(event.message), stream.request_id
-                if piece := _piece(event, stream, ask):
-                    on_text(piece)
+            async with aclosing(self._events(stream)) as events:
+                async for event in events:
+                    began = began or event.type == "message_start"
+                    if event.type == "message_stop":
+                        return self._checked(event.message), stream.request_id
+                    if piece := _piece(event, stream, ask):
+                        on_text(piece)
         raise self._failures.cut_off() if began else self._failures.bad("a stream of something else")
 
-    async def _events(self, stream: Any) -> AsyncIterator[Any]:
+    async def _events(self, stream: Any) -> AsyncGenerator[Any]:
         """The stream's events; what `on_text` raises does not come by here."""
         events = aiter(stream)
         while True:

@@ -11,8 +11,8 @@ import copy
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,14 +127,14 @@ class GeminiModel:
 
     async def _streamed(self, ask: _Ask, on_text: OnText) -> _Answer:
         answer = _Answer()
-        async for piece in self._pieces(ask, answer):
-            if piece:
-                on_text(piece)
+        async with aclosing(self._pieces(ask, answer)) as pieces:
+            async for piece in pieces:
+                on_text(piece) if piece else None
         if not answer.whole:
             raise self._failures.cut_off() if answer.parts or answer.usage else self._failures.bad("a stream of something else")
         return answer
 
-    async def _pieces(self, ask: _Ask, answer: _Answer) -> AsyncIterator[str]:
+    async def _pieces(self, ask: _Ask, answer: _Answer) -> AsyncGenerator[str]:
         """The stream's texts; what `on_text` raises does not come by here."""
         try:
             stream = await self._clients.get().aio.models.generate_content_stream(
@@ -142,14 +142,15 @@ class GeminiModel:
             )
         except _BROKEN:
             raise self._failures.bad("a stream of something else") from None
-        while True:
-            try:
-                piece = answer.add(await anext(stream))
-            except StopAsyncIteration:
-                return
-            except _BROKEN:
-                raise self._failures.bad("a stream of something else") from None
-            yield piece
+        async with aclosing(stream):
+            while True:
+                try:
+                    piece = answer.add(await anext(stream))
+                except StopAsyncIteration:
+                    return
+                except _BROKEN:
+                    raise self._failures.bad("a stream of something else") from None
+                yield piece
 
     @asynccontextmanager
     async def _within(self, request: ModelRequest) -> AsyncIterator[None]:
