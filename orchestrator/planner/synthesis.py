@@ -91,7 +91,7 @@ def _readable(value: Any) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """`model_synthesis` is in `planner.wording`, loaded on first use: who checks plans, such as the command line, needs no model."""
+    """`model_synthesis` is in `planner.wording`, loaded on first use: who checks plans needs no model."""
     if name == "model_synthesis":
         return import_module("orchestrator.planner.wording").model_synthesis
     raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
