@@ -106,14 +106,14 @@ class AnthropicModel:
 
     async def _streamed(self, ask: _Ask, request: ModelRequest, on_text: OnText) -> tuple[Message, str | None]:
         began = False
-        async with self._clients.get().messages.stream(**ask.body, timeout=request.deadline_s) as stream:
-            async with aclosing(self._events(stream)) as events:
-                async for event in events:
-                    began = began or event.type == "message_start"
-                    if event.type == "message_stop":
-                        return self._checked(event.message), stream.request_id
-                    if piece := _piece(event, stream, ask):
-                        on_text(piece)
+        asked = self._clients.get().messages.stream(**ask.body, timeout=request.deadline_s)
+        async with asked as stream, aclosing(self._events(stream)) as events:
+            async for event in events:
+                began = began or event.type == "message_start"
+                if event.type == "message_stop":
+                    return self._checked(event.message), stream.request_id
+                if piece := _piece(event, stream, ask):
+                    on_text(piece)
         raise self._failures.cut_off() if began else self._failures.bad("a stream of something else")
 
     async def _events(self, stream: Any) -> AsyncGenerator[Any]:

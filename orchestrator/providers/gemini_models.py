@@ -137,7 +137,7 @@ class GeminiModel:
     async def _pieces(self, ask: _Ask, answer: _Answer) -> AsyncGenerator[str]:
         """The stream's texts; what `on_text` raises does not come by here."""
         try:
-            stream = await self._clients.get().aio.models.generate_content_stream(
+            stream: Any = await self._clients.get().aio.models.generate_content_stream(
                 model=self.name, contents=ask.contents, config=ask.config
             )
         except _BROKEN:
@@ -148,7 +148,10 @@ class GeminiModel:
                     piece = answer.add(await anext(stream))
                 except StopAsyncIteration:
                     return
-                except _BROKEN:
+                except errors.APIError as error:  # its frames would hold the connection's generators open
+                    raise error.with_traceback(None) from None
+                except _BROKEN as error:
+                    error.__traceback__ = None
                     raise self._failures.bad("a stream of something else") from None
                 yield piece
 
