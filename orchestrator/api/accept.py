@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Response
+from fastapi import Request as HttpRequest
 
 from orchestrator.api.services import Services
-from orchestrator.errors import PermissionDenied, RequestError
+from orchestrator.errors import NotFound, PermissionDenied, RequestError
+from orchestrator.jobs.requests import Request
 from orchestrator.models.access import Caller, Policy
-from orchestrator.models.job import JobView, Priority
+from orchestrator.models.job import JobView, Priority, SubmitRequest
 from orchestrator.models.plan import Plan
 from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.check import check_plan
 from orchestrator.planner.named import load_named
 from orchestrator.policy.limits import check_priority
-from orchestrator.policy.permissions import denied
+from orchestrator.policy.permissions import check_steps, denied
 
 MAX_DEPTH = 64
 
@@ -40,7 +43,7 @@ class UnsupportedMediaType(RequestError):
     http_status = 415
 
 
-def _json_only(request: Request) -> None:
+def _json_only(request: HttpRequest) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaType(
@@ -127,19 +130,55 @@ def check_permissions(plan: Plan, catalog: ToolCatalog, policy: Policy, by: Call
     Raises:
         PermissionDenied: it may not; every step that is forbidden is a problem.
     """
-    refusals = {
-        f"steps[{i}].tool": refusal
-        for i, step in enumerate(plan.steps)
-        if (tool := catalog.get_tool(step.tool)) is not None
-        and (refusal := denied(policy, tenant=by.tenant, caller=by.called, tool=tool)) is not None
-    }
-    if not refusals:
-        return
-    problems = [{"path": path, "code": e.code, "message": e.message, "next": e.next} for path, e in refusals.items()]
-    (path, first), *more = refusals.items()
-    if not more:
-        raise PermissionDenied(first.message, path=path, next=first.next, problems=problems)
-    raise PermissionDenied(f"{first.message}; {len(refusals)} steps are forbidden.", path=path, problems=problems)
+    check_steps(plan, catalog, policy, tenant=by.tenant, caller=by.called)
+
+
+def accept_request(
+    api: Services, request: SubmitRequest, *, by: Caller, idempotency: tuple[str, str] | None
+) -> tuple[JobView, bool]:
+    """The job of a request in words, and whether it is new; a planner makes its plan.
+
+    Raises:
+        NotFound: it names a tool that there is not.
+        PermissionDenied: the caller may not use a tool that it names.
+        PolicyError: the tenant may have no more jobs, or none of this priority.
+        Conflict: the idempotency key was used with another body.
+    """
+    assert request.request is not None, "the model of the body lets in one of two"
+    if idempotency is not None and (known := api.store.repeated(idempotency, tenant=by.tenant)) is not None:
+        return known, False
+    policy = api.policies.of(by.tenant)
+    tools = _named_tools(request.tools, api.tools(by.tenant), policy, by) if request.tools is not None else None
+    if by.limited:
+        check_priority(policy.limits, request.priority)
+    with api.limits.job_place(by) as fill:
+        job, created = api.control.accept_request(
+            Request(request.request, request.mode, tools),
+            inputs=request.inputs,
+            priority=request.priority,
+            tenant=by.tenant,
+            caller=" ".join(by.called),
+            idempotency=idempotency,
+        )
+        if created:
+            fill(job)
+    return api.store.view(job, tenant=by.tenant), created
+
+
+def _named_tools(names: Sequence[str], catalog: ToolCatalog, policy: Policy, by: Caller) -> tuple[str, ...]:
+    """The tools of these names or aliases, each once."""
+    found: dict[str, None] = {}
+    for at, name in enumerate(names):
+        tool = catalog.resolve(name)
+        if tool is None:
+            near = get_close_matches(name[:256], [t.name for t in catalog.tools], n=1)
+            move = f"Did you mean `{near[0]}`?" if near else "`toolweaver tools list` shows those that there are."
+            raise NotFound(f"There is no tool `{name[:256]}`.", path=f"tools[{at}]", next=move)
+        refusal = denied(policy, tenant=by.tenant, caller=by.called, tool=tool)
+        if refusal is not None:
+            raise PermissionDenied(refusal.message, path=f"tools[{at}]", next=refusal.next)
+        found[tool.name] = None
+    return tuple(found)
 
 
 def _store(

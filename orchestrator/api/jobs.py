@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 
-from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, answer, digest, find_plan
+from orchestrator.api.accept import IdempotencyKey, JsonOnly, accept, accept_request, answer, digest, find_plan
 from orchestrator.api.services import Api, By, Services, Tenant
 from orchestrator.api.sse import event_stream
 from orchestrator.errors import RequestError
@@ -70,8 +70,12 @@ class StreamFrom(_Filter):
     "", status_code=201, dependencies=[JsonOnly], responses={200: {"model": JobView, "description": "made by an earlier request"}}
 )
 def submit(request: SubmitRequest, response: Response, api: Api, by: By, idempotency_key: IdempotencyKey = None) -> JobView:
-    """Checks a plan as a whole and accepts it as a job."""
-    body_hash = digest("/v1/jobs", request.model_dump())
+    """Accepts a plan, checked as a whole, or a request in words, as a job."""
+    body_hash = _digest(request)  # also refuses what is no sound JSON
+    idempotency = (idempotency_key, body_hash) if idempotency_key else None
+    if request.plan is None:
+        job, created = accept_request(api, request, by=by, idempotency=idempotency)
+        return answer(response, job, created=created)
     plan, name = find_plan(request.plan)
     job, created = accept(
         api,
@@ -80,9 +84,14 @@ def submit(request: SubmitRequest, response: Response, api: Api, by: By, idempot
         name=name,
         priority=request.priority,
         by=by,
-        idempotency=(idempotency_key, body_hash) if idempotency_key else None,
+        idempotency=idempotency,
     )
     return answer(response, job, created=created)
+
+
+def _digest(request: SubmitRequest) -> str:
+    """The hash of a body; of a plan it is the one that it was before there were requests."""
+    return digest("/v1/jobs", request.model_dump(exclude={"request", "mode", "tools"} if request.request is None else {"plan"}))
 
 
 @router.get("")
@@ -99,7 +108,7 @@ def view(job_id: str, api: Api, tenant: Tenant) -> JobView:
 
 @router.get("/{job_id}/plan")
 def plan(job_id: str, api: Api, tenant: Tenant) -> Plan:
-    """The plan that the job runs, as it was checked."""
+    """The plan that the job runs, as it was checked; 409 as long as a request has none."""
     return api.store.plan(job_id, tenant=tenant)
 
 
@@ -112,7 +121,7 @@ def result(job_id: str, api: Api, tenant: Tenant) -> JobResult:
 @router.get("/{job_id}/calls")
 def calls(job_id: str, filter: Annotated[CallFilter, Query()], api: Api, tenant: Tenant) -> CallPage:
     """The calls that were released, in the order of steps and positions."""
-    _check_call_cursor(filter.cursor, api.store.plan(job_id, tenant=tenant))
+    _check_call_cursor(filter.cursor, api.store.planned(job_id, tenant=tenant))
     found = api.store.calls(
         job_id, tenant=tenant, step=filter.step, state=filter.state, limit=filter.limit + 1, cursor=filter.cursor
     )
@@ -144,6 +153,12 @@ def cancel(job_id: str, api: Api, tenant: Tenant) -> JobView:
     return api.control.cancel(job_id, tenant=tenant)
 
 
+@router.post("/{job_id}/confirm")
+def confirm(job_id: str, api: Api, tenant: Tenant) -> JobView:
+    """Lets the plan of a request run that was submitted with the mode `confirm`; confirming twice is once."""
+    return api.control.confirm(job_id, tenant=tenant)
+
+
 @router.post("/{job_id}/retry")
 def retry(job_id: str, api: Api, by: By) -> JobView:
     """Lets an ended job go on from what did not succeed; the other results stay."""
@@ -173,16 +188,22 @@ def _whole_result(api: Services, job_id: str, tenant: str) -> JobResult:
     found = api.store.result(job_id, tenant=tenant, large=False)
     if not found.status.final:
         return found
-    plan = api.store.plan(job_id, tenant=tenant)
+    plan = api.store.planned(job_id, tenant=tenant)
+    if plan is None:
+        return found
+    if found.usage is not None and (request := api.store.request(job_id)) is not None and request.mode == "plan":
+        return found.model_copy(update={"output": plan.model_dump(mode="json", exclude_defaults=True)})
     graph = build_graph(plan)
     named = any(is_named(v) or (isinstance(v, list) and any(map(is_named, v))) for v in found.steps.values())
     steps = api.store.steps_result(job_id, steps=steps_read(plan, graph)) if named else found.steps
-    return found.model_copy(update={"output": plan_output(plan, graph, steps), "answer": final_synthesis_text(plan, steps)})
+    worded = found.answer if found.answer is not None else final_synthesis_text(plan, steps)
+    return found.model_copy(update={"output": plan_output(plan, graph, steps), "answer": worded})
 
 
-def _check_call_cursor(cursor: str | None, plan: Plan) -> None:
+def _check_call_cursor(cursor: str | None, plan: Plan | None) -> None:
     step, _, index = (cursor or "").rpartition("#")
-    if cursor is not None and not (index.isdigit() and any(s.id == step for s in plan.steps)):
+    known = plan is not None and any(s.id == step for s in plan.steps)
+    if cursor is not None and not (index.isdigit() and known):
         raise RequestError(
             f"`{cursor}` is no cursor of this list.", path="cursor", next="Pass on `next_cursor` of the page before, unchanged."
         )

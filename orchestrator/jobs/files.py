@@ -46,13 +46,14 @@ class JobFiles:
         self._put(made, tenant=tenant, job=job)
         return made.field
 
-    def inputs(self, job: str) -> dict[str, Any]:
-        """The job's inputs with the plan's defaults; kept, since a map must not fetch its list once per item."""
-        found, value = self._kept.get(job)
+    def inputs(self, job: str, number: int = 0) -> dict[str, Any]:
+        """The job's inputs, for its plan of that number; kept, since a map must not fetch its list once per item."""
+        name = f"{job}@{number}" if number else job
+        found, value = self._kept.get(name)
         if not found:
             raw: bytes = self.redis.hget(self._keys(job).data, "inputs") or b"{}"
             value = self.read_inputs(job, raw)
-            self._kept.put(job, value, len(raw))
+            self._kept.put(name, value, len(raw))
         return dict(value)
 
     def read_inputs(self, job: str, field: bytes) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from orchestrator.settings import Settings
 from orchestrator.state.keys import JobKeys, Shard, job_keys
 from orchestrator.state.scripts import Scripts
 
-SCHEMA_VERSION = 3  # of the ledger's fields; scripts leave a job of a newer one to newer workers
+SCHEMA_VERSION = 4  # of the ledger's fields; scripts leave a job of a newer one to newer workers
 PLANNING_LEASE_MS = 2_000
 TAKEN = 10_000_000_000_000  # added to the score of an accepted job that a planner took: when its lease ends
 _SECURE_MS = 5_000
@@ -176,12 +176,17 @@ class Ledger:
         self.direct = settings.direct
         self._scripts = Scripts(client, LUA)
 
+    @property
+    def scripts(self) -> Scripts:
+        """The scripts by name."""
+        return self._scripts
+
     def keys(self, job: str) -> JobKeys:
         return job_keys(job, self.settings.shards)
 
-    def submit(self, job: str, *, fields: Mapping[str, Any], plan: bytes, inputs: bytes, tenant: str) -> bool:
-        """Stores an accepted job; False when it is known already."""
-        args = [json.dumps({"v": SCHEMA_VERSION, "tenant": tenant, **fields}), plan, inputs]
+    def submit(self, job: str, *, fields: Mapping[str, Any], plan: bytes, inputs: bytes, tenant: str, request: bytes = b"") -> bool:
+        """Stores an accepted job: its plan, or the request that it is to be made of. False when it is known already."""
+        args = [json.dumps({"v": SCHEMA_VERSION, "tenant": tenant, **fields}), plan, inputs, request]
         shard = self.keys(job).shard
         return bool(self._call("submit", job, [shard.index(tenant), shard.tenants], args))
 
@@ -198,11 +203,12 @@ class Ledger:
         queues: Queues,
         lanes: Sequence[Lane],
         envelopes: Mapping[str, bytes],
+        number: int = 0,
     ) -> Committed:
-        """Enters a planned job's steps. Refused when it started already."""
+        """Enters the steps of a job's plan (its `number`, 0 when the job began as a plan). Refused when it started already."""
         steps = [[r.id, r.dependencies, _json(r.facts), _json(r.spec)] for r in rows]
         flat = [part for row in envelopes.items() for part in row]
-        return self._run("start", job, queues, [_json(steps), _json(lengths), _json(queues.names), _json(lanes), *flat])
+        return self._run("start", job, queues, [_json(steps), _json(lengths), _json(queues.names), _json(lanes), number, *flat])
 
     def claim(self, job: str, call: str, *, attempt: int, token: str, queue: str) -> Claim | str:
         """The call, or the reason why this message does not get it."""
@@ -320,11 +326,23 @@ class Ledger:
 
     def cancel(self, job: str) -> Committed:
         """Cancels a job; the verdict is the status that it had before, "" when it is unknown."""
-        return self._run("end", job, self.queues(job), ["cancelled", ""])
+        return self._run("end", job, self.queues(job), ["cancelled", "", ""])
 
-    def fail(self, job: str, error: bytes) -> Committed:
-        """Ends a job that cannot go on; the verdict is the status that it had before."""
-        return self._run("end", job, self.queues(job), ["failed", error])
+    def fail(self, job: str, error: bytes, *, token: str = "") -> Committed:
+        """Ends a job that cannot go on; the verdict is the status that it had before.
+
+        With the `token` of a planner: "fenced" when another one plans it now.
+        """
+        return self._run("end", job, self.queues(job), ["failed", error, token])
+
+    def change(self, name: str, job: str, args: Sequence[Any]) -> Committed:
+        """Runs a script that changes a job, by its name: see `jobs/requests.py`."""
+        return self._run(name, job, self.queues(job), args)
+
+    def ask(self, name: str, job: str, args: Sequence[Any]) -> Sequence[Any]:
+        """The same for one that sets no call free; its answer as it comes."""
+        answer: Sequence[Any] = self._call(name, job, [], args)
+        return answer
 
     def resolve(self, job: str, call: str, *, happened: bool, value: bytes, lengths: Mapping[str, int]) -> Committed:
         """Settles an unknown call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from orchestrator.errors import RequestError
 from orchestrator.models.job import JobStatus
 from orchestrator.state.keys import all_shards
 
-ROW = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un")
+ROW = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un", "rq", "md", "rq_text", "rq_why", "rq_at", "pv")
 _PAGE = 200
 
 
@@ -38,6 +39,21 @@ class JobRow:
     def has_errors(self) -> bool:
         return self.number("ne") + self.number("nf") > 0
 
+    @property
+    def asked(self) -> bool:
+        """Whether it began as a request in words."""
+        return "rq" in self.raw
+
+    def waiting(self, now_ms: int | None = None) -> str | None:
+        """Why nothing moves; with the time of now, in how many seconds it is tried again."""
+        why, until = self.text("rq_why"), self.number("rq_at")
+        if not why or self.status.final:
+            return None
+        if not until:
+            return why
+        left = -1 if now_ms is None else (until - now_ms) / 1000
+        return f"{why}; tried again in {math.ceil(left)} s" if left > 0 else why
+
     def summary(self) -> dict[str, Any]:
         """What a `JobView` tells without looking at steps."""
         return {
@@ -51,6 +67,7 @@ class JobRow:
             "created_at": self.time("t0"),
             "started_at": self.time("t1"),
             "finished_at": self.time("t2"),
+            **({"request": self.text("rq_text"), "mode": self.text("md"), "waiting": self.waiting()} if self.asked else {}),
         }
 
 

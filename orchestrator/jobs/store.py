@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import redis
 
@@ -16,6 +16,7 @@ from orchestrator.errors import Conflict, NotFound, RequestError
 from orchestrator.jobs.files import JobFiles
 from orchestrator.jobs.ledger import Ledger
 from orchestrator.jobs.listing import ROW, JobRow, newest, parse_cursor
+from orchestrator.jobs.requests import Request, Requests
 from orchestrator.jobs.values import encode
 from orchestrator.models.file import Artifact, ArtifactPage
 from orchestrator.models.job import (
@@ -27,6 +28,7 @@ from orchestrator.models.job import (
     JobResult,
     JobStatus,
     JobView,
+    Planning,
     Priority,
     StepState,
     StepView,
@@ -49,15 +51,27 @@ _STATES = {
 }
 _STEP_STATES: dict[str, StepState] = {"r": "running", "s": "succeeded", "f": "failed", "k": "skipped"}
 _CHUNK = 2_000
+_BEGINNING = 200  # characters of a request that lists show
+
+
+class NoPlanYet(Conflict):
+    """The job has no plan yet."""
+
+    code = "no_plan_yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job that waits for the planner: the text of its plan, its inputs with the plan's defaults."""
+    """A job that waits for the planner: the text of its plan, its inputs with the plan's defaults.
+
+    `wants`: its plan is to `start`; a request wants a `plan`, or its `answer` in words. `number` counts the plans of a request.
+    """
 
     plan: bytes
     inputs: dict[str, Any]
     priority: Priority
+    wants: Literal["start", "plan", "answer"] = "start"
+    number: int = 0
 
 
 class JobStore:
@@ -67,7 +81,8 @@ class JobStore:
         self.redis: Any = client  # redis-py types one method for its sync and async client at once
         self.settings = settings
         self.ledger = Ledger(client, settings)
-        self._plan = lru_cache(maxsize=256)(self._load_plan)
+        self.requests = Requests(self.ledger)
+        self._plans = lru_cache(maxsize=256)(self._load_plan)
         self.files = JobFiles(client, settings)
 
     def submit(
@@ -97,6 +112,31 @@ class JobStore:
         values = json.dumps({**plan.inputs, **inputs}, ensure_ascii=False).encode()
         values = self.files.submitted(job, plan=data, inputs=values, tenant=tenant)
         return job, self.ledger.submit(job, fields=fields, plan=data, inputs=values, tenant=tenant)
+
+    def submit_request(
+        self,
+        request: Request,
+        *,
+        inputs: Mapping[str, Any],
+        priority: Priority = "normal",
+        tenant: str = "default",
+        caller: str = "direct",
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[str, bool]:
+        """Accepts a request in words, of which a planner makes the plan; see `submit`.
+
+        Raises:
+            Conflict: the key was used with another body.
+            NotFound: the inputs name a file that the tenant does not have.
+        """
+        job = f"job_{secrets.token_hex(8)}"
+        if idempotency is not None:
+            job = self._reserve(tenant, idempotency, job)
+        beginning = " ".join(request.text.split())[:_BEGINNING]
+        fields = {"name": "", "rid": "", "pri": priority, "by": caller, "rq": "p", "md": request.mode, "rq_text": beginning}
+        values = json.dumps(inputs, ensure_ascii=False).encode()
+        values = self.files.submitted(job, plan=b"", inputs=values, tenant=tenant)
+        return job, self.ledger.submit(job, fields=fields, plan=b"", inputs=values, tenant=tenant, request=request.stored())
 
     def repeated(self, idempotency: tuple[str, str], *, tenant: str) -> JobView | None:
         """The job that an earlier request of the same key and body made; None when there is none.
@@ -141,15 +181,26 @@ class JobStore:
         """
         last = self.redis.xrevrange(self.ledger.keys(job_id).events, count=1)  # first: the view includes at least this
         meta = self._meta(job_id, tenant)
-        steps = tuple(self._steps(job_id, self._plan(job_id), meta))
+        plan = self._plan_of(meta)
+        steps = tuple(self._steps(job_id, plan, meta)) if plan is not None else ()
         unknown = tuple(self.calls(job_id, tenant=tenant, state=CallState.UNKNOWN)) if meta.number("un") else ()
         return JobView(
-            **meta.summary(),
+            **(meta.summary() | (self._asked(meta) if meta.asked else {})),
             steps=steps,
             unknown=unknown,
-            error=self._job_error(job_id, steps, meta),
+            error=self._job_error(job_id, plan, steps, meta),
             cursor=last[0][0].decode() if last else None,
         )
+
+    def _asked(self, meta: JobRow) -> dict[str, Any]:
+        """What a view tells of a request besides its row."""
+        request, planned = self.redis.hmget(self.ledger.keys(meta.id).data, ["request", "planned"])
+        return {
+            "request": Request.read(request).text if request is not None else meta.text("rq_text"),
+            "planned": Planning.model_validate_json(planned) if planned is not None else None,
+            "waiting": meta.waiting(self.ledger.now_ms()),
+            "usage": self.requests.usage(meta.id),
+        }
 
     def status(self, job_id: str, *, tenant: str = "default") -> JobStatus:
         """Where the job stands.
@@ -172,26 +223,55 @@ class JobStore:
         return cast(Priority, self._text(job_id, "pri") or "normal")
 
     def plan(self, job_id: str, *, tenant: str = "default") -> Plan:
-        """The plan that the job runs, as it was checked."""
-        self._meta(job_id, tenant)
-        return self._plan(job_id)
+        """The plan that the job runs, as it was checked.
+
+        Raises:
+            NotFound: there is no job of that id for this tenant.
+            NoPlanYet: it is a request that was not planned yet.
+        """
+        meta = self._meta(job_id, tenant)
+        plan = self._plan_of(meta)
+        if plan is not None:
+            return plan
+        move = "It ended before it was planned." if meta.status.final else f"Wait for the event `job.planned` of {job_id}."
+        raise NoPlanYet(f"Job {job_id} has no plan yet.", next=move)
+
+    def planned(self, job_id: str, *, tenant: str = "default") -> Plan | None:
+        """The same; None when it has no plan yet."""
+        return self._plan_of(self._meta(job_id, tenant))
+
+    def former_plans(self, job_id: str) -> list[Plan]:
+        """The plans of a request that did not come through, the first one first."""
+        keys = self.ledger.keys(job_id)
+        count = int(self.redis.hget(keys.state, "pv") or 0)
+        rows = self._hmget(keys.data, [f"plan:{n}" for n in range(1, count + 1)])
+        return [Plan.model_validate_json(raw) for raw in rows if raw is not None]
+
+    def request(self, job_id: str) -> Request | None:
+        """What was asked in words; None when the job began as a plan."""
+        raw = self.redis.hget(self.ledger.keys(job_id).data, "request")
+        return Request.read(raw) if raw is not None else None
 
     def accepted(self, job_id: str) -> Accepted | None:
         """What the planner needs of an accepted job, in one round trip; None when it is planned already."""
         keys = self.ledger.keys(job_id)
         pipe = self.redis.pipeline(transaction=False)
-        pipe.hmget(keys.state, ["st", "pri"])
+        pipe.hmget(keys.state, ["st", "pri", "rq", "pv"])
         pipe.hmget(keys.data, ["plan", "inputs"])
-        (status, priority), (plan, inputs) = pipe.execute()
-        if status != b"planning":
+        (status, priority, wanted, number), (plan, inputs) = pipe.execute()
+        if status != b"planning" and not (status == b"running" and wanted == b"a"):
             return None
         return Accepted(
-            bytes(plan), self.files.read_inputs(job_id, inputs or b"{}"), cast(Priority, (priority or b"normal").decode())
+            bytes(plan or b""),
+            self.files.read_inputs(job_id, inputs or b"{}"),
+            cast(Priority, (priority or b"normal").decode()),
+            "plan" if wanted == b"p" else "answer" if wanted == b"a" else "start",
+            int(number or 0),
         )
 
-    def inputs(self, job_id: str) -> dict[str, Any]:
-        """The job's inputs with the plan's defaults."""
-        return self.files.inputs(job_id)
+    def inputs(self, job_id: str, number: int = 0) -> dict[str, Any]:
+        """The job's inputs with the defaults of its plan, which has that number."""
+        return self.files.inputs(job_id, number)
 
     def steps_result(self, job_id: str, *, steps: Collection[str] | None = None, large: bool = True) -> dict[str, Any]:
         """The results by step id, as far as there are any; a map's keep their positions.
@@ -199,6 +279,8 @@ class JobStore:
         Without `large`, a value that lies in the blob store is only named: `{"$blob": "blob:sha256:...", "size": ...}`.
         """
         plan = self._plan(job_id)
+        if plan is None:
+            return {}
         chosen = [s for s in plan.steps if steps is None or s.id in steps]
         totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in chosen])
         wanted = {s.id: int(n) for s, n in zip(chosen, totals, strict=True) if n is not None}
@@ -223,8 +305,15 @@ class JobStore:
             status=meta.status,
             has_errors=meta.has_errors,
             steps=self.steps_result(job_id, large=large),
-            errors=tuple(self._errors(job_id, self._plan(job_id))),
+            errors=tuple(self._errors(job_id, self._plan_of(meta))),
+            answer=self._worded(meta),
+            usage=self.requests.usage(job_id) if meta.asked else None,
         )
+
+    def _worded(self, meta: JobRow) -> str | None:
+        """The answer that a model worded, if one did."""
+        raw = self.redis.hget(self.ledger.keys(meta.id).data, "answer") if meta.text("rq") == "e" else None
+        return bytes(raw).decode() if raw is not None else None
 
     def values(self, job_id: str, calls: Sequence[str]) -> Sequence[Any]:
         """The results of calls, None where there is none."""
@@ -267,7 +356,8 @@ class JobStore:
 
     def _calls_then_theirs(self, job_id: str) -> Iterator[str]:
         """The calls of the plan in order, then those that they made: what is made meanwhile moves no place of the plan's."""
-        steps = self._plan(job_id).steps
+        plan = self._plan(job_id)
+        steps = plan.steps if plan is not None else ()
         totals = self._hmget(self.ledger.keys(job_id).state, [f"n:{s.id}" for s in steps])
         planned = [(s.id, int(n or 0)) for s, n in zip(steps, totals, strict=True)]
         yield from (f"{step}#{i}" for step, n in planned for i in range(n))
@@ -292,7 +382,8 @@ class JobStore:
         They begin after `cursor` (a call's id).
         """
         meta = self._meta(job_id, tenant)
-        steps = [s for s in self._plan(job_id).steps if step is None or s.id == step]
+        plan = self._plan_of(meta)
+        steps = [s for s in (plan.steps if plan is not None else ()) if step is None or s.id == step]
         if step is not None and not steps:
             raise NotFound(f"Job {job_id} has no step `{step}`.", path="step")
         found: list[CallView] = []
@@ -362,7 +453,19 @@ class JobStore:
         raw = self.redis.hget(self.ledger.keys(job_id).state, field)
         return bytes(raw).decode() if raw is not None else ""
 
-    def _load_plan(self, job_id: str) -> Plan:
+    def _plan_of(self, meta: JobRow) -> Plan | None:
+        return self._numbered(meta.id, meta.number("pv"), asked=meta.asked)
+
+    def _plan(self, job_id: str) -> Plan | None:
+        """The job's plan; None when a request has none yet."""
+        raw, asked = self.redis.hmget(self.ledger.keys(job_id).state, ["pv", "rq"])
+        return self._numbered(job_id, int(raw or 0), asked=asked is not None)
+
+    def _numbered(self, job_id: str, number: int, *, asked: bool) -> Plan | None:
+        return None if asked and number == 0 else self._plans(job_id, number)
+
+    def _load_plan(self, job_id: str, _number: int) -> Plan:
+        """Kept by the number too: a request that is planned anew gets another plan."""
         raw = self.redis.hget(self.ledger.keys(job_id).data, "plan")
         if raw is None:
             raise NotFound(f"There is no job `{job_id}`.")
@@ -390,7 +493,7 @@ class JobStore:
         for s in plan.steps:
             number = {p: int(got[f"{p}:{s.id}"] or 0) for p in "kfz"}
             state: StepState = _STEP_STATES.get((got[f"t:{s.id}"] or b"").decode(), "pending")
-            if state in ("running", "pending") and meta.status in FINAL_STATUSES:
+            if state in ("running", "pending") and meta.status in FINAL_STATUSES and meta.text("md") != "plan":
                 state = "cancelled"
             facts = json.loads(got[f"s:{s.id}"] or b"{}")
             queue = queues[facts["q"]] if facts else ""
@@ -459,11 +562,13 @@ class JobStore:
             call=call, step=step.id, tool=tool, parent=parent, index=index, state=state, attempt=int(attempt), tries=int(tries)
         )
 
-    def _errors(self, job_id: str, plan: Plan) -> Iterator[ErrorInfo]:
+    def _errors(self, job_id: str, plan: Plan | None) -> Iterator[ErrorInfo]:
         state, data = self.ledger.keys(job_id).state, self.ledger.keys(job_id).data
         job_error = self.redis.hget(data, "error")
         if job_error is not None:
             yield ErrorInfo.model_validate_json(job_error)
+        if plan is None:
+            return
         for step, total in zip(plan.steps, self._hmget(state, [f"n:{s.id}" for s in plan.steps]), strict=True):
             names = [f"{step.id}#{i}" for i in range(max(1, int(total or 0)))]
             for low in range(0, len(names), _CHUNK):
@@ -476,14 +581,15 @@ class JobStore:
     def _error(raw: bytes, step: str, index: int | None) -> ErrorInfo:
         return ErrorInfo.model_validate_json(raw).model_copy(update={"step": step, "index": index})
 
-    def _job_error(self, job_id: str, steps: Sequence[StepView], meta: JobRow) -> ErrorInfo | None:
+    def _job_error(self, job_id: str, plan: Plan | None, steps: Sequence[StepView], meta: JobRow) -> ErrorInfo | None:
         if meta.status is not JobStatus.FAILED:
             return None
         raw = self.redis.hget(self.ledger.keys(job_id).data, "error")
         if raw is not None:
             return ErrorInfo.model_validate_json(raw)
+        if plan is None:
+            return None
         failed = {s.id for s in steps if s.state == "failed"}
-        plan = self._plan(job_id)
         return next(self._errors(job_id, plan.model_copy(update={"steps": tuple(s for s in plan.steps if s.id in failed)})), None)
 
     def _hmget(self, key: str, fields: Sequence[str]) -> Sequence[bytes | None]:

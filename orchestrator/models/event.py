@@ -13,7 +13,8 @@ FINAL_EVENTS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 class Event(BaseModel):
     """`{v, id, type, job_id, step, call, attempt, ts, data}`; `id` resumes the stream after this event.
 
-    Types: `job.accepted job.running job.waiting job.succeeded job.failed job.cancelled`,
+    Types: `job.accepted job.running job.waiting job.succeeded job.failed job.cancelled`, of a request in words also
+    `job.planning job.planned job.confirmed job.replanning job.answering`,
     `step.running step.waiting step.progress step.succeeded step.failed step.skipped`,
     `call.running call.waiting call.succeeded call.failed call.skipped call.unknown call.cancelled`, `log`, `alert`
     (a program met a limit or did what it may not: `data` has `alert`, `execution_id` and `message`), and `gap`

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from orchestrator.models.usage import Usage
 
 
 class JobStatus(StrEnum):
@@ -42,6 +44,9 @@ class CallState(StrEnum):
 
 StepState = Literal["pending", "running", "succeeded", "failed", "skipped", "cancelled"]
 Priority = Literal["interactive", "normal", "batch"]
+RequestMode = Literal["run", "confirm", "plan"]
+MAX_REQUEST = 20_000
+MAX_TOOLS = 1_000
 
 
 class _Wire(BaseModel):
@@ -91,6 +96,22 @@ class CallView(_Wire):
     error: ErrorInfo | None = None
 
 
+class Planning(_Wire):
+    """How the plan of a request was made: `shown` tools of `of` were in the prompt; `degraded` says what was not as usual."""
+
+    source: Literal["model", "template"]
+    model: str | None = Field(default=None, description="provider and model, when a model made it")
+    template: str | None = None
+    repairs: int = Field(default=0, description="how often the model mended what the check had found")
+    shown: int = 0
+    of: int = 0
+    searched: bool = Field(default=False, description="the tools were chosen by search")
+    degraded: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    reused: bool = Field(default=False, description="no model was asked for it")
+    number: int = Field(default=1, description="2 and more: it was planned anew after steps failed")
+
+
 class JobView(_Wire):
     """A job as it stands now."""
 
@@ -108,6 +129,11 @@ class JobView(_Wire):
     unknown: tuple[CallView, ...] = Field(default=(), description="calls that wait for `resolve`")
     error: ErrorInfo | None = None
     cursor: str | None = Field(default=None, description="id of the newest event that this view includes")
+    request: str | None = Field(default=None, description="what was asked in words; in lists its beginning")
+    mode: RequestMode | None = Field(default=None, description="of a request: what is done with its plan")
+    waiting: str | None = Field(default=None, description="why nothing moves, such as `waits for your confirmation`")
+    planned: Planning | None = Field(default=None, description="of a request: how its plan was made")
+    usage: Usage | None = Field(default=None, description="of a request: what calls of models it cost so far")
 
 
 class JobPage(_Wire):
@@ -131,7 +157,8 @@ class JobResult(_Wire):
 
     `output` is what the plan's `output` names (default: the value of its last step, or a dict by id of its last
     steps); `answer` is the worded answer of `final_synthesis`; `steps` are the results by step id. The results of a
-    map keep their positions: a failed or skipped item is None, and `errors` says why.
+    map keep their positions: a failed or skipped item is None, and `errors` says why. Of a request, `usage` is what
+    its calls of models came to.
     """
 
     job_id: str
@@ -141,18 +168,46 @@ class JobResult(_Wire):
     answer: str | None = None
     steps: dict[str, Any] = Field(default_factory=dict)
     errors: tuple[ErrorInfo, ...] = ()
+    usage: Usage | None = None
 
 
 class SubmitRequest(BaseModel):
-    """Body of `POST /v1/jobs`: a plan or the name of one, and its inputs."""
+    """Body of `POST /v1/jobs`: a plan, the name of one, or a request in words that is to be planned; and its inputs."""
 
     model_config = ConfigDict(
         defer_build=True,
         frozen=True,
         extra="forbid",
-        json_schema_extra={"examples": [{"plan": "receipts", "inputs": {"images": ["bundled:grocery", "bundled:cafe"]}}]},
+        json_schema_extra={
+            "examples": [
+                {"plan": "receipts", "inputs": {"images": ["bundled:grocery", "bundled:cafe"]}},
+                {"request": "process these receipts and tell me what we spent on food", "inputs": {"files": ["bundled:cafe"]}},
+            ]
+        },
     )
 
-    plan: dict[str, Any] | str = Field(description="a plan, or the name of a bundled one such as `receipts`")
-    inputs: dict[str, Any] = Field(default_factory=dict)
+    plan: dict[str, Any] | str | None = Field(default=None, description="a plan, or the name of a bundled one such as `receipts`")
+    request: str | None = Field(
+        default=None, min_length=1, max_length=MAX_REQUEST, description="what to do, in words: a plan is made of it"
+    )
+    inputs: dict[str, Any] = Field(
+        default_factory=dict, description="of a request: what its plan may use, by name; files as `files`"
+    )
     priority: Priority = "normal"
+    mode: RequestMode = Field(
+        default="run",
+        description="of a request: `run` its plan at once, wait for a person to `confirm` it, or make the `plan` only",
+    )
+    tools: tuple[str, ...] | None = Field(
+        default=None, max_length=MAX_TOOLS, description="of a request: the tools that its plan may use; default: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.plan is None) == (self.request is None):
+            raise ValueError("Give either `plan` (a plan, or the name of one) or `request` (what to do, in words)")
+        if self.request is not None and not self.request.strip():
+            raise ValueError("`request` is blank")
+        if self.request is None and (self.mode != "run" or self.tools is not None):
+            raise ValueError("`mode` and `tools` belong to a `request`; a plan names its tools itself")
+        return self

@@ -13,7 +13,8 @@ from typing import Self
 
 from orchestrator.errors import PermissionDenied
 from orchestrator.models.access import Policy, Rules
-from orchestrator.models.tool import ToolDefinition
+from orchestrator.models.plan import Plan
+from orchestrator.models.tool import ToolCatalog, ToolDefinition
 
 ANY = "*"
 
@@ -101,6 +102,27 @@ def denied(policy: Policy, *, tenant: str, caller: tuple[str, ...], tool: ToolDe
     The tenant's rules must allow it, and so must every entry of `callers` that means this caller.
     """
     return next((e for rules in rules_of(policy, caller) if (e := _denied(rules, tenant, tool)) is not None), None)
+
+
+def check_steps(plan: Plan, catalog: ToolCatalog, policy: Policy, *, tenant: str, caller: tuple[str, ...]) -> None:
+    """Lets a plan pass whose tools a caller may use.
+
+    Raises:
+        PermissionDenied: it may not; every step that is forbidden is a problem.
+    """
+    refusals = {
+        f"steps[{i}].tool": refusal
+        for i, step in enumerate(plan.steps)
+        if (tool := catalog.get_tool(step.tool)) is not None
+        and (refusal := denied(policy, tenant=tenant, caller=caller, tool=tool)) is not None
+    }
+    if not refusals:
+        return
+    problems = [{"path": path, "code": e.code, "message": e.message, "next": e.next} for path, e in refusals.items()]
+    (path, first), *more = refusals.items()
+    if not more:
+        raise PermissionDenied(first.message, path=path, next=first.next, problems=problems)
+    raise PermissionDenied(f"{first.message}; {len(refusals)} steps are forbidden.", path=path, problems=problems)
 
 
 def rules_of(policy: Policy, caller: tuple[str, ...]) -> list[Rules]:

@@ -10,7 +10,8 @@ from celery import Celery
 
 from orchestrator.errors import BackendError, Conflict, NotFound, RequestError
 from orchestrator.jobs.ledger import Committed
-from orchestrator.jobs.store import JobStore
+from orchestrator.jobs.requests import Request
+from orchestrator.jobs.store import JobStore, NoPlanYet
 from orchestrator.models.job import JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan
 from orchestrator.publisher.compile import lengths_for
@@ -49,6 +50,49 @@ class Control:
             self._wake(job)
         return job, created
 
+    def accept_request(
+        self,
+        request: Request,
+        *,
+        inputs: Mapping[str, Any],
+        priority: Priority = "normal",
+        tenant: str = "default",
+        caller: str = "direct",
+        idempotency: tuple[str, str] | None = None,
+    ) -> tuple[str, bool]:
+        """Accepts a request in words and wakes the planner; the job's id, and whether it is new.
+
+        Raises:
+            Conflict: the idempotency key was used with another body.
+        """
+        job, created = self.store.submit_request(
+            request, inputs=inputs, priority=priority, tenant=tenant, caller=caller, idempotency=idempotency
+        )
+        if created:
+            self._wake(job)
+        return job, created
+
+    def confirm(self, job_id: str, *, tenant: str = "default") -> JobView:
+        """Lets the plan of a request run that waits for it; confirming twice is once.
+
+        Raises:
+            NotFound: there is none of that id for this tenant.
+            Conflict: the job does not wait for a confirmation.
+        """
+        status = self.store.status(job_id, tenant=tenant)
+        verdict = self.store.requests.confirm(job_id)
+        if verdict == "no plan":
+            raise NoPlanYet(
+                f"Job {job_id} has no plan yet.", next=f"Wait for the event `job.waiting` of {job_id}, and look at its plan."
+            )
+        if verdict not in ("ok", "again"):
+            raise Conflict(
+                f"Job {job_id} is {status}; only a request that was submitted with the mode `confirm` waits for a confirmation."
+            )
+        if verdict == "ok":
+            self._wake(job_id)
+        return self.store.view(job_id, tenant=tenant)
+
     def cancel(self, job_id: str, *, tenant: str = "default") -> JobView:
         """Cancels a job; running cooperative calls stop. Cancelling a cancelled job changes nothing.
 
@@ -69,8 +113,8 @@ class Control:
         Raises:
             Conflict: the job has not ended, or all of it succeeded.
         """
-        plan = self.store.plan(job_id, tenant=tenant)
-        rows = [(n, node.barrier, node.aligned) for n, node in build_graph(plan).nodes.items()]
+        plan = self.store.planned(job_id, tenant=tenant)
+        rows = [(n, node.barrier, node.aligned) for n, node in build_graph(plan).nodes.items()] if plan is not None else []
         retried = self.store.ledger.retry(job_id, rows)
         if retried.verdict.startswith("job "):
             raise Conflict(

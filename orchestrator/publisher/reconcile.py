@@ -127,7 +127,7 @@ class Reconciler:
             repairs.aged += self._repair(self._starved(shard, queue, now), "aged", shard.queued(queue))
             self._say_whether_served(shard, queue, now, served=any(w.queue == queue for w in workers))
         repairs.released += self._release(shard)
-        repairs.planner += self._wake_planner(shard, now - grace)
+        repairs.planner += self._wake_planner(shard, now, before=now - grace)
 
     def _due(self, key: str, now: int, *, look: str = "") -> Iterator[tuple[str, str, int, int]]:
         """Up to BATCH members up to a time, behind those that earlier looks left; from the head again after the last."""
@@ -233,9 +233,10 @@ class Reconciler:
             follow(self.store.ledger, self.publisher, done)
         return repaired
 
-    def _wake_planner(self, shard: Shard, before: int) -> int:
+    def _wake_planner(self, shard: Shard, now: int, *, before: int) -> int:
+        """Of what is new its message may be on its way; what was taken, or waits, is due at its time."""
         accepted = self.store.redis.zrange(shard.accepted, "-inf", before, byscore=True, offset=0, num=BATCH)
-        taken = self.store.redis.zrange(shard.accepted, TAKEN, TAKEN + before, byscore=True, offset=0, num=BATCH)
+        taken = self.store.redis.zrange(shard.accepted, TAKEN, TAKEN + now, byscore=True, offset=0, num=BATCH)
         rows = [*accepted, *taken]
         if not rows or self._backlog(PLANNER):
             return 0

@@ -144,7 +144,20 @@ BAD: dict[str, tuple[tuple[Any, ...], tuple[int, str, str | None, str]]] = {
         (415, "unsupported_media_type", "Content-Type", "x-www-form-urlencoded"),
     ),
     "a list": (("POST", "/v1/jobs", b"[1]", JSON), (422, "invalid_request", "$", "")),
-    "no plan": (("POST", "/v1/jobs", b"{}", JSON), (422, "invalid_request", "plan", "Add `plan`")),
+    "no plan": (("POST", "/v1/jobs", b"{}", JSON), (422, "invalid_request", "$", "either `plan`")),
+    "a plan and a request": (
+        ("POST", "/v1/jobs", b'{"plan": "receipts", "request": "add them"}', JSON),
+        (422, "invalid_request", "$", "either `plan`"),
+    ),
+    "a blank request": (("POST", "/v1/jobs", b'{"request": "  "}', JSON), (422, "invalid_request", "$", "blank")),
+    "a mode for a plan": (
+        ("POST", "/v1/jobs", b'{"plan": "receipts", "mode": "confirm"}', JSON),
+        (422, "invalid_request", "$", "belong to a `request`"),
+    ),
+    "a request for an unknown tool": (
+        ("POST", "/v1/jobs", b'{"request": "add", "tools": ["ad"]}', JSON),
+        (404, "not_found", "tools[0]", "`add`"),
+    ),
     "unknown field": (
         ("POST", "/v1/jobs", b'{"plan": "receipts", "prio": 1}', JSON),
         (422, "invalid_request", "prio", "no `prio`"),

@@ -22,6 +22,14 @@
 --   w:<l> published calls of a lane   kw:<l> of these, those that wait for a key   ph: pt: p:<l>:<n> first-in-first-out list of
 --   ready, unpublished calls "step:lo:hi" of a lane   pk:<l> its entry in PARKED   kg:<call> key that a call holds or waits for
 --   ks:<call> its entry in PARKED while it waits   kt:<call> since when it has waited for its key   nw:<q> "no worker" was said
+--   Of a job that began as a request in words:
+--   rq what is wanted of the planner: p a plan, a the worded answer; or s: it has its plan, e: and its answer, too
+--   rq_token who plans it now   rq_lease until when, unless it is renewed   rq_try how often a planner began   rq_gen how often a
+--   person had it tried again   rq_why why nothing moves   rq_at until when   rq_since since when no plan could be made
+--   rq_waits how often that was said   rq_ok its plan was confirmed   rq_left how often it may be planned anew
+--   rq_words a model is to word the answer   rq_steps ids of the plan's steps (JSON)   rq_calls model calls that are counted
+--   pv number of its plan, from 1 (absent: it began as a plan)   rq_run that of the plan whose steps entered the ledger
+--    md run|confirm|plan   rq_text the request's beginning
 --
 -- A lane is a queue of the job, or one tool of it whose concurrency is limited. What all jobs share:
 --   LOAD  by gate, how many published calls (queued or running) hold it. Gates: "q|<queue>|<tenant>", "t|<tool>"; "a|<tenant>" counts
@@ -34,8 +42,9 @@ local ENVELOPES, LOAD, SLOTS, PARKED, HELD, SHARED = KEYS[10], KEYS[11], KEYS[12
 local JOB, RETENTION, KEEP, DIRECT = ARGV[1], ARGV[3], ARGV[4], ARGV[5] == '1'
 local QUEUE_COUNT = DIRECT and (#KEYS - SHARED) / 4 or #KEYS - SHARED
 local PATIENCE = 2000  -- ms after which a parked lane goes before calls of other jobs that became ready later
+local FIRST = 60000     -- ms by which a job that goes back to the planner stands before those that are new
 local STRIDE = 10       -- ms of virtual time between two waiting jobs of one tenant
-local SCHEMA = 3       -- the newest that these scripts know; a job of a newer one is left to newer workers
+local SCHEMA = 4       -- the newest that these scripts know; a job of a newer one is left to newer workers
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -62,7 +71,7 @@ local function preload_calls(s, n)
   preload(fields)
 end
 local function num(f) return tonumber(get(f) or 0) end
-preload({'v', 'st', 'tenant', 'ln', 'pri'})
+preload({'v', 'st', 'tenant', 'ln', 'pri', 'rq'})
 if num('v') > SCHEMA then return redis.error_reply('SCHEMA ' .. get('v')) end
 local function set(f, v) cache[f] = text(v); dirty[f] = true end
 local function inc(f, n) local v = num(f) + n; set(f, v); return v end
@@ -94,6 +103,7 @@ local function set_call(call, st, a, tries, lost, since, token)
   set('c:' .. call, string.format('%s|%d|%d|%d|%d|%s', st, a, tries, lost, since or 0, token or ''))
 end
 local function step_of(call) return string.match(call, '^(.-)#') end
+local function most_calls(s) return math.max(num('n:' .. s), num('o:' .. s)) end  -- also before the job was retried
 local function index_of(call) return tonumber(string.match(call, '#(%d+)$')) end
 local function queued_key(p) return KEYS[SHARED + 1 + p.q] end
 local function list_key(p, level)
@@ -106,6 +116,7 @@ local touched = {}   -- lanes that may be refilled
 local freed = {}     -- gates that may let a parked lane in, and up to which load
 local work = {}      -- steps to start or finish; a list instead of recursion, for plans of any depth
 local ending = nil   -- final status, said last
+local final = false  -- it ends, whatever could follow
 
 -- Gates: what is shared by jobs. The load is read once; changes are kept and written at the end.
 local loads, deltas, slots_of, names = {}, {}, {}, {}
@@ -195,9 +206,18 @@ local function wait_for_planner()
   deltas['a|' .. get('tenant')] = 1
   redis.call('ZADD', ACCEPTED, now + before * STRIDE, JOB)
 end
+local function go_to_planner()  -- before all that are new: this one was planned before; the reconciler wakes a planner at its next look
+  deltas['a|' .. get('tenant')] = 1
+  redis.call('ZADD', ACCEPTED, now - FIRST, JOB)
+end
 local function leave_planner()
   redis.call('ZREM', ACCEPTED, JOB)
   deltas['a|' .. get('tenant')] = -1
+end
+
+local function ask_person()  -- the plan of a request waits for its confirmation
+  set('st', 'waiting'); set('rq_why', 'waits for your confirmation'); set('rq_at', 0)
+  event('job.waiting', nil, nil, nil, {reason = get('rq_why'), confirm = true})
 end
 
 -- The message of a call, from the envelope that Celery made for its tool: see publisher/envelope.py.
@@ -591,6 +611,7 @@ local function wakes()
   return found
 end
 
+-- include anew
 -- Runs what follows from a change, then writes everything. Answers the calls to publish, and the parked lanes to release.
 local function settle()
   while #work > 0 and not ending do
@@ -602,9 +623,9 @@ local function settle()
     end
   end
   if not ending then for l in pairs(touched) do refill(l) end end
+  if ending then let_go(); out = {}; go_on_with_request() end
   if ending then
-    let_go()
-    set('st', ending); set('t2', now); out = {}
+    set('st', ending); set('t2', now)
   elseif get('st') == 'running' and num('un') > 0 and num('live') == 0 then
     set('st', 'waiting'); event('job.waiting', nil, nil, nil, {reason = 'calls whose outcome is unknown wait for `resolve`', unknown = num('un')})
   end

@@ -6,12 +6,16 @@ if not st then return {'no job', {}} end
 if not (st == 'failed' or st == 'cancelled' or (st == 'succeeded' and num('ne') > 0)) then return {'job ' .. st, {}} end
 local steps = cjson.decode(ARGV[6])
 redis.call('HDEL', DATA, 'error')
-if not get('qs') then  -- cancelled before it was planned
-  set('st', 'planning'); set('t2', 0); set('nf', 0); wait_for_planner()
+if not get('qs') or get('rq') == 'p' or get('rq') == 's' and get('rq_run') ~= get('pv') then  -- it ended before its (new) plan began
+  set('t2', 0); set('nf', 0)
+  if get('rq') then set('rq_since', 0); set('rq_waits', 0); set('rq_at', 0); inc('rq_gen', 1) end
+  if get('rq') == 's' and get('md') == 'confirm' and num('rq_ok') == 0 then ask_person()
+  else set('st', 'planning'); wait_for_planner() end
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
   settle()
   return {'plan', {}}
 end
+if get('rq') then set('rq', 's'); redis.call('HDEL', DATA, 'answer') end
 local drop = {}
 local function forget(f) drop[#drop + 1] = f; cache[f] = false; dirty[f] = nil end
 for l = 0, #cjson.decode(get('ln')) - 1 do
@@ -54,7 +58,6 @@ local function forget_children(maker, stale)
     forget('ck:' .. maker .. '|' .. spec(s).key)
   end
 end
-local function most_calls(s) return math.max(num('n:' .. s), num('o:' .. s)) end
 local function forget_lists(s)  -- those that maps took from results that are not kept
   if spec(s).wl then forget('len:' .. spec(s).wl) end
   for _, take in ipairs(cjson.decode(get('x:' .. s)).lens or {}) do
