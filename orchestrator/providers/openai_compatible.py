@@ -7,14 +7,10 @@ remembered. Errors name the model, the address and the status, and quote neither
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import httpx2
 import openai
@@ -24,28 +20,16 @@ from pydantic import SecretStr
 from orchestrator.errors import ModelError
 from orchestrator.providers.answers import read_answer
 from orchestrator.providers.chat import ChatRequest, Message, Reply, Usage
+from orchestrator.providers.exchange import hint, sendable, shown
 from orchestrator.providers.in_time import within
+from orchestrator.providers.openai_protocols import FORMS, Form, asked_for
+from orchestrator.providers.patience import Patience
 
-Form = Literal["json_schema", "json_object", "text"]
-FORMS: tuple[Form, ...] = ("json_schema", "json_object", "text")
 CONNECT_S = 5.0
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0  # between tries, where the server gives no hint
 MAX_BYTES = 4 << 20  # of an answer
 _RETRIED = (408, 409, 429)  # and 5xx
 _NOT_SENT: Any = {"OpenAI-Organization": openai.omit, "OpenAI-Project": openai.omit}  # the SDK's, from the environment
 _CODE = re.compile(r"[a-z_]{1,40}")  # a vendor's word such as `invalid_api_key`; nothing that could be a secret
-
-
-@dataclass
-class _Patience:
-    """What is left of one request: until when, and how many tries more."""
-
-    end: float
-    tries: int
-
-    @property
-    def left_s(self) -> float:
-        return self.end - time.monotonic()
 
 
 class OpenAICompatible:
@@ -57,8 +41,8 @@ class OpenAICompatible:
         Raises:
             ModelError: `model_not_set`: the address or the key can be none.
         """
-        self._model, self._url, self._timeout_s, self._retries = model, _shown(url), timeout_s, retries
-        self._key = _sendable(key) or "none"  # never the SDK's default, which is OpenAI's key
+        self._model, self._url, self._timeout_s, self._retries = model, shown(url), timeout_s, retries
+        self._key = sendable(key) or "none"  # never the SDK's default, which is OpenAI's key
         self._client = openai.OpenAI(
             base_url=url,
             api_key=self._key,
@@ -78,7 +62,7 @@ class OpenAICompatible:
     def ask(self, request: ChatRequest) -> Reply:
         """The checked answer; see `ChatModel`."""
         started = time.monotonic()
-        patience = _Patience(started + self._timeout_s, self._retries)
+        patience = Patience(started + self._timeout_s, self._retries)
         for form in FORMS[FORMS.index(self._form) :]:
             try:
                 completion, value = self._form_of(request, form, patience)
@@ -90,24 +74,11 @@ class OpenAICompatible:
             return Reply(value, _usage(completion), str(completion.model or self._model), time.monotonic() - started)
         raise AssertionError("the last form answers or raises")
 
-    def _form_of(self, request: ChatRequest, form: Form, patience: _Patience) -> tuple[ChatCompletion, Any]:
-        completion = self._retried(request, form, patience)
+    def _form_of(self, request: ChatRequest, form: Form, patience: Patience) -> tuple[ChatCompletion, Any]:
+        completion = patience.retried(partial(self._adapted, request, form, patience))
         return completion, read_answer(self._text(completion), request.schema)
 
-    def _retried(self, request: ChatRequest, form: Form, patience: _Patience) -> ChatCompletion:
-        wait = FIRST_WAIT_S
-        while True:
-            try:
-                return self._adapted(request, form, patience)
-            except ModelError as error:
-                pause = error.retry_after_s if error.retry_after_s is not None else wait * random.uniform(0.75, 1)
-                if not error.retryable or patience.tries < 1 or pause >= patience.left_s:
-                    raise
-            patience.tries -= 1
-            time.sleep(pause)
-            wait = min(2 * wait, LONGEST_WAIT_S)
-
-    def _adapted(self, request: ChatRequest, form: Form, patience: _Patience) -> ChatCompletion:
+    def _adapted(self, request: ChatRequest, form: Form, patience: Patience) -> ChatCompletion:
         """Newer models of OpenAI name the limit otherwise, and take no temperature: learned from the first refusal."""
         for _ in range(2):
             try:
@@ -126,7 +97,7 @@ class OpenAICompatible:
             return False
         return True
 
-    def _once(self, request: ChatRequest, form: Form, patience: _Patience) -> ChatCompletion:
+    def _once(self, request: ChatRequest, form: Form, patience: Patience) -> ChatCompletion:
         try:
             return within(max(patience.left_s, 0.001), partial(self._sent, self._body(request, form), patience))
         except openai.BadRequestError:
@@ -143,14 +114,14 @@ class OpenAICompatible:
                 next="Is it running, and is the address right?",
             ) from None
 
-    def _sent(self, body: dict[str, Any], patience: _Patience) -> ChatCompletion:
+    def _sent(self, body: dict[str, Any], patience: Patience) -> ChatCompletion:
         left_s = max(patience.left_s, 0.001)
         timeout = httpx2.Timeout(left_s, connect=min(CONNECT_S, left_s))
         with self._client.chat.completions.with_streaming_response.create(**body, timeout=timeout) as response:
             return self._read(response.iter_bytes(), patience)
 
     def _body(self, request: ChatRequest, form: Form) -> dict[str, Any]:
-        messages = request.messages if form == "json_schema" else (*request.messages, _asked_for(request.schema))
+        messages = request.messages if form == "json_schema" else (*request.messages, Message("user", asked_for(request.schema)))
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [{"role": m.role, "content": m.text} for m in messages],
@@ -165,7 +136,7 @@ class OpenAICompatible:
             body["response_format"] = {"type": form}
         return body
 
-    def _read(self, chunks: Any, patience: _Patience) -> ChatCompletion:
+    def _read(self, chunks: Any, patience: Patience) -> ChatCompletion:
         body = bytearray()
         for chunk in chunks:
             body += chunk
@@ -205,7 +176,7 @@ class OpenAICompatible:
             retryable=(status in _RETRIED or status >= 500)
             and not spent
             and error.response.headers.get("x-should-retry") != "false",
-            retry_after_s=_hint(error.response.headers),
+            retry_after_s=hint(error.response.headers),
         )
 
     def _too_slow(self) -> ModelError:
@@ -230,10 +201,6 @@ def _other_form_may_do(error: ModelError) -> bool:
     return error.code in ("model_bad_request", "model_bad_answer") or error.status in (500, 501)
 
 
-def _asked_for(schema: Any) -> Message:
-    return Message("user", f"Answer with one JSON object and nothing else. It must fit this JSON schema: {json.dumps(schema)}")
-
-
 def _usage(completion: ChatCompletion) -> Usage:
     usage = completion.usage
     details = getattr(usage, "prompt_tokens_details", None)
@@ -246,36 +213,3 @@ def _usage(completion: ChatCompletion) -> Usage:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
-
-
-def _hint(headers: httpx2.Headers) -> float | None:
-    """Seconds that the server asks to be left alone; None when it does not say."""
-    for name, per_second in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        if re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", value := headers.get(name, "")):
-            return float(value) / per_second
-    try:
-        return max(parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
-
-
-def _sendable(key: SecretStr | None) -> str:
-    """The key without the line break that files of secrets end with."""
-    text = key.get_secret_value().strip() if key else ""
-    if not (text.isascii() and text.isprintable()):
-        raise ModelError("the model's key holds characters that no key has", code="model_not_set", next="Set the right key.")
-    return text
-
-
-def _shown(url: str) -> str:
-    """The address without a user's name and password, and without a query, which may hold a key."""
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ModelError(
-            "the model's address is no http(s) URL", code="model_not_set", next="Write it such as http://host:8000/v1."
-        )
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,12 +44,15 @@ class Place:
     """Where a model is, and who asks: a key, or for Entra ID a function that gives a token for each request.
 
     With `api_version` the address is that of an Azure resource, and its dated API is spoken; else `url` is that of the protocol.
+    `query` goes with every request. `api_key`: the key is sent in the header of that name too, which some of Azure's servers want.
     """
 
     url: str
     key: SecretStr | None = None
     token: Token | None = None
     api_version: str | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    api_key: bool = False
 
     def client(self, secret: str) -> openai.AsyncOpenAI:
         """A client for the running event loop; nothing of it comes from the environment."""
@@ -59,9 +62,13 @@ class Place:
             return openai.AsyncAzureOpenAI(
                 azure_endpoint=self.url, api_version=self.api_version, max_retries=0, http_client=http, **auth
             )
-        headers = {} if self.token else {"authorization": f"Bearer {secret}"}
+        headers = {} if self.token else {"authorization": f"Bearer {secret}"} | ({"api-key": secret} if self.api_key else {})
         return openai.AsyncOpenAI(
-            base_url=self.url, api_key=self.token or secret, max_retries=0, http_client=http_client(headers=headers)
+            base_url=self.url,
+            api_key=self.token or secret,
+            max_retries=0,
+            default_query=dict(self.query),
+            http_client=http_client(headers=headers),
         )
 
 
@@ -111,15 +118,16 @@ class OpenAIModel:
     async def _streamed(self, body: Mapping[str, Any], request: ModelRequest, on_text: OnText) -> tuple[Any, str | None]:
         gathering = self._dialogue.gather()
         async with await self._resource().create(**body, timeout=request.deadline_s) as stream:
-            async for event in self._events(stream):
-                if text := gathering.take(event):
-                    on_text(text)
+            async with aclosing(self._events(stream)) as events:
+                async for event in events:
+                    if text := gathering.take(event):
+                        on_text(text)
             request_id = stream.response.headers.get("x-request-id")
         if gathering.whole is None:
             raise self._failures.cut_off()
         return gathering.whole, request_id
 
-    async def _events(self, stream: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, stream: Any) -> AsyncGenerator[dict[str, Any]]:
         """The stream's events as dicts; what `on_text` raises does not come by here."""
         events = aiter(stream)
         while True:

@@ -6,9 +6,12 @@ import asyncio
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from orchestrator.errors import ModelError
+from orchestrator.providers.azure_score import ScoreModel
 from orchestrator.providers.choice import Choice
+from orchestrator.providers.model import Model
 from orchestrator.providers.openai_models import OPENAI, OpenAIModel, Place, Token
 
 WINDOW = 128_000  # of OpenAI's models since 2024, where the table of prices does not know the model's own
@@ -17,12 +20,14 @@ _SCOPE = "https://cognitiveservices.azure.com/.default"
 _VENDORS = {"azure-openai": "azure", "ollama": "ollama"}
 
 
-def large(choice: Choice, window: int | None) -> OpenAIModel:
+def large(choice: Choice, window: int | None) -> Model:
     """The chosen model.
 
     Raises:
         ModelError: `model_not_set`: its address or key can be none; `model_missing_package`: azure-identity.
     """
+    if choice.provider == "azure-foundry":
+        return foundry(choice, window)
     own = choice.provider in ("openai", "azure-openai")
     return OpenAIModel(
         provider=choice.provider,
@@ -31,6 +36,23 @@ def large(choice: Choice, window: int | None) -> OpenAIModel:
         place=azure(choice) if choice.provider == "azure-openai" else Place(choice.url or OPENAI, choice.key),
         api=choice.api,
         window=window or (WINDOW if own else WINDOW_ELSEWHERE),
+    )
+
+
+def foundry(choice: Choice, window: int | None) -> Model:
+    """The model behind an endpoint of Azure AI Foundry: `.../score`, or chat completions, their address whole or up to `/v1`."""
+    parts = urlsplit(str(choice.url))
+    path = parts.path.rstrip("/")
+    if path.endswith("/score"):
+        return ScoreModel(url=str(choice.url), key=choice.key, model=choice.model, window=window or WINDOW_ELSEWHERE)
+    base = urlunsplit(parts._replace(path=path.removesuffix("/chat/completions") or "/v1", query="", fragment=""))
+    return OpenAIModel(
+        provider=choice.provider,
+        vendor="openai-chat",
+        model=choice.model,
+        place=Place(base, choice.key, query=tuple(parse_qsl(parts.query)), api_key=True),
+        api="chat",
+        window=window or WINDOW_ELSEWHERE,
     )
 
 

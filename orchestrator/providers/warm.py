@@ -18,10 +18,6 @@ from orchestrator.providers.model import Model
 from orchestrator.settings import Settings
 
 MINILM = "all-MiniLM-L6-v2"
-_INSTEAD = (
-    "Until then serve the model by any program that speaks the OpenAI protocol, and set"
-    " TOOLWEAVER_SMALL_MODEL_BACKEND=openai-compatible and TOOLWEAVER_SMALL_MODEL_URL."
-)
 
 
 @lru_cache(maxsize=1)
@@ -50,11 +46,16 @@ def chat_model(settings: Settings) -> ChatModel:
     """The small model that the settings name.
 
     Raises:
-        ModelError: `model_not_set`: no address, or a backend that is not there; `model_missing_package`.
+        ModelError: `model_not_set`: no address; `model_missing_package`.
     """
     backend = settings.small_model_backend
-    if backend in ("azure", "transformers"):
-        raise ModelError(f"the backend `{backend}` of small models comes later", code="model_not_set", next=_INSTEAD)
+    if backend == "azure":
+        if settings.azure_foundry_endpoint is None:
+            raise ModelError("no small model is set", code="model_not_set", next="Set AZURE_SMALL_MODEL_ENDPOINT.", sent=False)
+        at = Choice("azure-foundry", settings.worker_model, settings.azure_foundry_endpoint, settings.azure_foundry_key)
+        return _small(at, settings.small_model_timeout_s)
+    if backend == "transformers":
+        return _small(Choice("transformers", settings.worker_model), settings.small_model_timeout_s)
     url = settings.small_model_url or (OLLAMA if backend == "ollama" else None)
     if url is None:
         raise ModelError(
@@ -104,6 +105,11 @@ def _window(choice: Choice) -> int | None:
 
 
 @lru_cache(maxsize=4)
+def _small(choice: Choice, timeout_s: float) -> ChatModel:
+    return cast(ChatModel, _module("small", "").SmallModel(_large(choice), timeout_s=timeout_s))
+
+
+@lru_cache(maxsize=4)
 def _openai_compatible(url: str, model: str, key: SecretStr | None, timeout_s: float) -> ChatModel:
     made = _module("openai_compatible", "'toolweaver[openai]'").OpenAICompatible
     return cast(ChatModel, made(url=url, model=model, key=key, timeout_s=timeout_s))
@@ -123,6 +129,7 @@ def _forget() -> None:
     named_embedder.cache_clear()
     _openai_compatible.cache_clear()
     _large.cache_clear()
+    _small.cache_clear()
 
 
 os.register_at_fork(after_in_child=_forget)
