@@ -81,14 +81,21 @@ class ProviderLimits:
     Args:
         default: What holds for a provider that `named` does not name.
         window_s: The time that limits are meant for; other than a minute only in tests.
+        slack_s: How long a request may take from its place to the server; default: `SLACK` of the window.
     """
 
     def __init__(
-        self, client: redis.Redis, default: Most, named: Mapping[str, Most] | None = None, *, window_s: float = MINUTE_S
+        self,
+        client: redis.Redis,
+        default: Most,
+        named: Mapping[str, Most] | None = None,
+        *,
+        window_s: float = MINUTE_S,
+        slack_s: float | None = None,
     ) -> None:
         self._scripts = Scripts(client, LUA)
         self._default, self._named = default, dict(named or {})
-        self.window_s = window_s
+        self.window_s, self.slack_s = window_s, window_s * SLACK if slack_s is None else slack_s
         self._away_until = float("-inf")
 
     @classmethod
@@ -115,7 +122,7 @@ class ProviderLimits:
         most, id = self.most(provider), secrets.token_hex(8)
         want = max(0, tokens if most.tokens is None else min(tokens, most.tokens))
         limits = [ANY if n is None else n for n in (most.requests, most.tokens)]
-        times = [_ms(self.window_s * share) for share in (1.0, SLACK, GRACE)]
+        times = [_ms(s) for s in (self.window_s, self.slack_s, self.window_s * GRACE)]
         at = time.monotonic()
         answer = self._call("provider_reserve", provider, [id, ticket or id, want, *limits, *times, int(later)])
         if not answer:
@@ -125,7 +132,7 @@ class ProviderLimits:
 
     def in_time(self, place: Place) -> bool:
         """Whether a request may still be sent on its place; else `release` it and ask for another."""
-        return not place.kept or time.monotonic() - place.at < self.window_s * SLACK / 2
+        return not place.kept or time.monotonic() - place.at < self.slack_s / 2
 
     def settle(self, place: Place, tokens: int | None) -> None:
         """A request has ended, and used so many tokens; None: nobody knows, so the estimate stands."""

@@ -19,21 +19,20 @@ local function before(order)
   return requests, tokens
 end
 
--- When so many requests and tokens will have left, and whether a place on the way may yet give tokens back.
+-- When so many requests and tokens will have left.
 local function when_left(requests, tokens)
-  local from, leaves, may_change = 0, now + window, false
+  local from, leaves = 0, now + window
   while requests > 0 or tokens > 0 do
     local rows = redis.call('ZRANGE', KEYS[1], from, from + 99, 'WITHSCORES')
-    if #rows == 0 then return now + window, may_change end
+    if #rows == 0 then return now + window end
     for i = 1, #rows, 2 do
       local it = place(rows[i])
       requests, tokens, leaves = requests - it.r, tokens - it.t, tonumber(rows[i + 1])
-      may_change = may_change or not it.settled
       if requests <= 0 and tokens <= 0 then break end
     end
     from = from + 100
   end
-  return leaves, may_change
+  return leaves
 end
 
 local function wait(ms, again, reason)
@@ -44,7 +43,7 @@ end
 
 let_leave()
 if place(id) then return {} end -- this script was sent again
-local sums = redis.call('HMGET', KEYS[3], 'r', 't', 'p')
+local sums = redis.call('HMGET', KEYS[3], 'r', 't', 'p', 'o')
 local order = redis.call('ZSCORE', KEYS[4], ticket)
 if not order then
   order = redis.call('HINCRBY', KEYS[3], 'q', 1)
@@ -56,12 +55,12 @@ local requests, tokens = before(order)
 local over_r = most_r < 0 and 0 or tonumber(sums[1] or 0) + requests + 1 - most_r
 local over_t = most_t < 0 and 0 or tonumber(sums[2] or 0) + tokens + want - most_t
 if over_r > 0 or over_t > 0 then
-  local leaves, may_change = when_left(over_r, over_t)
-  local ms = math.max(1, leaves - now)
-  return wait(ms, may_change and over_t > 0 and math.ceil(window / 240) or ms, over_r > 0 and 'requests' or 'tokens')
+  local ms = math.max(1, when_left(over_r, over_t) - now)
+  local may_change = over_t > 0 and tonumber(sums[4] or 0) > 0 -- an open place may give tokens back
+  return wait(ms, may_change and math.ceil(window / 240) or ms, over_r > 0 and 'requests' or 'tokens')
 end
 forget(ticket)
 put(id, 1, want, 0, now + slack + window + 1)
-count(1, want)
+count(1, want, 1)
 keep(2 * window + slack + math.max(0, paused))
 return {}

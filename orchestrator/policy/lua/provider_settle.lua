@@ -13,9 +13,9 @@ local tokens = tonumber(real) or reserved
 if it then
   if tokens <= it.t then leaves = math.min(leaves, tonumber(redis.call('ZSCORE', KEYS[1], id))) end
   put(id, it.r, tokens, 1, leaves)
-  count(0, tokens - it.t)
+  count(0, tokens - it.t, -1)
 elseif tokens > reserved then -- it took longer than a window; what it used beyond its place counts from now
   put(id, 0, tokens - reserved, 1, leaves)
-  count(0, tokens - reserved)
+  count(0, tokens - reserved, 0)
 end
 keep(2 * window)

@@ -1,12 +1,14 @@
 -- The window of one provider: what it was asked lately, and who waits. Pasted into the scripts that change it.
--- KEYS 1 places by when they leave, 2 places: `requests tokens settled`, 3 sums: r requests, t tokens, q last order, p paused until,
+-- KEYS 1 places by when they leave, 2 places: `requests tokens settled`, 3 sums: r requests, t tokens, o open places,
+-- q last order, p paused until,
 -- 4 tickets by their order, 5 tickets: `lease tokens`
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local function count(requests, tokens)
+local function count(requests, tokens, open)
   if requests ~= 0 then redis.call('HINCRBY', KEYS[3], 'r', requests) end
   if tokens ~= 0 then redis.call('HINCRBY', KEYS[3], 't', tokens) end
+  if open ~= 0 then redis.call('HINCRBY', KEYS[3], 'o', open) end
 end
 
 local function place(id)
@@ -22,7 +24,7 @@ end
 local function drop(id, it)
   redis.call('ZREM', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)
-  count(-it.r, -it.t)
+  count(-it.r, -it.t, it.settled and 0 or -1)
 end
 
 local function let_leave()
