@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +19,7 @@ from orchestrator.models.plan import Plan
 from orchestrator.models.platform import running_platform
 from orchestrator.models.tool import ToolCatalog
 from orchestrator.planner.check import check_plan
+from orchestrator.planner.fixes import repair
 from orchestrator.planner.locate import read_text as parse_text
 from orchestrator.planner.locate import render_problem
 from orchestrator.planner.named import load_named, named_plans
@@ -25,17 +28,23 @@ from orchestrator.settings import load_settings
 app = typer.Typer(help="Plans: check one before it runs, look at the bundled ones.", no_args_is_help=True)
 
 
-@register(app, "check", examples="toolweaver plan check plan.json · toolweaver plan check - < plan.json")
+@register(app, "check", examples="toolweaver plan check plan.json · toolweaver plan check plan.json --fix fixed.json")
 def check(
     file: Annotated[Path, typer.Argument(help="A plan as JSON; - for stdin.")],
     inputs: Annotated[str | None, typer.Option(help="The inputs to check it with, as a JSON object or @file.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the plan with its certain fixes made here; - for stdout.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a plan: every problem at once, each with its place. Nothing runs."""
+    """Check a plan: every problem at once, each with its place, an example, and a fix where one is certain. Nothing runs."""
     text = read_text(file)
     given = read_object(inputs, option="--inputs") if inputs is not None else None
+    tools = catalog()
     try:
-        checked = check_plan(parse_text(text), catalog(), inputs=given)
+        plan = parse_text(text)
+        if fix is not None and isinstance(plan, dict):
+            return _write_fixed(plan, partial(check_plan, catalog=tools, inputs=given), to=fix)
+        checked = check_plan(plan, tools, inputs=given)
+        _ask_platform(plan, given)
     except PlanError as error:
         _report(error, text, file, as_json=as_json)
         return BAD_REQUEST
@@ -47,6 +56,22 @@ def check(
         for warning in checked.warnings:
             print_line(render_problem(text, str(file), warning))
         print_line(f"{file}: a good plan of {len(steps)} step{'s' if len(steps) != 1 else ''}")
+    return DONE
+
+
+def _write_fixed(plan: dict[str, Any], check: Callable[[dict[str, Any]], object], *, to: Path) -> int:
+    try:
+        fixed = json.dumps(repair(plan, check), indent=2, ensure_ascii=False)
+    except PlanError as error:
+        for problem in error.problems:
+            say(f"{problem['path']}: {problem['message']} {problem.get('next', '')}".rstrip())
+        say("these have no certain fix; nothing was written")
+        return BAD_REQUEST
+    if str(to) == "-":
+        print_line(fixed)
+    else:
+        to.write_text(fixed + "\n", encoding="utf-8")
+        say(f"{to}: the plan with its fixes")
     return DONE
 
 
@@ -89,6 +114,18 @@ def catalog() -> ToolCatalog:
     except BackendError as error:
         say(f"{error.message}: checked with the bundled tools")
         return bundled_catalog()
+
+
+def _ask_platform(plan: dict[str, Any], inputs: dict[str, Any] | None) -> None:
+    """Asks the platform, when one is in use, whether the caller may use these tools too: only it knows."""
+    settings = load_settings()
+    if settings.url is None and running_platform(settings.home) is None:
+        return
+    try:
+        with Client(settings=settings) as client:
+            client.check(plan, inputs=inputs)
+    except BackendError as error:
+        say(f"{error.message}: permissions were not looked at")
 
 
 def _report(error: PlanError, text: str, file: Path, *, as_json: bool) -> None:

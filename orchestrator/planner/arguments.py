@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,13 +14,17 @@ from jsonschema.exceptions import SchemaError, best_match
 
 from orchestrator.catalog.judge import TooManySteps, bounded, found_in, make_validator, sound_dialect_of
 from orchestrator.models.tool import ToolDefinition
-from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.examples import example_of
+from orchestrator.planner.fixes import add, rename, replace
+from orchestrator.planner.problems import Fix, Problems, clip, join, listed, meant, shown
 from orchestrator.planner.schemas import (
+    KINDS,
     UNKNOWN,
     Path,
     Shape,
     describe,
     fields,
+    item_of,
     kind_of,
     kind_words,
     kinds,
@@ -29,6 +35,7 @@ from orchestrator.planner.schemas import (
 )
 
 Violation = Any  # jsonschema's ValidationError, whose fields are typed as perhaps unset
+_NUMBER = re.compile(r"^-?\d{1,30}(\.\d{1,30})?$")
 _MOST_KEPT = 512
 MOST = 20  # problems told of one object of arguments
 _WHOLE_VALUE = ("enum", "const", "uniqueItems", "contains", "not")  # cannot be judged while a part is missing
@@ -187,6 +194,7 @@ def _note(made: Checked, error: Violation, *, place: str, problems: Problems) ->
     found = inner or error
     where = join(place, *found.absolute_path)
     name = _name(made, found)
+    fix = literal_fix(found if inner is not None else error, where, root=made.input.root)
     if found.validator == "required":
         _note_missing(made, found, where=where, problems=problems)
     elif found.validator == "additionalProperties":
@@ -194,10 +202,10 @@ def _note(made: Checked, error: Violation, *, place: str, problems: Problems) ->
     elif inner is None:
         wanted = describe(Shape(error.schema, made.input.root))
         given = value_words(error.instance)
-        problems.add(where, "wrong_type", f"{name} is {given}, but must be {wanted}.", _move(made, found))
+        problems.add(where, "wrong_type", f"{name} is {given}, but must be {wanted}.", _move(made, found), fix=fix)
     else:
         code = "wrong_type" if found.validator == "type" else "bad_value"
-        problems.add(where, code, f"{name} {explain(found)}.", _move(made, found, problems))
+        problems.add(where, code, f"{name} {explain(found)}.", _move(made, found, problems), fix=fix)
 
 
 def _note_missing(made: Checked, error: Violation, *, where: str, problems: Problems) -> None:
@@ -209,11 +217,17 @@ def _note_missing(made: Checked, error: Violation, *, where: str, problems: Prob
         about = wanted.schema.get("description") if isinstance(wanted.schema, dict) else None
         owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
         note = f" ({' '.join(about.split())[:120].rstrip('.')})" if about else ""
+        move = f"Add `{name}`: {describe(wanted)}{note}."
+        holes = "given are " + listed(map(str, error.instance)) if error.instance else "nothing is given"
+        example = f"{owner[0].lower()}{owner[1:]} takes {shown({name: example_of(wanted)})} and alike; {holes}"
+        only = wanted.schema.get("const") if isinstance(wanted.schema, dict) else None
         problems.add(
             join(where, name),
             "missing_argument",
             f"{owner} needs `{name}`, which is missing.",
-            f"Add `{name}`: {describe(wanted)}{note}.",
+            move,
+            example=example,
+            fix=None if only is None else add(join(where, name), only),
         )
 
 
@@ -224,9 +238,38 @@ def _note_unknown(made: Checked, error: Violation, *, where: str, problems: Prob
             continue
         owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
         takes = f"It takes {listed(known)}." if known else "It takes no arguments; leave it out."
-        problems.add(
-            join(where, name), "unknown_argument", f"{owner} takes no `{name}`.", problems.suggest(name, known, otherwise=takes)
-        )
+        better = problems.meant(name, [k for k in known if k not in error.instance])
+        fix = rename(join(where, name), better) if better else None
+        move = problems.suggest(name, known, otherwise=takes)
+        problems.add(join(where, name), "unknown_argument", f"{owner} takes no `{name}`.", move, fix=fix)
+
+
+def literal_fix(error: Violation, place: str, *, root: Any = None) -> Fix | None:
+    """The value that must have been meant: the number in quotes, a list of the one thing, the name but for a slip."""
+    value = error.instance
+    if error.validator == "enum" and isinstance(value, str):
+        better = meant(value, [o for o in error.validator_value if isinstance(o, str)])
+        return replace(place, better) if better else None
+    wanted = kinds(Shape(error.schema, root)) - {"null"}
+    if isinstance(value, str) and wanted and wanted <= {"number", "integer"}:
+        number = as_number(value)
+        return replace(place, number) if number is not None and (isinstance(number, int) or "number" in wanted) else None
+    if isinstance(value, str) and wanted == {"boolean"}:
+        return replace(place, value.lower() == "true") if value.lower() in ("true", "false") else None
+    if wanted == {"string"} and isinstance(value, int | float) and not isinstance(value, bool):
+        return replace(place, str(value))
+    if wanted == {"array"} and value is not None and kind_of(value) in kinds(item_of(Shape(error.schema, root))) < KINDS:
+        return None if has_hole(value) else replace(place, [value])
+    return None
+
+
+def as_number(text: str) -> int | float | None:
+    """The number that a text is in JSON, as it stands."""
+    try:
+        number = json.loads(text) if _NUMBER.match(text) else None
+    except ValueError:  # thousands of digits
+        return None
+    return number if isinstance(number, int | float) and number not in (float("inf"), float("-inf")) else None
 
 
 def _name(made: Checked, error: Violation) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.models.plan import Reference
-from orchestrator.planner.arguments import Checked, explain, innermost
-from orchestrator.planner.problems import Problems, join
+from orchestrator.planner.arguments import Checked, explain, innermost, literal_fix
+from orchestrator.planner.examples import example_of, may_give, within
+from orchestrator.planner.fixes import replace
+from orchestrator.planner.problems import Fix, Problems, around, join, shown
 from orchestrator.planner.schemas import (
     KINDS,
     NoSuchPath,
@@ -18,31 +20,58 @@ from orchestrator.planner.schemas import (
     misfit,
     path_text,
     value_words,
+    walk,
 )
 from orchestrator.planner.sources import MANY, Source
 from orchestrator.planner.steps import Item
 
 
-def check_fit(source: Source, reference: Reference, *, path: Path, item: Item, made: Checked, problems: Problems) -> None:
-    """Notes it when the reference at `path` in the step's arguments can give nothing that the tool takes there."""
+def check_fit(source: Source, reference: Reference, *, path: Path, item: Item, made: Checked, problems: Problems) -> Shape | None:
+    """Notes it when the reference at `path` in the step's arguments can give nothing that the tool takes there.
+
+    Returns what the tool takes there, None when that is nothing or the value cannot fit.
+    """
     try:
         target = made.target(path)
     except NoSuchPath:
-        return  # told as an unknown argument
+        return None  # told as an unknown argument
     place, argument = join(item.arguments_at, *path), f"`{join('', *path)}` of `{item.step.tool}`"
     if source.values is not None:
         _check_values(source, target, argument=f"{argument} ({place})", reference=reference, made=made, problems=problems)
-        return
+        return target
     wrong = misfit(source.shape, target)
     if wrong is None:
-        return
+        return target
     what = f"`{reference}` is {source.about}, {describe(source.shape)}"
+    inner = example_of(_at(source.shape, wrong.path), 1)
+    clash = f"`{reference}` may give {shown(within(wrong.path, inner))}" if wrong.path else may_give(str(reference), source.shape)
+    example = f"{clash}; {argument} takes {describe(target)}"
     if wrong.plain:
         why = f"; {argument} takes {describe(target)}"
     else:
         inside = f" at `{path_text(wrong.path).lstrip('.')}`," if wrong.path else ""
         why = f", which does not fit {argument}:{inside} {wrong.why}"
-    problems.add(place, "wrong_type", f"{what}{why}.", _move(source, target, reference, item=item, plain=wrong.plain))
+    move = _move(source, target, reference, item=item, plain=wrong.plain)
+    fix = None if _all_of(reference, item) else _fix(source, target, reference, path=path, place=place)
+    problems.add(place, "wrong_type", f"{what}{why}.", move, example=example, fix=fix)
+    return None
+
+
+def _at(shape: Shape, path: Path) -> Shape:
+    """The shape at a path that is there, for an example."""
+    try:
+        return walk(shape, path)
+    except NoSuchPath:
+        return shape
+
+
+def _fix(source: Source, target: Shape, reference: Reference, *, path: Path, place: str) -> Fix | None:
+    """The one way to name what fits: a list of it where a list alone is taken, or the field of the argument's own name."""
+    mine = kinds(source.shape)
+    if kinds(target) == {"array"} and "array" not in mine and misfit(list_of(source.shape), target) is None:
+        return replace(place, [str(reference)])
+    own = [p for p in fitting_fields(source.shape, target, most=50) if p[-1] == path[-1]]
+    return replace(place, f"{reference}{path_text(own[0])}") if len(own) == 1 else None
 
 
 def _move(source: Source, target: Shape, reference: Reference, *, item: Item, plain: bool) -> str:
@@ -88,7 +117,10 @@ def _check_values(source: Source, target: Shape, *, argument: str, reference: Re
             where = join(at, *(found or error).absolute_path)
             why = explain(found) if found else f"is {value_words(value)}, but must be {describe(target)}"
             message = f"`{where}` {why}: it becomes {argument}."
-            problems.add(where, "bad_input", message, f"Give another value, or change `{reference}` in the plan.")
+            example = f"`{where}` is {around((found or error).instance)}"
+            otherwise = "map over another list" if reference.kind == "item" else f"change `{reference}` in the plan"
+            move = f"Give another value, or {otherwise}."
+            problems.add(where, "bad_input", message, move, example=example, fix=literal_fix(found or error, where))
             told += 1
         if told >= MANY:
             return

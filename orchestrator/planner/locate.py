@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from orchestrator.errors import PlanError
+from orchestrator.planner.fixes import fix_text
+from orchestrator.planner.problems import parts
 
-_PART = re.compile(r'\.?([^.\[\]"]+)|\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")  # JSON writes an emoji as two; YAML refuses them
 _AT_KEY = frozenset({"unknown_field", "unknown_argument", "unknown_input"})  # the name is wrong, not the value
 _WIDTH = 100
@@ -63,9 +64,9 @@ def locate(text: str, path: str, *, key: bool = False) -> tuple[int, int, str]:
 
 
 def render_problem(text: str, filename: str, problem: Mapping[str, Any]) -> str:
-    """A problem for a terminal: file and place, the line with a caret, the message, the next move."""
+    """A problem for a terminal: file and place, the line with a caret, the message, an example, the next move, a fix."""
     path = str(problem.get("path") or "$")
-    move = f"\n  {problem['next']}" if problem.get("next") else ""
+    move = "".join(f"\n  {line}" for line in _below(problem, path))
     if problem.get("given") or (problem.get("code") == "missing_input" and "line" not in problem):
         return f"{path}  (an input that comes with the plan)\n  {problem.get('message', '')}{move}"
     if "line" in problem:
@@ -75,6 +76,14 @@ def render_problem(text: str, filename: str, problem: Mapping[str, Any]) -> str:
     shown, caret = _window(_line(text, span.line), span)
     head = f"{filename}:{span.line}:{span.column}  {path}"
     return f"{head}\n    {shown}\n    {caret}\n  {problem.get('message', '')}{move}"
+
+
+def _below(problem: Mapping[str, Any], path: str) -> list[str]:
+    """What is said beneath the message; an example that only repeats what the caret points at is left out."""
+    example, move, fix = str(problem.get("example") or ""), problem.get("next"), problem.get("fix")
+    told = example and not example.startswith(f"`{path}` is ") and ": there is no `" not in example
+    lines = [f"For example: {example}"] if told else []
+    return [*lines, *([str(move)] if move else []), *([f"Fix: {fix_text(fix)}"] if isinstance(fix, Mapping) else [])]
 
 
 class _Twice(ValueError):
@@ -140,7 +149,7 @@ def _span(text: str, path: str, *, key: bool) -> Span:
     if node is None:
         return Span()
     start, end = node.start_mark, node.end_mark
-    for part in _parts(path):
+    for part in parts(path):
         found = _child(node, part)
         if found is None:
             return Span(start.line + 1, start.column + 1)  # missing: point at what should hold it
@@ -149,14 +158,6 @@ def _span(text: str, path: str, *, key: bool) -> Span:
         start, end = marked.start_mark, marked.end_mark
     width = end.column - start.column if end.line == start.line else 1
     return Span(start.line + 1, start.column + 1, max(1, width))
-
-
-def _parts(path: str) -> list[str | int]:
-    if path in ("", "$"):
-        return []
-    return [
-        int(m[2]) if m[2] is not None else m[1] if m[1] is not None else re.sub(r"\\(.)", r"\1", m[3]) for m in _PART.finditer(path)
-    ]
 
 
 def _child(node: Any, part: str | int) -> tuple[Any, Any] | None:

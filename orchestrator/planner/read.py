@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.models.plan import MAX_ID, MAX_PLAN_BYTES, MAX_STEPS, FinalSynthesis, Plan, Retry, Step, When
-from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.fixes import rename, replace
+from orchestrator.planner.problems import Fix, Problems, at_path, clip, join, listed, parts
 from orchestrator.planner.schemas import kind_of, kind_words
 
 MAX_DEPTH = 64
@@ -33,6 +34,22 @@ _ADVICE = {
     "ref": "the reference whose value decides, such as `step:ocr.confidence`",
     "prompt_template": "text in which `{{steps}}` stands for the results",
 }
+_SUCH = {
+    "string_type": 'text, such as `"total"`',
+    "dict_type": "an object, such as `{}`",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "tuple_type": "a list, such as `[]`",
+    "int_type": "a whole number, such as `3`",
+    "int_parsing": "a whole number, such as `3`",
+    "int_from_float": "a whole number, such as `3`",
+    "float_type": "a number, such as `0.5`",
+    "float_parsing": "a number, such as `0.5`",
+    "finite_number": "a number, such as `0.5`",
+    "string_too_long": "a shorter text",
+    "string_too_short": "a text",
+}
+_SIGNS = {"==": "eq", "=": "eq", "!=": "ne", "<>": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge", "not in": "not_in"}
 _WANTED = {
     "string_type": "text",
     "dict_type": "an object",
@@ -136,11 +153,23 @@ def _check_size(data: Mapping[str, Any], problems: Problems) -> None:
     steps = data.get("steps")
     if isinstance(steps, list | tuple) and len(steps) > MAX_STEPS:
         message = f"The plan has {len(steps)} steps; the limit is {MAX_STEPS} (steps of a plan)."
-        problems.add("steps", "limit_exceeded", message, "Use `map` for work that repeats, or submit several plans.")
+        example = f"`steps[{MAX_STEPS}]` is one too many"
+        problems.add(
+            "steps", "limit_exceeded", message, "Use `map` for work that repeats, or submit several plans.", example=example
+        )
     size = len(json.dumps(data, ensure_ascii=False, default=dict).encode(errors="replace"))
     if size > MAX_PLAN_BYTES:
         message = f"The plan has {size} bytes; the limit is {MAX_PLAN_BYTES} (bytes of a plan)."
-        problems.add("$", "limit_exceeded", message, "Pass large data by reference, such as a file or a URL.")
+        problems.add(
+            "$", "limit_exceeded", message, "Pass large data by reference, such as a file or a URL.", example=_largest(data)
+        )
+
+
+def _largest(data: Mapping[str, Any]) -> str:
+    """The text that takes the most room, and how much."""
+    places = ((join("", *path), len(text.encode(errors="replace"))) for path, text in strings(data))
+    place, size = max(places, key=lambda p: p[1], default=("$", 0))
+    return f"`{place}` alone has {size} bytes"
 
 
 def _sequence(steps: object) -> Sequence[Any]:
@@ -197,9 +226,11 @@ def _note(error: ErrorDetails, *, model: tuple[type[BaseModel], str], place: str
     elif error["type"] == "extra_forbidden":
         known = list(owner.model_fields)
         message = f"`{name}` is no field of {owner_name}."
-        problems.add(
-            where, "unknown_field", message, problems.suggest(name, known, otherwise=f"Its fields are {listed(known, most=12)}.")
-        )
+        beside = at_path(problems.plan, parts(where)[:-1])
+        better = problems.meant(name, [n for n in known if not isinstance(beside, Mapping) or n not in beside])
+        fix = rename(where, better) if better else None
+        move = problems.suggest(name, known, otherwise=f"Its fields are {listed(known, most=12)}.")
+        problems.add(where, "unknown_field", message, move, fix=fix)
     elif error["type"] == "string_pattern_mismatch" or (
         error["type"] == "string_too_long" and error["ctx"]["max_length"] == MAX_ID
     ):
@@ -213,7 +244,8 @@ def _note(error: ErrorDetails, *, model: tuple[type[BaseModel], str], place: str
 def _note_bad_id(where: str, text: str, problems: Problems) -> None:
     named = text.removeprefix("step:")
     if where.endswith("]") and named != text:
-        problems.add(where, "bad_id", f"{clip(text)} is a reference; `depends_on` takes ids.", f"Write {clip(named)}.")
+        message = f"{clip(text)} is a reference; `depends_on` takes ids."
+        problems.add(where, "bad_id", message, f"Write {clip(named)}.", fix=replace(where, named))
         return
     move = "An id begins with a letter and goes on with at most 63 letters, digits, `_` or `-`."
     problems.add(where, "bad_id", f"{clip(text)} is no id.", move)
@@ -227,18 +259,34 @@ def _note_value(error: ErrorDetails, *, where: str, name: str, given: str, probl
     wanted = _WANTED[kind].format(**error.get("ctx", {})).replace("'", "`")
     typed = kind.endswith(("_type", "_parsing", "_from_float"))
     shown = clip(value) if not typed or isinstance(value, str | int | float) else given
-    problems.add(
-        where, "wrong_type" if typed else "bad_value", f"`{name}` is {shown}, but must be {wanted}.", _value_move(error, problems)
-    )
+    message, code = f"`{name}` is {shown}, but must be {wanted}.", "wrong_type" if typed else "bad_value"
+    problems.add(where, code, message, _value_move(error, problems), fix=_value_fix(error, where, problems))
+
+
+def _value_fix(error: ErrorDetails, where: str, problems: Problems) -> Fix | None:
+    """The value that must have been meant: the one name in a list, the operator of that sign, the limit."""
+    kind, value = error["type"], error["input"]
+    if kind == "tuple_type" and isinstance(value, str):
+        return replace(where, [value.removeprefix("step:")])
+    if kind == "literal_error" and isinstance(value, str):
+        better = _SIGNS.get(value) or problems.meant(value, _options(error))
+        return replace(where, better) if better else None
+    if kind == "less_than_equal" and isinstance(value, int | float):
+        return replace(where, int(error["ctx"]["le"]))
+    return None
+
+
+def _options(error: ErrorDetails) -> list[str]:
+    return str(error["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
 
 
 def _value_move(error: ErrorDetails, problems: Problems) -> str:
     if error["type"] == "tuple_type" and isinstance(error["input"], str):
         return f'Write `["{error["input"][:60]}"]`.'
     if error["type"] == "literal_error" and isinstance(error["input"], str):
-        options = error["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return problems.suggest(error["input"], options, otherwise="Use one of these.")
-    return "Change the value."
+        sign = _SIGNS.get(error["input"])
+        return f"Write `{sign}`." if sign else problems.suggest(error["input"], _options(error), otherwise="Use one of these.")
+    return f"Write {_SUCH[error['type']]}." if error["type"] in _SUCH else "Give a value within the limit."
 
 
 def strings(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

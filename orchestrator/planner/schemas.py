@@ -85,15 +85,22 @@ def _opened_parts(keyword: str, value: Any) -> Any:
     return value
 
 
-def list_of(shape: Shape) -> Shape:
-    """A list of such values."""
-    return Shape({"type": "array", "items": shape.schema}, shape.root)
+def list_of(shape: Shape, length: int | None = None) -> Shape:
+    """A list of such values, of a length that is known perhaps."""
+    known = {} if length is None else {"minItems": length, "maxItems": length}
+    return Shape({"type": "array", "items": shape.schema, **known}, shape.root)
 
 
 def item_of(shape: Shape) -> Shape:
     """What the elements of a list look like."""
     lists = [a for a in alternatives(shape) if "array" in _kinds(a)]
     return _any_of([_schema_at_index(a, None) for a in lists], shape.root)
+
+
+def longest(shape: Shape) -> int | None:
+    """How many elements a list has at most; None when that is open."""
+    found = [a.get("maxItems") for a in alternatives(shape) if isinstance(a, dict) and "array" in _kinds(a)]
+    return max((n for n in found if isinstance(n, int)), default=None) if None not in found else None
 
 
 def alternatives(shape: Shape) -> list[Any]:
@@ -330,6 +337,8 @@ def _misfit_plain(source: Shape, target: Shape, seen: _Seen, depth: int) -> Misf
         return None
     if mine == {"object"}:
         return _misfit_object(source, target, seen, depth)
+    if len(one := mine - {"integer"} or mine) == 1 and (apart := _apart(source.schema, target.schema, *one)):
+        return Misfit((), apart)
     if mine == {"array"}:
         inner = _misfit(item_of(source), item_of(target), seen, depth + 1)
         return inner and Misfit((0, *inner.path), inner.why)
@@ -350,6 +359,28 @@ def _misfit_object(source: Shape, target: Shape, seen: _Seen, depth: int) -> Mis
         elif name not in wanted and target.schema.get("additionalProperties") is False:
             return Misfit((), f"there is `{name}`, which is not taken")
     return None
+
+
+_RANGES = {
+    "array": ("minItems", "maxItems", " elements"),
+    "string": ("minLength", "maxLength", " characters"),
+    "number": ("minimum", "maximum", ""),
+    "integer": ("minimum", "maximum", ""),
+}
+
+
+def _apart(source: dict[str, Any], target: dict[str, Any], kind: str) -> str | None:
+    """Why lengths or numbers of two schemas have none in common."""
+    least, most, unit = _RANGES.get(kind, ("", "", ""))
+    if _above(low := source.get(least), high := target.get(most)):
+        return f"it is at least {low}{unit} where at most {high} {'are taken' if unit else 'is taken'}"
+    if _above(low := target.get(least), high := source.get(most)):
+        return f"it is at most {high}{unit} where at least {low} {'are needed' if unit else 'is needed'}"
+    return None
+
+
+def _above(one: Any, other: Any) -> bool:
+    return all(isinstance(n, int | float) and not isinstance(n, bool) for n in (one, other)) and one > other
 
 
 def _misfit_enum(source: dict[str, Any], target: dict[str, Any]) -> Misfit | None:

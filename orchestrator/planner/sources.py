@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.models.plan import Plan, Reference, parse_reference
-from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.examples import may_give
+from orchestrator.planner.fixes import remove
+from orchestrator.planner.fixes import replace as replace_by
+from orchestrator.planner.problems import Fix, Problems, around, at_path, clip, join, listed, shown
 from orchestrator.planner.schemas import (
     UNKNOWN,
     NoSuchPath,
@@ -17,6 +21,7 @@ from orchestrator.planner.schemas import (
     fields,
     kinds,
     list_of,
+    longest,
     path_text,
     value_words,
     walk,
@@ -80,10 +85,23 @@ class Sources:
             return self._resolve_item(reference, item, place=place)
         if reference.kind == "input":
             return self._resolve_input(reference)
-        if not self.names_step(reference.name, item, place=place):
+        if not self.names_step(reference.name, item, place=place, text=str(reference)):
             return None
+        return self.walk_to(self.base(reference, item), reference, place=place)
+
+    def head(self, reference: Reference, item: Item) -> Source | None:
+        """Where a reference begins: an element of the map, an input, or a step's result; of one that was resolved before."""
+        if reference.kind == "item":
+            return self.elements.get(item.draft.index)
+        if reference.kind == "input":
+            known = self.values.get(reference.name)
+            return Source(f"input:{reference.name}", "", values=None if reference.name not in self.values else [("", known)])
+        return self.base(reference, item)
+
+    def base(self, reference: Reference, item: Item) -> Source:
+        """What the head of a reference to a step is: its result, the one at the same index, or the list of all."""
         aligned = not reference.whole and is_aligned(reference.name, root=self.roots.get(item.step.id), roots=self.roots)
-        return self.walk_to(self.result(reference.name, whole=not aligned), reference, place=place)
+        return self.result(reference.name, whole=not aligned)
 
     def _resolve_item(self, reference: Reference, item: Item, *, place: str) -> Source | None:
         if item.step.map is None and "map" not in item.draft.broken:
@@ -105,25 +123,36 @@ class Sources:
                 name, self.given, otherwise=f"Give it a value, or a default under the plan's `inputs`; given: {supplied}."
             )
             message = f"Input `{name}` is used by the plan and has no value."
-            self.problems.add(join("inputs", name), "missing_input", message, move)
+            example = f"the inputs are {shown(self.values)}: `input:{name}` stands for nothing"
+            self.problems.add(join("inputs", name), "missing_input", message, move, example=example)
             return None
         return Source(str(reference), about)
 
-    def names_step(self, name: str, item: Item | None, *, place: str) -> bool:
-        """Whether there is such a step, other than `item` itself; the place is remembered as the reason why `item` waits."""
+    def names_step(self, name: str, item: Item | None, *, place: str, text: str | None = None) -> bool:
+        """Whether there is such a step, other than `item` itself; the place is remembered as the reason why `item` waits.
+
+        `text` is all that stands at the place, if it may be written anew.
+        """
         if item is not None and name == item.step.id and not item.draft.unnamed:
             message = f"Step `{name}` refers to itself."
-            self.problems.add(place, "self_reference", message, "Name a step before it.")
+            fix = remove(place) if ".depends_on[" in place else None
+            example = f"`{name}` -> `{name}`: it waits for its own end"
+            self.problems.add(place, "self_reference", message, "Name a step before it.", example=example, fix=fix)
             return False
         if name in self.by_id:
             if item is not None:
                 item.places.setdefault(name, place)
             return True
         otherwise = f"There are: {listed(self.by_id)}." if self.by_id else "Add the step."
-        self.problems.add(
-            place, "unknown_step", f"There is no step {clip(name)}.", self.problems.suggest(name, self.by_id, otherwise=otherwise)
-        )
+        move = self.problems.suggest(name, self.by_id, otherwise=otherwise)
+        self.problems.add(place, "unknown_step", f"There is no step {clip(name)}.", move, fix=self._step_fix(name, place, text))
         return False
+
+    def _step_fix(self, name: str, place: str, text: str | None) -> Fix | None:
+        """The name that must have been meant, in the reference `text`, or as the whole of what stands at the place."""
+        known = self.problems.meant(name, self.by_id) if text is not None else None
+        head = "step:" if text is not None and text.startswith("step:") else ""
+        return None if known is None or text is None else replace_by(place, f"{head}{known}{text[len(head) + len(name) :]}")
 
     def is_mapped(self, name: str) -> bool:
         """Whether a step runs once per element of a list."""
@@ -135,8 +164,20 @@ class Sources:
         shape = source.made.output if source.made else UNKNOWN
         tool = f"`{source.step.tool}`" if source.made else f"step `{name}`"
         if source.step.map is not None and whole:
-            return Source(f"step:{name}", f"the list of all results of map step `{name}`", list_of(shape))
+            return Source(f"step:{name}", f"the list of all results of map step `{name}`", list_of(shape, self.length(name)))
         return Source(f"step:{name}", f"the whole result of {tool}", shape)
+
+    def length(self, name: str) -> int | None:
+        """How many items a map step runs over, when its list is known already: the inputs at hand, or the plan's defaults."""
+        root = self.roots.get(name)
+        seen = {name}
+        while root is not None and root.kind == "step" and root.whole and not root.path and root.name not in seen:
+            seen.add(root.name)
+            root = self.roots.get(root.name)
+        if root is None or root.kind != "input" or root.name not in self.values:
+            return None
+        found = at_path(self.values[root.name], root.path)
+        return len(found) if isinstance(found, list | tuple) else None
 
     def walk_to(self, source: Source, reference: Reference, *, place: str) -> Source | None:
         """What lies at the reference's path inside a source; None when nothing does, which is noted."""
@@ -176,29 +217,57 @@ class Sources:
                 )
                 move = self.problems.suggest(part, value, otherwise=known) if fits and isinstance(part, str) else known
                 message = f"`{reference}` leads nowhere: there is no `{path_text((part,))}` in {value_words(value)}."
-                self.problems.add(place, "no_such_field", message, move)
+                beyond = fits and isinstance(part, int)
+                if beyond:
+                    message = f"`{reference}` leads nowhere: `{place}` has {len(value)} element{'s' if len(value) != 1 else ''}."
+                self.problems.add(
+                    place, "out_of_range" if beyond else "no_such_field", message, move, example=f"`{place}` is {around(value)}"
+                )
                 return None
             value, place = value[part], join(place, part)
         return place, value
 
     def _note_no_path(self, error: NoSuchPath, source: Source, reference: Reference, *, place: str) -> None:
         here = f"`{source.text}{path_text(error.done)}`"
-        if isinstance(error.part, int):
+        example = may_give(f"{source.text}{path_text(error.done)}", error.shape)
+        if isinstance(error.part, int) and "array" in kinds(error.shape):
+            self._note_out_of_range(error, source, reference, place=place)
+        elif isinstance(error.part, int):
             message = f"`{reference}` leads nowhere: {here} is {describe(error.shape)}, which has no elements."
-            self.problems.add(place, "no_such_field", message, self._field_move(error.shape, source, error.done))
+            move = self._field_move(error.shape, source, error.done)
+            self.problems.add(place, "no_such_field", message, move, example=example)
         elif "array" in kinds(error.shape) and not fields(error.shape):
             what = "a list" if error.done else source.about
             message = f"`{reference}` leads nowhere: {here} is {what}, and a list has no field `{error.part}`."
             move = (
                 f"Name an element, such as `{source.text}{path_text((*error.done, 0, error.part))}`, or map this step over {here}."
             )
-            self.problems.add(place, "no_such_field", message, move)
+            self.problems.add(place, "no_such_field", message, move, example=example)
         else:
             message = f"`{reference}` leads nowhere: {here} is {describe(error.shape)} and has no field `{error.part}`."
             move = self._field_move(error.shape, source, error.done)
             near = self.problems.nearest(error.part, fields(error.shape))
             near_text = f"{source.text}{path_text((*error.done, near))}" if near else ""
-            self.problems.add(place, "no_such_field", message, f"Did you mean `{near_text}`?" if near else move)
+            move = f"Did you mean `{near_text}`?" if near else move
+            fix = self._field_fix(error, reference, place=place)
+            self.problems.add(place, "no_such_field", message, move, example=example, fix=fix)
+
+    def _note_out_of_range(self, error: NoSuchPath, source: Source, reference: Reference, *, place: str) -> None:
+        here, most = f"{source.text}{path_text(error.done)}", longest(error.shape)
+        count = "no elements" if not most else f"{most} element{'s' if most != 1 else ''} at most"
+        message = f"`{reference}` leads nowhere: `{here}` has {count}."
+        move = f"The last one is `{here}[{most - 1}]`." if most else "Name another list."
+        example = f"index {error.part} of {'an empty list' if not most else f'a list whose last index is {most - 1}'}"
+        self.problems.add(place, "out_of_range", message, move, example=example)
+
+    def _field_fix(self, error: NoSuchPath, reference: Reference, *, place: str) -> Fix | None:
+        """The same reference with the field that must have been meant; in a template it is one word of many."""
+        name = self.problems.meant(str(error.part), fields(error.shape))
+        if name is None or not (place == "output" or place.startswith("steps[")):
+            return None
+        at = len(error.done)
+        path = (*reference.path[:at], name, *reference.path[at + 1 :])
+        return replace_by(place, str(dataclasses.replace(reference, path=path)))
 
     def _field_move(self, shape: Shape, source: Source, done: Path) -> str:
         known = list(fields(shape))

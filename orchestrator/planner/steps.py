@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,13 @@ from jsonschema.exceptions import SchemaError
 from orchestrator.models.plan import Step
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.planner.arguments import Checked, prepare
-from orchestrator.planner.problems import Problems, clip, join, listed
+from orchestrator.planner.fixes import rename, replace
+from orchestrator.planner.problems import Fix, Problems, clip, join, listed, sentence, shown
 from orchestrator.planner.read import Draft
 from orchestrator.planner.schemas import value_words
 
+Allowed = Callable[[ToolDefinition], str | None]  # why a caller may not use a tool; None: it may
+_ASK = "Name a tool that is allowed, or ask an admin for this one."
 FUNCTION_CALL, CODE_EXEC = "function_call", "code_exec"
 
 
@@ -35,14 +39,14 @@ class Item:
 
 
 class Toolbox:
-    """The tools of a catalog, each made ready once; what is no problem but worth saying is in `warnings`."""
+    """The tools of a catalog, each made ready once; what is no problem but worth saying goes to `warnings`."""
 
-    def __init__(self, catalog: ToolCatalog, problems: Problems) -> None:
+    def __init__(self, catalog: ToolCatalog, problems: Problems, *, warnings: Problems, allowed: Allowed | None = None) -> None:
         self.lookup = catalog.lookup()
         self.tools = self.lookup.names
         self.made: dict[str, Checked | None] = {}
-        self.problems = problems
-        self.warnings: list[dict[str, Any]] = []
+        self.problems, self.warnings = problems, warnings
+        self.allowed: Allowed = allowed or _everything
 
     def normalise(self, draft: Draft) -> Item:
         """The step with its tool and with its arguments where they belong; what is wrong with them is noted."""
@@ -57,7 +61,7 @@ class Toolbox:
             self.problems.add(tool_at, "no_code_pool", message, "Name a tool instead; `toolweaver tools list` shows them.")
             item.judged = False
         else:
-            item.made = self._tool(name, place=tool_at)
+            item.made = self._tool(name, place=tool_at, given=draft.step.input)
             if item.made is not None and item.made.tool.name != name:  # an alias
                 item.step = item.step.model_copy(update={"tool": item.made.tool.name})
         item.judged = item.judged and item.made is not None
@@ -69,7 +73,9 @@ class Toolbox:
         name, arguments = call.get("name"), call.get("args", {})
         for key in call.keys() - {"name", "args"}:
             move = self.problems.suggest(key, ("name", "args"), otherwise="Put the function's arguments into `args`.")
-            self.problems.add(join(place, key), "unknown_argument", f"`function_call` takes no `{key}`.", move)
+            better = self.problems.meant(key, [k for k in ("name", "args") if k not in call])
+            fix = rename(join(place, key), better) if better else None
+            self.problems.add(join(place, key), "unknown_argument", f"`function_call` takes no `{key}`.", move, fix=fix)
         if not isinstance(arguments, dict):
             self._wrong_args(arguments, place=join(place, "args"))
             arguments, item.judged = {}, False
@@ -80,7 +86,7 @@ class Toolbox:
             message = f"`name` is {value_words(name)}, but must be the name of a function."
             self.problems.add(join(place, "name"), "wrong_type", message, "Write its name as text.")
         else:
-            item.made = self._tool(name, place=join(place, "name"))
+            item.made = self._tool(name, place=join(place, "name"), given=arguments)
             real = item.made.tool.name if item.made is not None else name
             item.step = item.step.model_copy(update={"tool": real, "input": arguments})
             item.arguments_at = join(place, "args")
@@ -89,15 +95,21 @@ class Toolbox:
         message = f"`args` is {value_words(arguments)}, but must be an object."
         self.problems.add(place, "wrong_type", message, "Write the arguments by name; a reference stands for one of them.")
 
-    def _tool(self, name: str, *, place: str) -> Checked | None:
-        tool = self.tools.get(name) or self._by_alias(name, place=place)
+    def _tool(self, name: str, *, place: str, given: Mapping[str, Any]) -> Checked | None:
+        tool = self.tools.get(name) or self._by_alias(name, place=place, given=given)
         if tool is None:
             return None
         if "direct" not in tool.allowed_callers:
             message = f"Tool `{name}` may be called by {listed(tool.allowed_callers)} only, not by a step of a plan."
-            self.problems.add(place, "caller_refused", message, "Name another tool, or add `direct` to its `allowed_callers`.")
+            example = f"`{place}` is `{name}`, whose `allowed_callers` are {shown(list(tool.allowed_callers))}"
+            move = "Name another tool, or add `direct` to its `allowed_callers`."
+            self.problems.add(place, "caller_refused", message, move, example=example)
+        if (refusal := self.allowed(tool)) is not None:
+            example = f"`{place}` is `{name}`, which this caller may not use"
+            self.problems.add(place, "permission_denied", sentence(refusal), _ASK, example=example)
         if tool.deprecated is not None:
-            self.warnings.append(_deprecated(tool, place))
+            message, move = f"Tool `{tool.name}` is not to be used any more.", tool.deprecated or "Name another tool."
+            self.warnings.add(place, "deprecated_tool", message, move)
         if tool.name not in self.made:
             self.made[tool.name] = self._prepare(tool)
         if self.made[tool.name] is None:
@@ -105,18 +117,29 @@ class Toolbox:
             self.problems.add(place, "bad_tool_schema", message, "Mend the tool's definition and announce it again.")
         return self.made[tool.name]
 
-    def _by_alias(self, name: str, *, place: str) -> ToolDefinition | None:
+    def _by_alias(self, name: str, *, place: str, given: Mapping[str, Any]) -> ToolDefinition | None:
         claimants = self.lookup.aliases.get(name, ())
         if len(claimants) == 1:
             return claimants[0]
         if claimants:
             message = f"{clip(name)} is another name of several tools."
             move = f"Name the one that is meant: {listed((t.name for t in claimants), last='or')}."
-            self.problems.add(place, "ambiguous_tool", message, move)
+            example = f"{clip(name)} may mean {listed((t.name for t in claimants), last='or')}"
+            self.problems.add(place, "ambiguous_tool", message, move, example=example)
         else:
             move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools list` shows those that there are.")
-            self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move)
+            fix = self._tool_fix(name, given, place)
+            self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move, fix=fix)
         return None
+
+    def _tool_fix(self, name: str, given: Mapping[str, Any], place: str) -> Fix | None:
+        """The tool that must have been meant: spelt alike, and it takes just these arguments. None that does something for good."""
+        tool = self.tools.get(self.problems.meant(name, self.tools) or "")
+        if tool is None or tool.effect == "once" or self.allowed(tool) is not None:
+            return None
+        schema = tool.input_schema
+        takes = given.keys() <= {p.name for p in tool.parameters} and set(schema.get("required", ())) <= given.keys()
+        return replace(place, tool.name) if takes else None
 
     @staticmethod
     def _prepare(tool: ToolDefinition) -> Checked | None:
@@ -126,6 +149,5 @@ class Toolbox:
             return None
 
 
-def _deprecated(tool: ToolDefinition, place: str) -> dict[str, Any]:
-    message = f"Tool `{tool.name}` is not to be used any more."
-    return {"path": place, "code": "deprecated_tool", "message": message, "next": tool.deprecated or "Name another tool."}
+def _everything(_: ToolDefinition) -> str | None:
+    return None

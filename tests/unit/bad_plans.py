@@ -485,7 +485,7 @@ INPUTS = [
     bad(
         "path into an input",
         steps(ocr(input={"image_uri": "input:job.image[2]"})),
-        ("inputs.job.image", "no_such_field", "leads nowhere"),
+        ("inputs.job.image", "out_of_range", "leads nowhere"),
         inputs={"job": {"image": ["a"]}},
     ),
     bad(
