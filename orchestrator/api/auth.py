@@ -19,6 +19,7 @@ OPEN = ("/", "/health", "/docs", "/docs/oauth2-redirect", "/openapi.json")
 OPEN_BELOW = "/static-offline-docs/"
 ROOMS: Mapping[str, Scope] = {
     "keys": "admin", "permissions": "admin", "audit": "admin", "tenants": "admin", "blobs": "worker",
+    "metrics": "admin",
 }  # fmt: skip
 """The rooms beneath `/v1/` whose scope does not follow from the method."""
 

@@ -10,6 +10,7 @@ import redis
 from fastapi import Depends, Request
 
 from orchestrator.api.auth import Door
+from orchestrator.api.checks import HealthChecks
 from orchestrator.broker.app import make_app
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
@@ -51,6 +52,7 @@ class Services:
     audit: AuditLog
     metrics: Metrics
     index: IndexClient
+    health: HealthChecks
 
     def tools(self, tenant: str) -> ToolCatalog:
         """The bundled tools and those that were published, as far as a tenant sees them; the others are not there for it."""
@@ -59,6 +61,7 @@ class Services:
     async def close(self) -> None:
         """Gives all connections back."""
         await self.events.close()
+        self.health.close()
         self.index.close()
         self.store.redis.close()
         self.probe.close()
@@ -70,13 +73,14 @@ def build_services(settings: Settings) -> Services:
     store = JobStore(client, settings)
     keys, policies = KeyStore(client), PolicyStore(client, settings)
     ring = KeyRing(keys)
+    probe = connect(settings, retries=0, timeout_s=2.0)
     return Services(
         settings=settings,
         store=store,
         control=Control(store, make_app(settings)),
         catalog=CatalogStore(client),
         events=EventReader(settings, client),
-        probe=connect(settings, retries=0, timeout_s=2.0),
+        probe=probe,
         keys=keys,
         ring=ring,
         door=Door(settings, ring),
@@ -87,6 +91,7 @@ def build_services(settings: Settings) -> Services:
         audit=AuditLog(client, settings),
         metrics=Metrics(client, METRICS),
         index=IndexClient.of(settings),
+        health=HealthChecks(settings, probe),
     )
 
 

@@ -23,6 +23,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "logs": ("logs",),
     "config": ("config",),
     "doctor": ("doctor",),
+    "metrics": ("metrics",),
     "access": ("purge", "audit", "keys", "permissions"),
     "tools": ("tools",),
     "search": ("search",),

@@ -145,7 +145,8 @@ def _platform(settings: Settings) -> Finding:
         return Finding("platform", "warn", error.message, error.next or "")
     bad = [f"{name}: {c.detail}" for name, c in health.checks.items() if not c.ok]
     if bad:
-        return Finding("platform", "fail", f"{url} is {health.status} ({'; '.join(bad)})", "Look at `toolweaver logs api`.")
+        level: Level = "fail" if health.status == "down" else "warn"
+        return Finding("platform", level, f"{url} is {health.status} ({'; '.join(bad)})", "Look at `toolweaver logs api`.")
     pools = sorted({w.pool for w in workers})
     return Finding("platform", "ok" if pools else "warn", f"{url}; pools {', '.join(pools) or 'none'}")
 

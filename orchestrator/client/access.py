@@ -8,6 +8,7 @@ from orchestrator.client import calls
 from orchestrator.client.transport import AsyncTransport, Transport
 from orchestrator.models.access import AuditEntry, CreateKeyRequest, KeyInfo, NewKey, Policy, PolicyView
 from orchestrator.models.job import Purged
+from orchestrator.models.report import MetricsReport
 
 PAGE = 500
 
@@ -45,6 +46,10 @@ class Access:
         """Sets a tenant's own policy; None takes it away."""
         call = calls.reset_permissions(tenant) if policy is None else calls.set_permissions(tenant, policy)
         return self._transport.send(call)
+
+    def metrics(self) -> MetricsReport:
+        """What the platform did and cost, over all processes and tenants."""
+        return self._transport.send(calls.metrics_report())
 
     def purge(self, tenant: str) -> Purged:
         """Cancels what a tenant runs and deletes its jobs and files."""
@@ -98,6 +103,10 @@ class AsyncAccess:
         """See `Access.set_permissions`."""
         call = calls.reset_permissions(tenant) if policy is None else calls.set_permissions(tenant, policy)
         return await self._transport.send(call)
+
+    async def metrics(self) -> MetricsReport:
+        """See `Access.metrics`."""
+        return await self._transport.send(calls.metrics_report())
 
     async def purge(self, tenant: str) -> Purged:
         """See `Access.purge`."""

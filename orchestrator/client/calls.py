@@ -22,6 +22,7 @@ from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
 from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan, PlanView
+from orchestrator.models.report import MetricsReport
 from orchestrator.models.request import CallPage, Health, PlanSummary
 from orchestrator.models.search import FeedbackEntry, FeedbackPage, FeedbackRequest, SearchAnswer, SearchRequest
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
@@ -158,6 +159,10 @@ def former_tools(server: str) -> Call[list[ToolDefinition]]:
 
 def health() -> Call[Health]:
     return Call("GET", "/health", _HEALTH, accepts=frozenset({503}))
+
+
+def metrics_report() -> Call[MetricsReport]:
+    return Call("GET", "/v1/metrics/report", _read(MetricsReport))
 
 
 def jobs(*, status: JobStatus | str | None, name: str | None, limit: int, cursor: str | None) -> Call[JobPage]:

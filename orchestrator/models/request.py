@@ -67,14 +67,17 @@ class PlanSummary(_Answer):
 
 
 class HealthCheck(_Answer):
-    """One thing that the platform needs."""
+    """One thing that the platform needs, or could have: what is not configured is no failure, and says so."""
 
     ok: bool
+    configured: bool = True
     detail: str = ""
 
 
 class Health(_Answer):
-    """Whether the platform can take jobs: `degraded` without workers, `down` without its store."""
+    """Whether the platform can take jobs: `down` without its store or when that takes no writes, `degraded` when any other check
+    fails.
+    """
 
     status: Literal["ok", "degraded", "down"]
     version: str

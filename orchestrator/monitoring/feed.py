@@ -168,6 +168,8 @@ class Feed:
 
     def add(self, *counts: Count, error: RecentError | None = None) -> None:
         """Counts something."""
+        if not counts and error is None:
+            return
         self._tally.add(counts, error)
         if self._thread is None:
             self._start()

@@ -32,6 +32,7 @@ POLICIES = "tw:policies"
 POLICIES_VERSION = "tw:policies:version"
 AUDITED = "tw:audited"
 METRICS = "tw:metrics"  # a hash: the counters of all processes
+HEALTH = "tw:health"  # what a check writes to see that it can
 
 
 def catalog_source(source: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from orchestrator.models.search import (
     SearchRequest,
 )
 from orchestrator.models.tool import ToolCatalog, ToolDefinition
+from orchestrator.monitoring.feed import record_fallback, record_search
 from orchestrator.tool_search.client import IndexClient
 from orchestrator.tool_search.engine import ToolSearchEngine, shared_engine
 from orchestrator.tool_search.routing import SHARE, decide, saved_line, saved_share
@@ -91,7 +93,7 @@ def select_tools(
         min_generation=min_generation,
     )
     served = _served(client, request) if client is not None else None
-    found = served or engine.answer(request, tuple(tools.values()))
+    found = served or _own_answer(engine, request, tuple(tools.values()), instead=client is not None)
     degraded = found.degraded if served or client is None else (SERVICE_AWAY, *found.degraded)
     chosen = tuple(tools[hit.name] for hit in found.hits if hit.name in tools)
     spent = sum(costs[t.name] for t in chosen)
@@ -105,6 +107,18 @@ def select_tools(
         degraded=degraded,
         catalog_hash=served.catalog_hash if served else None,
     )
+
+
+def _own_answer(
+    engine: ToolSearchEngine, request: SearchRequest, tools: tuple[ToolDefinition, ...], *, instead: bool
+) -> SearchAnswer:
+    """What this process finds; `instead` of a service that is away."""
+    began = time.perf_counter()
+    found = engine.answer(request, tools)
+    record_search("process", cached=False, seconds=time.perf_counter() - began)
+    if instead:
+        record_fallback("index service")
+    return found
 
 
 def _served(client: IndexClient, request: SearchRequest) -> SearchAnswer | None:

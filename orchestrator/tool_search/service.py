@@ -45,8 +45,12 @@ from orchestrator.errors import BackendError, NotFound, RequestError, ToolWeaver
 from orchestrator.loaded import settle
 from orchestrator.models.access import TENANT
 from orchestrator.models.search import EmbedAnswer, EmbedRequest, FeedbackRequest, SearchAnswer, SearchRequest
+from orchestrator.monitoring.feed import Feed
+from orchestrator.monitoring.metrics import FALLBACKS, Count
 from orchestrator.monitoring.search import SearchMetrics
 from orchestrator.settings import Settings, load_settings
+from orchestrator.state.connection import connect
+from orchestrator.state.keys import METRICS
 from orchestrator.tool_search.answer import Asked, answer, asked
 from orchestrator.tool_search.cache import LRU, DistributedCache
 from orchestrator.tool_search.door import Door, body_of, check_key, problem_response
@@ -89,6 +93,7 @@ class Service:
         self._shared = shared
         self._answers: LRU[SearchAnswer] = LRU(ANSWERS_KEPT)
         self._pool = ThreadPoolExecutor(SEARCHERS, thread_name_prefix="search")
+        self._feed = Feed(connect(settings, retries=1, timeout_s=2.0), METRICS) if shared is not None else None
         self.embedding = asyncio.Lock()  # one batch of `/embed` at a time: the texts of searches come between
 
     def close(self) -> None:
@@ -181,6 +186,9 @@ class Service:
     def _count(self, found: SearchAnswer, took_s: float) -> None:
         self.metrics.seconds.observe(took_s)
         self.metrics.searches.labels("cached" if found.cached else "made").inc()
+        if self._feed is not None:
+            self._feed.search("service", cached=found.cached, seconds=took_s)
+            self._feed.add(*(Count(FALLBACKS, (f"search: {what.partition(':')[0]}",)) for what in found.degraded))
         for what in found.degraded:
             self.metrics.degraded.labels(what.partition(":")[0]).inc()
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import ModelError
+from orchestrator.monitoring.feed import record_fallback
 from orchestrator.providers.chat import ChatModel, ChatRequest, Message
+from workers.small_model.counted import FALLBACK, counted
 from workers.small_model.prototypes import DISCOUNT, OTHER, Prototypes
 
 BATCH, CONTROLS = 20, 6  # items, and control items among them
@@ -54,14 +56,17 @@ def ask(
     for start in range(0, len(descriptions), BATCH):
         rows = range(start, min(start + BATCH, len(descriptions)))
         if time.monotonic() - started > BUDGET_S:
+            record_fallback(FALLBACK)
             made.notes.append(f"The small model was too slow; examples decide for the last {len(descriptions) - start} items.")
             break
         try:
             answers = _one(model, [descriptions[r] for r in rows], [sure[r] for r in rows], prototypes, allowed)
         except ModelError as error:
+            record_fallback(FALLBACK)
             made.notes.append(f"The small model failed; examples decide for {len(descriptions) - start} items: {error}")
             break
         if answers is None:
+            record_fallback(FALLBACK)
             made.notes.append(f"The small model's answer for {len(rows)} items contradicts what is certain; examples decide.")
             continue
         made.answers[start : start + len(rows)] = answers
@@ -76,7 +81,7 @@ def _one(
     known = [*sure, *(category for _, category in controls)]
     every = [*texts, *(text for text, _ in controls)]
     order = _mixed(len(every))
-    reply = model.ask(_request([every[at] for at in order], prototypes, allowed))
+    reply = counted(model, _request([every[at] for at in order], prototypes, allowed))
     answered = {at: str(reply.value[str(n)]) for n, at in enumerate(order, 1)}
     trust = _trust(answered, known)
     return [Asked(answered[at], trust) for at in range(len(texts))] if trust >= LEAST_TRUST else None

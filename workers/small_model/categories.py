@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from orchestrator.errors import ModelError, ToolError
+from orchestrator.monitoring.feed import record_fallback
 from orchestrator.providers import warm
 from orchestrator.settings import Settings
 from workers.receipt import CERTAIN, Categorized, CategorizedItem, CategoryTotal, Item, cents
 from workers.small_model.asking import Asked, ask
+from workers.small_model.counted import FALLBACK
 from workers.small_model.nearest import Hint, confidence, nearest
 from workers.small_model.prototypes import DISCOUNT, OTHER, Prototypes, load
 from workers.small_model.wording import words_of
@@ -115,6 +117,7 @@ def _by_prototypes(
     try:
         near = nearest(prototypes, settings.home / "cache" if settings else None)
     except ModelError as error:
+        record_fallback("embedder")
         notes.append(f"Categories are by words alone: {error}.")
         return ruled
     open_at = [at for at, v in enumerate(ruled) if v.confidence not in (SIGN, UNNAMED)]
@@ -137,6 +140,7 @@ def _by_model(
     try:
         model = warm.chat_model(settings)
     except ModelError as error:
+        record_fallback(FALLBACK)
         notes.append(f"The small model was not asked; examples decide: {error}")
         return before
     asked = ask(model, [i.description for i in items], prototypes, allowed, sure=[_strong(v) for v in before])

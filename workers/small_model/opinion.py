@@ -13,10 +13,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from orchestrator.errors import ModelError
+from orchestrator.monitoring.feed import record_fallback
 from orchestrator.providers import warm
 from orchestrator.providers.chat import ChatModel, ChatRequest, Message
 from orchestrator.settings import Settings
 from workers.receipt import CERTAIN, Evidence, OcrResult, ParsedReceipt, cents
+from workers.small_model.counted import FALLBACK, counted
 from workers.small_model.date_shapes import shapes
 from workers.small_model.money import amounts, style_of
 from workers.small_model.receipt_rules import DOUBTED, doubted
@@ -40,6 +42,7 @@ def second_opinion(receipt: ParsedReceipt, ocr: OcrResult, settings: Settings) -
     try:
         answer = _ask(warm.chat_model(settings), lines, asked)
     except ModelError as error:
+        record_fallback(FALLBACK)
         return receipt.model_copy(update={"problems": (*receipt.problems, f"the small model failed; rules alone decide: {error}")})
     for name in asked:
         if found := _printed(name, answer.get(name), lines):
@@ -56,7 +59,8 @@ def _ask(model: ChatModel, lines: Sequence[str], asked: Sequence[str]) -> dict[s
         "additionalProperties": False,
     }
     task = _TASK.format(asked=", ".join(asked))
-    reply = model.ask(ChatRequest((Message("system", task), Message("user", text)), schema, name="receipt", max_tokens=160))
+    asked_for = (Message("system", task), Message("user", text))
+    reply = counted(model, ChatRequest(asked_for, schema, name="receipt", max_tokens=160))
     return dict(reply.value)
 
 
