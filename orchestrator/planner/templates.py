@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.models.file import UNTYPED, FileRef
 from orchestrator.models.plan import MAX_PLAN_BYTES
 from orchestrator.models.tool import ToolCatalog
@@ -295,3 +296,7 @@ def _rebound(folder: Path, tools: ToolCatalog) -> Iterator[Path]:
 def rebind(tools: ToolCatalog, folders: Sequence[Path] = ()) -> list[Path]:
     """Binds templates to the tools as they are now, the bundled ones unless folders are named; gives the files that changed."""
     return [path for folder in folders or [Path(str(_FOLDER))] for path in _rebound(folder, tools)]
+
+
+if __name__ == "__main__":  # after a change of a bundled tool, as `python -m workers.manifest`
+    rebind(bundled_catalog())
