@@ -15,6 +15,8 @@ _TRIES = 20
 _DEEPEST = 4  # wrappings
 _WRAPPED = ("plan", "arguments", "function_call", "input", "parameters", "answer", "response", "result", "output")
 _REASON = 300
+_BLANK: tuple[Any, ...] = (None, "", {}, [])
+_KEPT = ("id", "tool", "input")  # of a step, whatever they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ def parse(reply: ModelReply) -> Answered:
     candidates = [] if reply.value is None else [reply.value]
     candidates += _values(reply.text, whole=reply.stop == "length")
     opened = [found for value in candidates if (found := _opened(value)) is not None]
-    if plan := next((found for found in opened if "steps" in found), None):
+    if plan := next((found for found in opened if "cannot" not in found), None):
         return Answered(data=plan)
-    if said := next((found["cannot"] for found in opened if isinstance(found.get("cannot"), str)), None):
+    if said := next((found["cannot"] for found in opened), None):
         return Answered(cannot=one_line(said))
     return Answered(problem=_problem(reply, candidates))
 
@@ -52,13 +54,19 @@ def _opened(value: Any, depth: int = 0) -> dict[str, Any] | None:
         return {"steps": value}
     if not isinstance(value, Mapping):
         return None
-    if isinstance(value.get("steps"), list):
-        return {k: v for k, v in value.items() if not (k == "cannot" and not v)}
     if isinstance(value.get("cannot"), str) and value["cannot"].strip():
-        return dict(value)
+        return {"cannot": value["cannot"]}
+    if isinstance(value.get("steps"), list):
+        return _without_blanks({k: v for k, v in value.items() if k != "cannot"})
     if depth >= _DEEPEST:
         return None
     return next((f for name in _WRAPPED if name in value and (f := _opened(value[name], depth + 1)) is not None), None)
+
+
+def _without_blanks(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan without fields that say nothing: some vendors make models write every field of the schema."""
+    steps = [{k: v for k, v in s.items() if k in _KEPT or v not in _BLANK} if isinstance(s, Mapping) else s for s in plan["steps"]]
+    return {**{k: v for k, v in plan.items() if v not in _BLANK}, "steps": steps}
 
 
 def _values(text: str, *, whole: bool = False) -> Iterator[Any]:
