@@ -1,7 +1,8 @@
 """Claude over Anthropic's Messages API, by its SDK: blocks to cache are marked, and usage is counted as everywhere here.
 
 A schema that the API's structured output takes as it stands is asked for so. That form knows no open objects (it closes them), so
-any other schema becomes the input of one tool that the model must call; what the model is told of it is the same.
+any other schema becomes the input of one tool that the model must call; what the model is told of it is the same. A temperature is
+not sent: neither the API of 2026-10-21 nor its SDK knows one.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ class AnthropicModel:
         self._failures = Failures(f"`{model}` at {self.where}", secret)
         self._clients = PerLoop(lambda: _client(address, secret))
         self._formless: set[str] = set()  # schemas that structured output did not take
-        self._warm = True  # whether the model takes a temperature
 
     async def ask(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply:
         """The answer to one request; see `Model`. A refusal of how it was put is retryable: the next try is put otherwise."""
@@ -98,11 +98,12 @@ class AnthropicModel:
             await client.close()
 
     async def _whole(self, ask: _Ask, request: ModelRequest) -> tuple[Message, str | None]:
+        came = await self._clients.get().messages.with_raw_response.create(**ask.body, timeout=request.deadline_s)
         try:
-            message = await self._clients.get().messages.create(**ask.body, timeout=request.deadline_s)
+            message = await came.parse()
         except _BROKEN:
             raise self._failures.bad("something that is no JSON") from None
-        return self._checked(message), getattr(message, "_request_id", None)
+        return self._checked(message), came.request_id
 
     async def _streamed(self, ask: _Ask, request: ModelRequest, on_text: OnText) -> tuple[Message, str | None]:
         began = False
@@ -167,9 +168,6 @@ class AnthropicModel:
     def _learn(self, error: anthropic.APIStatusError, request: ModelRequest) -> bool:
         """Whether the next try of the same request is put otherwise than the one that was refused."""
         said = str(error.api_message or "")
-        if request.temperature is not None and self._warm and "temperature" in said:
-            self._warm = False
-            return True
         if request.schema is not None and self._takes(request.schema) and re.search(r"output_(?:config|format)|schema", said):
             self._formless.add(key_of(request.schema))
             return True
@@ -184,8 +182,6 @@ class AnthropicModel:
         if system := [_text(b) for b in request.system if b.text]:
             body["system"] = system
         body["messages"] = [_message(t) for t in request.turns]
-        if request.temperature is not None and self._warm:
-            body["temperature"] = request.temperature
         ask = _Ask(body)
         choice: dict[str, Any] = {"type": request.tool_choice}
         if request.schema is not None and self._takes(request.schema):

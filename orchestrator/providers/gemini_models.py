@@ -1,7 +1,8 @@
 """Gemini over its own API, by Google's SDK: parts are sent back as they came, since the model signs its thoughts and calls.
 
-A schema is asked for as `response_json_schema`. Beside tools, where older models take none, it becomes the parameters of one more
-function that the model may call, and its call is the answer.
+A schema is asked for as `response_json_schema`, unless it has objects without named properties: of those the API makes `{}`, or
+refuses them, so such a schema is said in words beside the plain JSON mode. Beside tools, where older models take none, a schema
+becomes the parameters of one more function that the model may call, and its call is the answer.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class GeminiModel:
         return True
 
     def _takes(self, schema: Mapping[str, Any]) -> bool:
-        return key_of(schema) not in self._formless
+        return key_of(schema) not in self._formless and not _open(schema)
 
     def _put(self, request: ModelRequest) -> _Ask:
         contents = [_content(t) for t in request.turns]
@@ -212,7 +213,7 @@ class GeminiModel:
             tool, mode = AnswerTool.of(request.schema, request.schema_name, [d.name or "" for d in declared]), "any"
             declared.append(types.FunctionDeclaration(name=tool.name, description=ABOUT, parameters_json_schema=tool.parameters))
         elif request.schema is not None:
-            self._ask_json(request.schema, contents, config)
+            self._ask_json(request.schema, config)
         if declared:
             only = [tool.name] if tool and request.tool_choice == "none" else None
             config.tools = [types.Tool(function_declarations=declared)]
@@ -220,15 +221,15 @@ class GeminiModel:
             config.tool_config = types.ToolConfig(function_calling_config=calling)
         return _Ask(contents, config, tool)
 
-    def _ask_json(self, schema: Mapping[str, Any], contents: list[types.Content], config: types.GenerateContentConfig) -> None:
+    def _ask_json(self, schema: Mapping[str, Any], config: types.GenerateContentConfig) -> None:
         config.response_mime_type = "application/json"
         if self._takes(schema):
             config.response_json_schema = copy.deepcopy(dict(schema))
             return
-        words = f"Answer with one JSON value and nothing else. It must fit this JSON schema: {json.dumps(schema)}"
-        if not contents or contents[-1].role != "user":
-            contents.append(types.Content(role="user", parts=[]))
-        contents[-1].parts = [*(contents[-1].parts or ()), types.Part(text=words)]
+        words = f"Answer with one JSON value and nothing else. It must fit this JSON schema: {json.dumps(schema)}\n\n"
+        system = config.system_instruction
+        said = (system.parts or []) if isinstance(system, types.Content) else []
+        config.system_instruction = types.Content(parts=[types.Part(text=words), *said])
 
 
 def _client(url: str, version: str, key: str) -> genai.Client:
@@ -249,6 +250,14 @@ def _parted(url: str) -> tuple[str, str]:
     """The address and the version of the API, which may be its last part."""
     found = re.fullmatch(r"(.*?)/(v\d+(?:alpha|beta)?\d*)/?", url)
     return (found[1], found[2]) if found else (url.rstrip("/"), API_VERSION)
+
+
+def _open(schema: Any) -> bool:
+    """Whether some object in it has properties that the schema does not name."""
+    if isinstance(schema, Mapping):
+        bare = schema.get("type") == "object" and not schema.get("properties") and not schema.get("additionalProperties")
+        return bare or any(_open(part) for part in schema.values())
+    return isinstance(schema, list | tuple) and any(_open(part) for part in schema)
 
 
 def _content(turn: Turn) -> types.Content:

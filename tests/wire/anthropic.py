@@ -1,7 +1,8 @@
 """Anthropic's Messages API on the wire, version 2026-10-21, as the SDK 2.12 reads it; and what the API refuses.
 
-The forms are those of the SDK's own types and of the API's reference; refusals are those that a client of ours could run into: too
-many cache marks, empty text, a result without its use, an open object in structured output, a choice at the root of a tool's input.
+The forms are those of the SDK's own types and of the API's reference; refusals are those that a client of ours could run into:
+fields that it does not know, too many cache marks, empty text, a result without its use, an open object in structured output, a
+choice at the root of a tool's input.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+
+from anthropic.types.message_create_params import MessageCreateParamsBase
 
 from tests.wire.base import KEY, MODEL, Asked, Body, Turn, event, pieces
 
@@ -24,6 +27,7 @@ _ERRORS = {
     529: "overloaded_error",
 }
 _LAST_MARKS = 4
+_KNOWN = frozenset(MessageCreateParamsBase.__annotations__) | {"stream"}
 
 
 class Anthropic:
@@ -182,6 +186,8 @@ def _deltas(block: Body, *, cut: bool) -> Iterator[Body]:
 
 def _wrong(body: Body) -> str | None:
     """What the API says of a body that it refuses."""
+    if unknown := sorted(set(body) - _KNOWN):
+        return f"{unknown[0]}: Extra inputs are not permitted"
     if not isinstance(body.get("model"), str) or not isinstance(body.get("max_tokens"), int):
         return "model, max_tokens: Field required"
     messages = body.get("messages")

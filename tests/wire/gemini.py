@@ -124,7 +124,7 @@ def _parts(turn: Turn, asked: Asked) -> Iterator[Body]:
     calls = [(name, dict(arguments)) for name, arguments in turn.uses]
     forced, given = _forced(asked.body), _object(turn)
     if forced and given is not None and not calls:
-        wrapped = list(forced.get("parametersJsonSchema", {}).get("properties", {})) == ["value"]
+        wrapped = list(parameters(forced).get("properties", {})) == ["value"]
         calls = [(forced["name"], {"value": given} if wrapped else given)]
     elif turn.words:
         yield {"text": turn.words}
@@ -152,6 +152,11 @@ def _object(turn: Turn) -> Any:
 
 def _declared(body: Body) -> list[Body]:
     return [d for tool in body.get("tools", []) for d in tool.get("functionDeclarations", [])]
+
+
+def parameters(declared: Body) -> Body:
+    """A function's schema; the API takes either spelling of its fields, and the SDK sends this one in snake case."""
+    return declared.get("parametersJsonSchema") or declared.get("parameters_json_schema") or {}
 
 
 def _forced(body: Body) -> Body | None:
