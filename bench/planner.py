@@ -213,7 +213,7 @@ class Server:
         self.says: Said = Said(text="")
         self.written: list[str] = []
 
-    def __call__(self, number: int, body: dict[str, Any]) -> Said:
+    def __call__(self, _number: int, _body: dict[str, Any]) -> Said:
         self.written.append(json.dumps([self.says.text, self.says.value, [list(u) for u in self.says.uses]]))
         return self.says
 
@@ -240,13 +240,8 @@ class Platform(Ours):
     async def job(self, plan: Plan, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The results of a job's steps."""
         job = (await asyncio.to_thread(self.control.accept, plan, inputs=dict(inputs or {})))[0]
-        key = self.store.ledger.keys(job).state
-        while (status := await asyncio.to_thread(self.redis.hget, key, "st")) not in (b"succeeded", b"failed"):
-            await asyncio.sleep(0.01)
-        result = await asyncio.to_thread(self.store.result, job)
-        if status == b"failed":
-            raise SystemExit(f"a job failed: {result.errors[:2]}")
-        return dict(result.steps)
+        await asyncio.to_thread(self.wait, [job])
+        return dict((await asyncio.to_thread(self.store.result, job)).steps)
 
 
 def _literal(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def travel_over_budget(team: list[dict[str, Any]], reports: list[dict[str, Any]]
 
 @tool(domain="finance", effect="none")
 def amount_by_category(receipts: list[dict[str, Any] | None]) -> dict[str, float]:
-    """What receipts cost together, by category; each has `items` with `category` and `amount`, as `expense_categorizer` gives them."""
+    """What receipts cost together, by category; each is as `expense_categorizer` gives it."""
     totals: Counter[str] = Counter()
     for receipt in receipts:
         for item in receipt["items"] if receipt else ():
