@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
@@ -97,7 +97,7 @@ class Failures:
     """What can go wrong with one model, as errors that name it and quote neither keys nor prompts nor answers."""
 
     name: str  # of the model and its address
-    key: str = ""
+    key: str = field(default="", repr=False)
 
     def status(
         self,

@@ -102,26 +102,26 @@ def real_servers(folder: Path) -> RealServers:
 
 
 @functools.cache
-def npm_programs() -> Path:
-    """The folder of npm's programs, installed where they are missing; skips where that cannot be."""
+def npm_programs(of: Path = HERE) -> Path:
+    """The programs of the npm packages that a folder pins, installed where they are missing; skips where that cannot be."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("no Node.js: Debian's packages `nodejs` and, where that does not bring it, `npm` are not installed")
-    place = _cache() / f"npm-{_version()}"
+    place = _cache() / f"npm-{_version(of)}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / "npm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two test processes one installs
         if not place.exists():
-            _install(place)
+            _install(place, of)
     return place / "node_modules" / ".bin"
 
 
-def _install(place: Path) -> None:
+def _install(place: Path, of: Path) -> None:
     """Into a folder beside, which takes its name when it is whole."""
     with tempfile.TemporaryDirectory(dir=place.parent, prefix="npm-part-") as name:
         made = Path(name) / "made"
         made.mkdir()
         for pinned in PINNED:
-            shutil.copy(HERE / pinned, made)
+            shutil.copy(of / pinned, made)
         command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
         ran = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=INSTALL_S, check=False)
         if ran.returncode:
@@ -129,8 +129,8 @@ def _install(place: Path) -> None:
         made.rename(place)
 
 
-def _version() -> str:
-    text = b"".join((HERE / name).read_bytes() for name in PINNED)
+def _version(of: Path) -> str:
+    text = b"".join((of / name).read_bytes() for name in PINNED)
     return hashlib.sha256(text).hexdigest()[:12]
 
 
