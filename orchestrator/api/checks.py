@@ -192,9 +192,9 @@ def model_addresses(settings: Settings) -> dict[str, str | None]:
     elif provider is not None:
         own = {"azure-openai": settings.azure_openai_endpoint, "azure-foundry": settings.azure_foundry_endpoint}
         found[provider] = settings.planner_url or own.get(provider) or VENDORS.get(provider, "")
-    if settings.use_small_model and settings.small_model_backend in ("openai-compatible", "ollama"):
-        usual = VENDORS["ollama"] if settings.small_model_backend == "ollama" else ""
-        found["small model"] = settings.small_model_url or usual
+    if settings.use_small_model:
+        usual = {"ollama": VENDORS["ollama"], "azure": settings.azure_foundry_endpoint, "transformers": None}
+        found["small model"] = settings.small_model_url or usual.get(settings.small_model_backend, "")
     return found
 
 

@@ -15,6 +15,7 @@ from orchestrator.errors import ToolError
 from orchestrator.providers import warm
 from orchestrator.settings import Settings, load_settings
 from tests.chat_server import ChatServer, Turn, chat_server, error
+from tests.figures import counted
 from workers.receipt import Categorized, Item
 from workers.small_model import vectors
 from workers.small_model.asking import Asked
@@ -403,10 +404,14 @@ def test_many_items_are_several_requests_and_each_is_judged_alone() -> None:
     ],
 )
 def test_a_model_that_fails_is_done_without_and_that_is_said(turn: Turn, says: str) -> None:
-    made, _ = by_model([turn], small_model_timeout_s=1)
+    with counted() as counts:
+        made, _ = by_model([turn], small_model_timeout_s=1)
     assert given(made) == given(categorise(BOUGHT))
     (note,) = made.notes
     assert says in note
+    report = counts.report()
+    assert report.quality.fallbacks == {"small model": 1}
+    assert [(m.provider, m.calls, m.failed) for m in report.models] == [("small model", 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -418,9 +423,11 @@ def test_a_model_that_fails_is_done_without_and_that_is_said(turn: Turn, says: s
     ],
 )
 def test_a_model_that_is_not_there(values: dict[str, Any], says: str) -> None:
-    made = categorise(BOUGHT, settings=settings(use_small_model=True, **values))
+    with counted() as counts:
+        made = categorise(BOUGHT, settings=settings(use_small_model=True, **values))
     assert given(made) == given(categorise(BOUGHT))
     assert says in made.notes[0]
+    assert counts.report().quality.fallbacks == {"small model": 1}
 
 
 def test_without_the_embedder_words_decide(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

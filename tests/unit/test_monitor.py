@@ -11,17 +11,20 @@ import stat
 import statistics
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.errors import ToolError
 from orchestrator.models.report import MetricsReport, ModelFigures, ToolFigures
+from orchestrator.models.tool import ToolCatalog
 from orchestrator.models.usage import ModelCall
 from orchestrator.monitoring import ToolUsageMonitor, print_metrics_report
 from orchestrator.monitoring import monitor as monitor_room
 from orchestrator.monitoring.metrics import fine_bin, quantile
 from orchestrator.monitoring.monitor import PLATFORM, code_of
 from orchestrator.monitoring.report import report_text
+from orchestrator.programmatic_executor import ProgrammaticToolExecutor
 from orchestrator.settings import Settings
 from orchestrator.state.keys import METRICS
 
@@ -269,3 +272,50 @@ def test_names_do_not_steer_a_terminal() -> None:
 
 def test_the_monitor_counts_where_the_platform_does() -> None:
     assert PLATFORM == METRICS
+
+
+SAMPLE = """
+from orchestrator.monitoring import ToolUsageMonitor, print_metrics_report
+
+# Initialize monitoring
+monitor = ToolUsageMonitor(log_to_file=True, log_dir="/var/log/toolweaver")
+
+# Log tool calls automatically
+executor = ProgrammaticToolExecutor(
+    tool_catalog=catalog,
+    on_tool_call=lambda name, success, latency, error:
+        monitor.log_tool_call(name, success, latency, error)
+)
+
+# Log search queries
+monitor.log_search_query("process receipt", num_results=5, latency=0.1, cache_hit=True)
+
+# Log token usage
+monitor.log_token_usage(input_tokens=100, output_tokens=50, cached_tokens=200)
+
+# View metrics
+print_metrics_report(monitor)
+"""
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_references_sample_runs_as_it_stands(
+    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder is one of the machine; here it lies elsewhere, where it can be written or not."""
+    (tmp_path / "file").write_text("")
+    root = tmp_path if writable else tmp_path / "file"
+    made = monitor_room._LogFile
+    monkeypatch.setattr(monitor_room, "_LogFile", lambda folder: made(root / folder.relative_to("/")))
+    catalog = ToolCatalog(source="my_tools", version="1.0")
+    names: dict[str, Any] = {"ProgrammaticToolExecutor": ProgrammaticToolExecutor, "catalog": catalog}
+
+    exec(SAMPLE, names)
+
+    printed = capsys.readouterr().out
+    assert "Search queries:      1\n" in printed
+    assert "Cache hit rate:      100.0%" in printed
+    assert "Cache savings:       66.7%" in printed
+    assert (tmp_path / "var/log/toolweaver/tool_usage.jsonl").exists() == writable
+    names["executor"].on_tool_call("receipt_ocr", False, 0.045, "ToolError: no")
+    assert names["monitor"].report().tools[0].errors == 1

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.settings import Settings, load_settings
 from tests.chat_server import Turn, chat_server
+from tests.figures import counted
 from workers.receipt import OcrResult, ParsedReceipt
 from workers.small_model.opinion import second_opinion
 from workers.small_model.receipt_rules import parse_receipt
@@ -71,7 +72,9 @@ def test_a_receipt_without_open_questions_is_not_sent_anywhere() -> None:
 
 
 def test_a_model_that_is_down_is_told_and_changes_nothing() -> None:
-    made = second_opinion(open_receipt(), text(*OPEN), asked("http://127.0.0.1:9/v1"))
+    with counted() as counts:
+        made = second_opinion(open_receipt(), text(*OPEN), asked("http://127.0.0.1:9/v1"))
+    assert counts.report().quality.fallbacks == {"small model": 1}
     assert made.total is None
     assert "the small model failed; rules alone decide" in made.problems[-1]
 
