@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from orchestrator.jobs.events import EventReader
+from orchestrator.models.access import Limits, Policy
 from orchestrator.models.job import JobStatus
+from orchestrator.models.plan import Plan
+from orchestrator.policy.store import PolicyStore
 from tests.integration.conftest import with_code
 from tests.processes import Platform
 from tests.support import wait_until
@@ -255,3 +258,22 @@ def test_a_tool_that_the_job_may_not_use_is_refused_to_its_program(p: Platform) 
 
 def docker(*words: str) -> str:
     return subprocess.run(("docker", *words), capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+
+def test_programs_beyond_the_rate_of_a_key_wait_and_say_so(p: Platform) -> None:
+    PolicyStore(p.client, p.settings).put("rated", Policy(limits=Limits(user_jobs_per_hour=1)))
+    each = {**program("output = input", "code_exec", input_data="item"), "map": "input:numbers"}
+    made = Plan.model_validate({"steps": [each]})
+    job, _ = p.control.accept(made, inputs={"numbers": [1, 2, 3]}, tenant="rated", caller="k1 alice")
+
+    def said() -> list[str]:
+        events = EventReader(p.settings, p.client).read(job)
+        return [str(e.data.get("message")) for e in events if e.type == "log"]
+
+    def succeeded() -> int:
+        return sum(c.state == "succeeded" for c in p.store.calls(job, tenant="rated"))
+
+    wait_until(lambda: any("a program waits: This key may start 1 jobs" in s for s in said()), description="it says why it waits")
+    wait_until(lambda: succeeded() == 2, description="the job stands for one program, and the rate lets one more run")
+    assert p.store.status(job, tenant="rated") is JobStatus.RUNNING, "what waits does not fail"
+    p.control.cancel(job, tenant="rated")
