@@ -23,6 +23,7 @@ from orchestrator.planner.fixes import repair
 from orchestrator.planner.locate import read_text as parse_text
 from orchestrator.planner.locate import render_problem
 from orchestrator.planner.named import load_named, named_plans
+from orchestrator.planner.templates import all_templates
 from orchestrator.settings import load_settings
 
 app = typer.Typer(help="Plans: check one before it runs, look at the bundled ones.", no_args_is_help=True)
@@ -99,6 +100,20 @@ def list_plans(as_json: AsJson = False) -> int:
         print_json([{"name": name, **plan} for name, plan in plans.items()])
     else:
         print_table(("plan", "inputs", "what it does"), (_row(name, Plan.model_validate(plan)) for name, plan in plans.items()))
+    return DONE
+
+
+@register(app, "templates", examples="toolweaver plan templates")
+def templates(as_json: AsJson = False) -> int:
+    """List the plan templates: requests that are planned without a model. Yours lie in `templates` in the home folder."""
+    shelf = all_templates(load_settings().home)
+    for name, why in shelf.unreadable.items():
+        say(f"{name}: not used: {why}")
+    rows = [read.template for read in shelf.templates]
+    if as_json:
+        print_json([t.model_dump(mode="json", include={"name", "description", "examples", "sentences", "inputs"}) for t in rows])
+    else:
+        print_table(("template", "what it does", "for instance"), ((t.name, t.description, "; ".join(t.examples)) for t in rows))
     return DONE
 
 

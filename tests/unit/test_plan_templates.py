@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from orchestrator.catalog.manifest import bundled_catalog
+from orchestrator.cli.app import app
 from orchestrator.errors import PlanError
 from orchestrator.models.file import FileRef
 from orchestrator.models.tool import ToolCatalog
@@ -134,7 +136,9 @@ def test_no_sentence_of_a_template_means_two_things() -> None:
 def test_the_bundled_templates_are_bound_to_the_bundled_tools(tmp_path: Path) -> None:
     """After a change of a tool: `python -m orchestrator.planner.templates`."""
     for read in bundled_templates():
-        assert read.template.tools == bound(read.template, bundled_catalog()), f"{read.template.name}: run python -m orchestrator.planner.templates"
+        assert read.template.tools == bound(read.template, bundled_catalog()), (
+            f"{read.template.name}: run python -m orchestrator.planner.templates"
+        )
     for read in bundled_templates():
         (tmp_path / f"{read.template.name}.json").write_text(read.template.model_copy(update={"tools": {}}).model_dump_json())
     assert len(rebind(bundled_catalog(), [tmp_path])) == len(bundled_templates())
@@ -293,3 +297,19 @@ def test_the_notation() -> None:
 )
 def test_media_types_are_told_or_shown_by_the_name(value: Any, found: str | None) -> None:
     assert media_type(value, {}) == found
+
+
+def test_the_command_lists_them_and_says_what_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLWEAVER_HOME", str(tmp_path))
+    own(tmp_path)
+    (tmp_path / "templates" / "bad.json").write_text("{", encoding="utf-8")
+    shown = CliRunner().invoke(app, ["plan", "templates", "--json"])
+    assert shown.exit_code == 0
+    assert [t["name"] for t in json.loads(shown.stdout)] == ["tax", BY, EACH, LIST, TOTAL]
+    assert "bad.json: not used" in shown.stderr
+
+
+def test_the_template_of_the_documentation_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plan-templates.md").read_text(encoding="utf-8")
+    made = read_template(page.partition("```json\n")[2].partition("```")[0])
+    assert check_plan(made.template.plan, bundled_catalog(), inputs={}).plan.steps
