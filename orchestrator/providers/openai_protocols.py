@@ -57,22 +57,26 @@ class Put:
 
     def learn(self, body: Body, *, param: object, message: object, status: int) -> bool:
         """Whether the next request is put otherwise than the one that was refused so."""
-        said = f"{param} {message}"
         if status in (400, 422):
-            for name in _OPTIONAL:
-                if name in said and name not in self.without and name in json.dumps(body):
+            known = [name for name in _OPTIONAL if name not in self.without and f'"{name}"' in json.dumps(body)]
+            for name in known:
+                if _names(name, param, message):
                     self.without.add(name)
                     return True
-            if self.limit in said and self.limit in body:
-                other = _LIMITS[1 - _LIMITS.index(self.limit)]
-                if other not in self.without:
-                    self.without.add(self.limit)
-                    self.limit = other
-                    return True
+            if self.limit in body and _names(self.limit, param, message):
+                return self._rename_limit()
         asked = body.get("response_format") or body.get("text")
-        if asked and (re.search(r"response_format|text\.format|schema", said) or (not self.vendor and not self.formed)):
-            return status in (400, 422, 500, 501) and self.weaken()
-        return False
+        about = re.search(r"response_format|text\.format|schema|grammar", f"{param} {message}")
+        unknown = status in (400, 422, 501) and not self.vendor  # such a server may say anything
+        return bool(asked) and (unknown or (status in (400, 422, 500) and about is not None)) and self.weaken()
+
+    def _rename_limit(self) -> bool:
+        other = _LIMITS[1 - _LIMITS.index(self.limit)]
+        if other in self.without:
+            return False
+        self.without.add(self.limit)
+        self.limit = other
+        return True
 
     def weaken(self) -> bool:
         """Takes the next weaker form, if there is one."""
@@ -84,6 +88,11 @@ class Put:
     def kept(self, body: Body) -> Body:
         """The body without what the server does not take."""
         return {name: value for name, value in body.items() if name not in self.without}
+
+
+def _names(field: str, param: object, message: object) -> bool:
+    """Whether an error is about that field: it is its `param`, or stands in quotes; the word alone may mean anything."""
+    return str(param).rpartition(".")[2] == field or re.search(rf"""['"`.]{field}['"`]""", str(message)) is not None
 
 
 def _generation(model: str) -> tuple[int, int]:

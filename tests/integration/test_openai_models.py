@@ -297,8 +297,10 @@ def managed_identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         def do_GET(self) -> None:
             asked_for.append(self.path)
             expires = str(int(time.time()) + 3600)
-            raw = json.dumps({"access_token": "entra-wire-token", "expires_on": expires, "token_type": "Bearer"}).encode()
-            self.send_response(200 if self.headers.get("X-IDENTITY-HEADER") == "header" else 401)
+            known = self.headers.get("X-IDENTITY-HEADER") == "header"
+            token = {"access_token": "entra-wire-token", "expires_on": expires, "token_type": "Bearer"}
+            raw = json.dumps(token if known else {"error": "unauthorized"}).encode()
+            self.send_response(200 if known else 401)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
@@ -327,6 +329,17 @@ def test_entra_id_instead_of_a_key(managed_identity: list[str], version: str | N
     assert not any(KEY in json.dumps(dict(h)) for h in server.headers)
     assert len(managed_identity) == 1  # the token is kept
     assert "cognitiveservices" in managed_identity[0]
+
+
+@pytest.mark.parametrize("version", [None, "2025-03-01-preview"])
+@pytest.mark.usefixtures("managed_identity")
+def test_nobody_is_signed_in(version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "wrong")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")  # whoever runs the test may be signed in otherwise
+    with pytest.raises(ModelError, match="Entra ID gives no token") as caught:
+        asked("azure-openai", ["ok"], REQUEST, azure_openai_use_ad=True, azure_openai_api_version=version)
+    assert (caught.value.code, caught.value.sent) == ("model_denied", False)
+    assert "az login" in str(caught.value.next)
 
 
 def test_what_the_environment_says_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from orchestrator.providers import prices, warm
 from orchestrator.providers.choice import PROVIDERS, Choice, chosen
 from orchestrator.providers.model import Block, ModelRequest, TokenCounts, Turn
 from orchestrator.providers.openai_models import retry_hint, seconds
+from orchestrator.providers.openai_protocols import Chat, Put, Responses
 from orchestrator.providers.scripted import ScriptedModel
 from orchestrator.providers.transformers_models import Generated, TransformersModel
 from orchestrator.settings import Settings, load_settings
@@ -259,3 +260,33 @@ def test_hints_of_a_server() -> None:
     assert retry_hint(spent | {"x-ratelimit-remaining-tokens": "5"}) == 2.0
     assert retry_hint(spent | {"retry-after": "9"}) == 9.0
     assert retry_hint({}) is None
+
+
+@pytest.mark.parametrize(
+    ("param", "message", "left_out"),
+    [
+        ("temperature", "Unsupported value", {"temperature"}),
+        ("input[0].content[0].prompt_cache_breakpoint", "no", {"prompt_cache_breakpoint"}),
+        (None, "Unknown parameter: 'prompt_cache_key'.", {"prompt_cache_key"}),
+        (None, "the request is too long, and we store nothing", set()),
+        ("store", "no", {"store"}),
+    ],
+)
+def test_only_a_field_that_is_named_is_left_out(param: str | None, message: str, left_out: set[str]) -> None:
+    put = Put.of("gpt-6.1-sol", vendor=True)
+    request = replace(REQUEST, system=(Block("You add.", cache=True),), temperature=0.0, cache_key="k")
+    body = Responses().body("gpt-6.1-sol", request, put, stream=False)
+    assert put.learn(body, param=param, message=message, status=400) is bool(left_out)
+    assert put.without == left_out
+    again = json.dumps(Responses().body("gpt-6.1-sol", request, put, stream=False))
+    assert not any(f'"{name}"' in again for name in left_out)
+
+
+def test_the_older_name_of_the_limit_is_learnt_once() -> None:
+    put = Put.of("phi3", vendor=False)
+    body = Chat().body("phi3", REQUEST, put, stream=False)
+    assert body["max_tokens"] == 4096
+    assert put.learn(body, param="max_tokens", message="Use 'max_completion_tokens' instead.", status=400)
+    body = Chat().body("phi3", REQUEST, put, stream=False)
+    assert (body.get("max_tokens"), body["max_completion_tokens"]) == (None, 4096)
+    assert not put.learn(body, param="max_completion_tokens", message="too many", status=400)
