@@ -25,6 +25,7 @@ from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import ToolWeaverError
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.request import HealthCheck
+from orchestrator.models.search import IndexStatus
 from orchestrator.policy.breaker import Breakers
 from orchestrator.settings import Settings
 from orchestrator.state.keys import HEALTH, cached
@@ -149,7 +150,10 @@ class HealthChecks:
         if not urls:
             return _not_configured("no index service runs; searches are made in the process that asks. `toolweaver up` starts one.")
         with IndexClient(urls, key=self._settings.index_key, timeout=DEADLINE_S - 0.3) as client:
-            status = client.status()
+            found = client.statuses()
+        status = max((s for s in found.values() if isinstance(s, IndexStatus)), key=lambda s: s.encoder is not None, default=None)
+        if status is None:
+            return HealthCheck(ok=False, detail="; ".join(f"{url}: {why}" for url, why in found.items()))
         absent = next((d for d in status.degraded if d.startswith("meaning")), None)
         if status.encoder is None or absent:
             return HealthCheck(ok=False, detail=f"searches go by words alone: {absent or 'the encoder is not loaded'}")

@@ -19,6 +19,7 @@ from orchestrator.jobs.store import JobStore
 from orchestrator.models.access import Caller
 from orchestrator.models.job import JobStatus
 from orchestrator.models.tool import ToolCatalog
+from orchestrator.monitoring.feed import Feed, use_feed
 from orchestrator.monitoring.metrics import Metrics
 from orchestrator.policy.audit import AuditLog
 from orchestrator.policy.keys import KeyRing, KeyStore
@@ -74,6 +75,7 @@ def build_services(settings: Settings) -> Services:
     keys, policies = KeyStore(client), PolicyStore(client, settings)
     ring = KeyRing(keys)
     probe = connect(settings, retries=0, timeout_s=2.0)
+    use_feed(Feed(client, METRICS))
     return Services(
         settings=settings,
         store=store,

@@ -63,11 +63,15 @@ class ReadyCall:
 
 
 class Committed(NamedTuple):
-    """What came of a change: the verdict ("ok", or why it was refused), calls to publish, and what to `release` then."""
+    """What came of a change: the verdict ("ok", or why it was refused), calls to publish, and what to `release` then.
+
+    `over`: how the job ended by this change, with a `!` behind it when it has errors; "" when it did not.
+    """
 
     verdict: str
     ready: Sequence[ReadyCall] = ()
     parked: Sequence[str] = ()
+    over: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,11 +398,12 @@ class Ledger:
 
     @staticmethod
     def _committed(job: str, queues: Queues, answer: Sequence[Any]) -> Committed:
-        verdict, ready, parked = (*answer, (), ())[:3]
+        verdict, ready, parked, over = (*answer, *((), (), b"")[len(answer) - 1 :])[:4]
         return Committed(
             verdict.decode(),
             [ReadyCall(job, c.decode(), int(a), queues.names[int(q)], tool.decode(), int(level)) for c, a, q, tool, level in ready],
             [entry.decode() for entry in parked],
+            over.decode() if isinstance(over, bytes) else "",  # calls that were spawned stand there too
         )
 
 

@@ -20,6 +20,8 @@ from orchestrator.broker.rabbitmq import Unconfirmed
 from orchestrator.broker.renew import Silence, renew
 from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import Committed, Ledger, NewerJob, ReadyCall
+from orchestrator.monitoring.feed import record
+from orchestrator.monitoring.metrics import JOBS_ENDED, Count
 
 BATCH = 500
 MOVES = 8  # from gate to gate, which let nothing in
@@ -151,6 +153,8 @@ def follow(ledger: Ledger, publisher: Publisher, committed: Committed) -> None:
     What is not followed because a process dies, a server is away or the job is of a newer version, the reconciler finds; so it
     does when one change would only move many from a gate with room to one that is full.
     """
+    if committed.over:
+        record(Count(JOBS_ENDED, (committed.over.rstrip("!"), "true" if committed.over.endswith("!") else "false")))
     publisher.publish(committed.ready)
     parked, moved = list(committed.parked), 0
     while parked and moved < MOVES:

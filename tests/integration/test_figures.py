@@ -25,6 +25,7 @@ from orchestrator.monitoring.feed import (
     use_feed,
 )
 from orchestrator.monitoring.metrics import TOOL_CALLS, Count, Metrics
+from orchestrator.publisher.publish import follow
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
 from orchestrator.state.keys import METRICS
@@ -202,3 +203,22 @@ def test_many_labels_are_sent_in_parts(client: redis.Redis, monkeypatch: pytest.
     monkeypatch.setattr("orchestrator.monitoring.metrics._AT_ONCE", 7)
     Metrics(client, METRICS).add([Count(TOOL_CALLS, (f"t{n}", "succeeded")) for n in range(50)])
     assert monitor(client).report().unique_tools == 50
+
+
+def test_the_ends_of_jobs_are_counted_once(engine: Engine, client: redis.Redis) -> None:
+    good = {"id": "a", "tool": "good", "input": {"n": 1}}
+    bad = {"id": "b", "tool": "bad", "input": {"secret": "x"}}
+    engine.run_plan({"steps": [good]})
+    engine.run_plan({"steps": [good, {**good, "id": "c", "map": "input:many"}], "inputs": {"many": [1, 2, 3]}})
+    engine.run_plan({"steps": [bad]})
+    engine.run_plan({"steps": [good, bad], "on_error": "continue"})
+    cancelled = engine.submit([good])
+    follow(engine.ledger, engine.mailbox, engine.ledger.cancel(cancelled))
+    follow(engine.ledger, engine.mailbox, engine.ledger.cancel(cancelled))
+    wait_until(lambda: sum(monitor(client).report().quality.jobs.values()) == 5, description="all are counted")
+    assert monitor(client).report().quality.jobs == {
+        "cancelled": 1,
+        "failed with errors": 1,
+        "succeeded": 2,
+        "succeeded with errors": 1,
+    }

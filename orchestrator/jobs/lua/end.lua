@@ -6,7 +6,7 @@
 local st = get('st')
 if not st then return {'', {}, {}} end
 if ARGV[8] ~= '' and get('rq_token') ~= ARGV[8] then return {'fenced', {}, {}} end
-local woken = {}
+local woken, over = {}, nil
 if st == 'planning' or st == 'running' or st == 'waiting' then
   if st == 'planning' or get('rq') == 'a' then leave_planner() end
   if get('rq') then set('rq_token', ''); set('rq_why', '') end
@@ -14,6 +14,6 @@ if st == 'planning' or st == 'running' or st == 'waiting' then
   if ARGV[6] == 'failed' then inc('nf', 1) end
   ending = ARGV[6]; final = true
   local _
-  _, woken = settle()
+  _, woken, over = settle()
 end
-return {st, {}, woken}
+return {st, {}, woken, over}

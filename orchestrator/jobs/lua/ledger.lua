@@ -639,10 +639,13 @@ local function settle()
   if #args > 0 then redis.call('HSET', STATE, unpack(args)) end
   dirty = {}
   if stopped and not ending then redis.pcall('PUBLISH', 'tw:ended', JOB) end
+  local over  -- how the job ended, for who counts: 'succeeded', 'succeeded!' with errors ...
   if ending then
-    event('job.' .. ending, nil, nil, nil, {has_errors = num('ne') > 0 or num('nf') > 0})
+    local errors = num('ne') > 0 or num('nf') > 0
+    over = ending .. (errors and '!' or '')
+    event('job.' .. ending, nil, nil, nil, {has_errors = errors})
     if ending ~= 'succeeded' and num('live') > 0 then redis.pcall('PUBLISH', 'tw:ended', JOB) end  -- workers stop its calls at once
     for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('EXPIRE', k, RETENTION) end
   end
-  return out, woken
+  return out, woken, over
 end
