@@ -11,8 +11,10 @@ if __name__ == "__main__":
     gc.disable()  # while modules are loaded, of which nothing is garbage: looking for it took a fifth of the start
 
 import logging
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
@@ -24,22 +26,27 @@ from orchestrator.broker.worker import run_worker
 from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.catalog.store import CatalogStore
 from orchestrator.errors import BackendError, ToolWeaverError
-from orchestrator.jobs.ledger import NewerJob, Queues
+from orchestrator.jobs.ledger import Committed, NewerJob, Queues, StepRow
 from orchestrator.jobs.store import JobStore
 from orchestrator.models.job import ErrorInfo
 from orchestrator.models.plan import Plan
+from orchestrator.monitoring.feed import Feed, use_feed
 from orchestrator.publisher.compile import Compiled, compile_plan
 from orchestrator.publisher.envelope import Envelopes
 from orchestrator.publisher.publish import Publisher, follow
 from orchestrator.publisher.reconcile import Reconciler, start
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect, transient
+from orchestrator.state.keys import METRICS
+
+if TYPE_CHECKING:
+    from orchestrator.planner.service import RequestPool
 
 log = logging.getLogger(__name__)
 
 
 class Planner:
-    """Turns accepted jobs into published steps."""
+    """Turns accepted jobs into published steps; requests in words are handed to a pool of their own."""
 
     def __init__(self, settings: Settings, app: Celery) -> None:
         client = connect(settings)
@@ -49,6 +56,22 @@ class Planner:
         self.publisher = Publisher(app)
         self.envelopes = Envelopes(app)
         self._compile = lru_cache(maxsize=32)(self._compile_new)
+        use_feed(Feed(client, METRICS))
+
+    @cached_property
+    def requests(self) -> RequestPool:
+        """Where requests in words are planned; made with the first one, since what judges plans takes long to load."""
+        from orchestrator.planner.service import RequestPool  # noqa: PLC0415
+        from orchestrator.planner.turns import Turns  # noqa: PLC0415
+
+        turns = Turns.of(self.store, catalog=self.catalog, bundled=self.bundled, start=self._plan, follow=self._follow)
+        most = self.store.settings.planner_concurrency
+        return RequestPool(self.store.requests, turns, concurrency=most, wake=self.publisher.wake_planner)
+
+    def close(self) -> None:
+        """Gives back the requests that are being planned here."""
+        if "requests" in self.__dict__:
+            self.requests.close()
 
     def plan_job(self, job: str) -> int:
         """Starts an accepted job, how many steps it has: the one whose turn it is, since a message is only a wake-up."""
@@ -79,17 +102,23 @@ class Planner:
         accepted = self.store.accepted(job)
         if accepted is None:
             return 0
+        if accepted.wants != "start":
+            self.requests.offer(job)
+            return 0
         compiled = self._compile(accepted.plan, self.catalog.version())
         lengths = compiled.lengths(accepted.inputs)
         queues = Queues(compiled.queues, accepted.priority)
         envelopes = self.envelopes.named(compiled.tools, queues.priority) if self.store.ledger.direct else {}
         started = self.store.ledger.start(
-            job, rows=compiled.rows, lengths=lengths, queues=queues, lanes=compiled.lanes, envelopes=envelopes
+            job,
+            rows=_numbered(compiled.rows, accepted.number),
+            lengths=lengths,
+            queues=queues,
+            lanes=compiled.lanes,
+            envelopes=envelopes,
+            number=accepted.number,
         )
-        try:
-            follow(self.store.ledger, self.publisher, started)
-        except OperationalError as error:
-            log.warning("what became ready stays in the outbox: %s", error, extra={"action": "publish_failed", "job_id": job})
+        self._follow(started)
         log.info("published", extra={"action": "publish", "job_id": job})
         return len(compiled.rows)
 
@@ -100,8 +129,19 @@ class Planner:
         )
 
     def _give_up(self, job: str, error: ErrorInfo) -> int:
-        follow(self.store.ledger, self.publisher, self.store.ledger.fail(job, error.model_dump_json().encode()))
+        self._follow(self.store.ledger.fail(job, error.model_dump_json().encode()))
         return 0
+
+    def _follow(self, committed: Committed) -> None:
+        try:
+            follow(self.store.ledger, self.publisher, committed)
+        except OperationalError as error:
+            log.warning("what became ready stays in the outbox: %s", error, extra={"action": "publish_failed"})
+
+
+def _numbered(rows: Sequence[StepRow], number: int) -> Sequence[StepRow]:
+    """Steps of a request's plan say which plan of it that is: its inputs are those of that plan."""
+    return [replace(row, spec={**row.spec, "number": number}) for row in rows] if number else rows
 
 
 def register(app: Celery, planner: Planner) -> None:
@@ -132,6 +172,7 @@ def main() -> None:
 
     @worker_shutting_down.connect(weak=False)
     def _end(**_: Any) -> None:
+        planner.close()
         for stop in stops:
             stop()
 

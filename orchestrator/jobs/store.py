@@ -247,6 +247,11 @@ class JobStore:
         rows = self._hmget(keys.data, [f"plan:{n}" for n in range(1, count + 1)])
         return [Plan.model_validate_json(raw) for raw in rows if raw is not None]
 
+    def given(self, job_id: str) -> dict[str, Any]:
+        """The inputs of a request as they were given, without what a plan of it added."""
+        given, inputs = self.redis.hmget(self.ledger.keys(job_id).data, ["given", "inputs"])
+        return self.files.read_inputs(job_id, given or inputs or b"{}")
+
     def request(self, job_id: str) -> Request | None:
         """What was asked in words; None when the job began as a plan."""
         raw = self.redis.hget(self.ledger.keys(job_id).data, "request")

@@ -8,6 +8,7 @@
 local why = not_mine(ARGV[6])
 if why then return {why, {}, {}} end
 local former = redis.call('HGET', DATA, 'plan')
+redis.call('HSETNX', DATA, 'given', redis.call('HGET', DATA, 'inputs'))  -- those of the person alone
 if former then redis.call('HSET', DATA, 'plan:' .. text(num('pv')), former) end
 redis.call('HSET', DATA, 'plan', ARGV[7], 'inputs', ARGV[8], 'planned', ARGV[9])
 give_back()

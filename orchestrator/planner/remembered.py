@@ -1,0 +1,121 @@
+"""A model whose answers are remembered for a job: who plans it again after a crash gets them again, and pays for none twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.jobs.requests import Requests, Turn
+from orchestrator.providers import model as models
+from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, ToolUse
+
+
+class RememberingModel:
+    """A `Model` around another one, for one planner's turn with a request.
+
+    What was asked is known by its text, not by its deadline. Once a person has the request tried again, everything is asked anew.
+    """
+
+    def __init__(self, model: Model, requests: Requests, turn: Turn) -> None:
+        self._model, self._requests, self._turn = model, requests, turn
+
+    @property
+    def provider(self) -> str:
+        """That of the model within, as are the next four."""
+        return self._model.provider
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def where(self) -> str:
+        return self._model.where
+
+    @property
+    def vendor(self) -> str:
+        return self._model.vendor
+
+    @property
+    def window(self) -> int:
+        return self._model.window
+
+    async def ask(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply:
+        """The remembered answer, else that of the model."""
+        question = digest(request, f"{self._turn.generation} {self.provider} {self.name}")
+        known = await asyncio.to_thread(self._requests.reply, self._turn.job, question)
+        if known is not None:
+            reply = read_reply(known)
+            if on_text is not None:
+                on_text(reply.text)
+            return reply
+        reply = await self._model.ask(request, on_text=on_text)
+        # Not given up half way: what was paid for is kept, also when this process is told to stop just now.
+        await asyncio.shield(asyncio.to_thread(self._requests.keep_reply, self._turn.job, question, reply_text(reply)))
+        return reply
+
+    async def close(self) -> None:
+        """Ends the model's connections."""
+        await self._model.close()
+
+
+def digest(request: ModelRequest, scope: str) -> str:
+    """What tells one question from another; what a vendor signed, and how long it may take, is left out."""
+    said = {
+        "scope": scope,
+        "system": [b.text for b in request.system],
+        "turns": [_turn(t) for t in request.turns],
+        "purpose": request.purpose,
+        "schema": request.schema,
+        "tools": request.tools,
+        "choice": request.tool_choice,
+        "most": request.max_tokens,
+        "temperature": request.temperature,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def reply_text(reply: ModelReply) -> bytes:
+    """An answer as JSON."""
+    found = asdict(reply)
+    found["turn"] = (_turn(reply.turn) | _native(reply.turn)) if reply.turn is not None else None
+    return json.dumps(found, ensure_ascii=False, default=str).encode()
+
+
+def read_reply(raw: bytes) -> ModelReply:
+    """The answer that `reply_text` wrote."""
+    found: dict[str, Any] = json.loads(raw)
+    turn = found.pop("turn")
+    tokens, uses = TokenCounts(**found.pop("tokens")), tuple(ToolUse(**u) for u in found.pop("uses"))
+    return ModelReply(tokens=tokens, uses=uses, turn=_read_turn(turn) if turn is not None else None, **found)
+
+
+def _turn(turn: models.Turn) -> dict[str, Any]:
+    return {
+        "role": turn.role,
+        "blocks": [asdict(b) for b in turn.blocks],
+        "uses": [asdict(u) for u in turn.uses],
+        "results": [asdict(r) for r in turn.results],
+    }
+
+
+def _native(turn: models.Turn) -> dict[str, Any]:
+    try:
+        json.dumps(turn.native)
+    except (TypeError, ValueError):
+        return {}
+    return {"native": turn.native}
+
+
+def _read_turn(found: Mapping[str, Any]) -> models.Turn:
+    return models.Turn(
+        role=found["role"],
+        blocks=tuple(Block(**b) for b in found["blocks"]),
+        uses=tuple(ToolUse(**u) for u in found["uses"]),
+        results=tuple(ToolResult(**r) for r in found["results"]),
+        native=found.get("native"),
+    )
