@@ -151,7 +151,7 @@ def accept_request(
     tools = _named_tools(request.tools, api.tools(by.tenant), policy, by) if request.tools is not None else None
     if by.limited:
         check_priority(policy.limits, request.priority)
-    with api.limits.job_place(by) as fill:
+    with api.limits.new_job(by) as fill:
         job, created = api.control.accept_request(
             Request(request.request, request.mode, tools),
             inputs=request.inputs,
