@@ -418,7 +418,7 @@ def test_a_model_that_fails_is_done_without_and_that_is_said(turn: Turn, says: s
     ("values", "says"),
     [
         ({}, "no small model is set"),
-        ({"small_model_backend": "transformers"}, "comes later"),
+        ({"small_model_backend": "transformers"}, "is not installed"),
         ({"small_model_url": "http://127.0.0.1:9/v1", "small_model_timeout_s": 0.5}, "cannot be reached"),
     ],
 )

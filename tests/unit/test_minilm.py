@@ -82,8 +82,7 @@ def test_importing_the_room_loads_no_model() -> None:
     ("values", "says"),
     [
         ({}, "TOOLWEAVER_SMALL_MODEL_URL"),
-        ({"small_model_backend": "azure"}, "comes later"),
-        ({"small_model_backend": "transformers"}, "openai-compatible"),
+        ({"small_model_backend": "azure"}, "AZURE_SMALL_MODEL_ENDPOINT"),
     ],
 )
 def test_a_model_that_is_not_set(values: dict[str, str], says: str) -> None:
