@@ -65,7 +65,8 @@ class ReadyCall:
 class Committed(NamedTuple):
     """What came of a change: the verdict ("ok", or why it was refused), calls to publish, and what to `release` then.
 
-    `over`: how the job ended by this change, with a `!` behind it when it has errors; "" when it did not.
+    `over`: how the job ended by this change, with a `!` behind it when it has errors and a `?` when a person refused
+    its plan; "" when it did not.
     """
 
     verdict: str

@@ -14,6 +14,7 @@ from orchestrator.jobs.requests import Request
 from orchestrator.jobs.store import JobStore, NoPlanYet
 from orchestrator.models.job import JobStatus, JobView, Priority, Purged
 from orchestrator.models.plan import Plan
+from orchestrator.monitoring.feed import record_confirmation
 from orchestrator.publisher.compile import lengths_for
 from orchestrator.publisher.graph import build_graph
 from orchestrator.publisher.housekeeping import purge_tenant
@@ -90,6 +91,7 @@ class Control:
                 f"Job {job_id} is {status}; only a request that was submitted with the mode `confirm` waits for a confirmation."
             )
         if verdict == "ok":
+            record_confirmation("confirmed")
             self._wake(job_id)
         return self.store.view(job_id, tenant=tenant)
 

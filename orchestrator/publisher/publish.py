@@ -20,7 +20,7 @@ from orchestrator.broker.rabbitmq import Unconfirmed
 from orchestrator.broker.renew import Silence, renew
 from orchestrator.errors import BackendError
 from orchestrator.jobs.ledger import Committed, Ledger, NewerJob, ReadyCall
-from orchestrator.monitoring.feed import record
+from orchestrator.monitoring.feed import record, record_confirmation
 from orchestrator.monitoring.metrics import JOBS_ENDED, Count
 
 BATCH = 500
@@ -154,7 +154,9 @@ def follow(ledger: Ledger, publisher: Publisher, committed: Committed) -> None:
     does when one change would only move many from a gate with room to one that is full.
     """
     if committed.over:
-        record(Count(JOBS_ENDED, (committed.over.rstrip("!"), "true" if committed.over.endswith("!") else "false")))
+        record(Count(JOBS_ENDED, (committed.over.rstrip("!?"), "true" if "!" in committed.over else "false")))
+    if "?" in committed.over:
+        record_confirmation("refused")
     publisher.publish(committed.ready)
     parked, moved = list(committed.parked), 0
     while parked and moved < MOVES:

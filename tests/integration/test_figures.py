@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -25,11 +26,13 @@ from orchestrator.monitoring.feed import (
     use_feed,
 )
 from orchestrator.monitoring.metrics import TOOL_CALLS, Count, Metrics
+from orchestrator.providers.scripted import ScriptedModel
 from orchestrator.publisher.publish import follow
 from orchestrator.settings import Settings
 from orchestrator.state.connection import connect
 from orchestrator.state.keys import METRICS
 from tests.engine import Engine
+from tests.planners import Planning
 from tests.support import wait_until
 
 pytestmark = pytest.mark.integration
@@ -222,3 +225,23 @@ def test_the_ends_of_jobs_are_counted_once(engine: Engine, client: redis.Redis) 
         "succeeded": 2,
         "succeeded with errors": 1,
     }
+
+
+def test_what_people_say_to_plans_is_counted(engine: Engine, client: redis.Redis) -> None:
+    plan: dict[str, Any] = {"steps": [{"id": "a", "tool": "good", "input": {"n": 1}}]}
+    planning = Planning(engine, ScriptedModel([plan, plan]))
+    use_feed(Feed(client, METRICS))
+    try:
+        yes, no = (planning.submit("do something good", mode="confirm") for _ in range(2))
+        for job in (yes, no):
+            planning.run(job, until=("waiting",))
+        for _ in range(2):
+            planning.control.confirm(yes)
+            planning.control.cancel(no)
+    finally:
+        planning.close()
+    wait_until(lambda: len(monitor(client).report().quality.confirmations) == 2, description="both are counted")
+    quality = monitor(client).report().quality
+    assert quality.confirmations == {"confirmed": 1, "refused": 1}
+    assert quality.plans == {"model": 2}
+    assert quality.jobs == {"cancelled": 1}

@@ -7,6 +7,7 @@ local st = get('st')
 if not st then return {'', {}, {}} end
 if ARGV[8] ~= '' and get('rq_token') ~= ARGV[8] then return {'fenced', {}, {}} end
 local woken, over = {}, nil
+local refused = st == 'waiting' and get('rq') == 's' and get('md') == 'confirm' and ARGV[6] == 'cancelled'  -- a plan that was shown
 if st == 'planning' or st == 'running' or st == 'waiting' then
   if st == 'planning' or get('rq') == 'a' then leave_planner() end
   if get('rq') then set('rq_token', ''); set('rq_why', '') end
@@ -15,5 +16,6 @@ if st == 'planning' or st == 'running' or st == 'waiting' then
   ending = ARGV[6]; final = true
   local _
   _, woken, over = settle()
+  if refused then over = over .. '?' end
 end
 return {st, {}, woken, over}
