@@ -5,7 +5,8 @@ is sent again only when the server proves that it made none, or when nothing was
 
 - nothing was sent (`sent=False`, such as a refused connection);
 - the server said so itself: 408 (it did not get the whole request), 409 and 425 (not now), 429 (limited), 500 (it failed;
-  no vendor bills an error that it returns), 503 and 529 (overloaded, so not begun).
+  no vendor bills an error that it returns), 503 and 529 (overloaded, so not begun);
+- it refused how the request was put (400, 422, 501) and the provider, which says `retryable` then, puts it otherwise the next time.
 
 It is not sent again after a time limit, a connection that was lost, or 502, 504 and 524, with which a proxy says that it does
 not know what the model did: the answer may have been made and billed. `retry_timeouts` allows that. And never when a part of an
@@ -43,7 +44,7 @@ OVERTIME_S = 1.0  # a model that does not keep the deadline is left after this
 LEAST_S = 0.05  # with less time left no request is sent
 BYTES_A_TOKEN = 3  # English and JSON have about 4; few languages have less than 3 in UTF-8
 
-_NOT_DONE = frozenset((408, 409, 425, 429, 500, 503, 529))
+_NOT_DONE = frozenset((400, 408, 409, 422, 425, 429, 500, 501, 503, 529))
 _ANSWERED = frozenset(("model_bad_answer", "model_refused", "model_cut_off"))
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=PATIENCE_S)
 

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ModelError, to_problem
+from orchestrator.models.usage import ModelCall
+from orchestrator.policy.model_guard import GuardedModel
 from orchestrator.providers import exchange, openai_places, warm
 from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, ToolResult, ToolUse, Turn
 from orchestrator.providers.openai_protocols import UNREADABLE
@@ -429,6 +431,19 @@ def test_any_server_of_the_protocol(says: bool) -> None:
         assert body["max_tokens"] == 4096
         assert json.dumps(SCHEMA) in body["messages"][-1]["content"]
         assert "prompt_cache_key" not in body
+
+
+def test_who_asks_through_the_guard_does_not_see_what_is_learnt() -> None:
+    def plain(number: int, body: Body) -> Answer:
+        refused = Answer(status=400, message="what is a response_format?")
+        return refused if "response_format" in body else Answer(text='Sure! {"sum": 7}')
+
+    with wire_server("openai-chat", plain) as server:
+        calls: list[ModelCall] = []
+        model = model_of(server, planner_provider="openai-compatible", planner_key=KEY)
+        guarded = GuardedModel(model, limits=None, breakers=None, retries=3, on_call=calls.append)
+        assert asyncio.run(guarded.ask(ASKED)).value == {"sum": 7}
+    assert [c.ok for c in calls] == [False, False, True]  # each request is counted
 
 
 def test_one_model_in_many_event_loops_at_once() -> None:
