@@ -141,9 +141,15 @@ def _errors(validator: Any, value: Any, *, most: int) -> list[Violation]:
 
 def check_arguments(made: Checked, arguments: dict[str, Any], *, place: str, problems: Problems, complete: bool = True) -> None:
     """Notes what is wrong with the literal parts of the arguments; what is missing only when they are `complete`."""
-    for error in _errors(made.validator, arguments, most=MOST):
+    for error in distinct(_errors(made.validator, arguments, most=MOST)):
         if complete or error.validator != "required" or error.absolute_path:
             _note(made, error, place=place, problems=problems)
+
+
+def distinct(errors: list[Violation]) -> list[Violation]:
+    """The violations without those of a type where the options are told too: one finding a place."""
+    options = {tuple(e.absolute_path) for e in errors if e.validator in ("enum", "const")}
+    return [e for e in errors if e.validator != "type" or tuple(e.absolute_path) not in options]
 
 
 def explain(error: Violation) -> str:
@@ -173,8 +179,8 @@ _BOUNDS = {
     "minLength": "is {value}, but must have at least {limit} characters",
     "maxLength": "is {value}, but must have at most {limit} characters",
     "pattern": "is {value}, which does not match the pattern `{limit}`",
-    "minItems": "has too few elements; at least {limit} are needed",
-    "maxItems": "has too many elements; at most {limit} are allowed",
+    "minItems": "has too few elements; the least is {limit}",
+    "maxItems": "has too many elements; the most is {limit}",
     "uniqueItems": "holds an element twice",
     "minProperties": "has too few fields; at least {limit} are needed",
     "maxProperties": "has too many fields; at most {limit} are allowed",
@@ -219,7 +225,7 @@ def _note_missing(made: Checked, error: Violation, *, where: str, problems: Prob
         note = f" ({' '.join(about.split())[:120].rstrip('.')})" if about else ""
         move = f"Add `{name}`: {describe(wanted)}{note}."
         holes = "given are " + listed(map(str, error.instance)) if error.instance else "nothing is given"
-        example = f"{owner[0].lower()}{owner[1:]} takes {shown({name: example_of(wanted)})} and alike; {holes}"
+        example = f"{owner[0].lower()}{owner[1:]} takes {shown({name: example_of(wanted, 2, most=3)})} and alike; {holes}"
         only = wanted.schema.get("const") if isinstance(wanted.schema, dict) else None
         problems.add(
             join(where, name),
@@ -238,9 +244,10 @@ def _note_unknown(made: Checked, error: Violation, *, where: str, problems: Prob
             continue
         owner = f"Tool `{made.tool.name}`" if not error.absolute_path else _name(made, error)
         takes = f"It takes {listed(known)}." if known else "It takes no arguments; leave it out."
-        better = problems.meant(name, [k for k in known if k not in error.instance])
+        free = [k for k in known if k not in error.instance]
+        better = problems.meant(name, free)
         fix = rename(join(where, name), better) if better else None
-        move = problems.suggest(name, known, otherwise=takes)
+        move = problems.suggest(name, free, otherwise=takes if free or not known else f"{takes[:-1]}; leave this out.")
         problems.add(join(where, name), "unknown_argument", f"{owner} takes no `{name}`.", move, fix=fix)
 
 
@@ -283,7 +290,11 @@ def _move(made: Checked, error: Violation, problems: Problems | None = None) -> 
         return problems.suggest(error.instance, texts, otherwise="Use one of these.")
     if isinstance(error.instance, str) and error.validator == "type" and _reads_as_number(error.instance):
         return "Write it without quotes."
-    return f"Change the value; `toolweaver tools show {made.tool.name}` says what the tool takes."
+    wanted = Shape(error.schema, made.input.root)
+    such = example_of(wanted, 2, most=3) if kinds(wanted) != KINDS else None
+    fits = such is not None and not _errors(made.validator.evolve(schema=error.schema), such, most=1)
+    such_as = f"Give {describe(wanted)}, such as `{shown(such)}`" if fits else "Change the value"
+    return f"{such_as}; `toolweaver tools show {made.tool.name}` says what the tool takes."
 
 
 def _reads_as_number(text: str) -> bool:

@@ -12,7 +12,7 @@ from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.planner.arguments import Hole, as_number, check_arguments
 from orchestrator.planner.examples import may_give
 from orchestrator.planner.fits import check_fit
-from orchestrator.planner.fixes import remove, replace
+from orchestrator.planner.fixes import replace
 from orchestrator.planner.habits import warn_of_settings, warn_of_size, warn_of_texts
 from orchestrator.planner.maps import find_element
 from orchestrator.planner.nulls import Use, argument_name, warn_of_nulls
@@ -20,7 +20,7 @@ from orchestrator.planner.problems import Fix, Problems, clip, join, listed, sho
 from orchestrator.planner.programs import check_program_of
 from orchestrator.planner.reach import judge_when, warn_of_skipped, warn_of_unused, warn_of_unused_inputs
 from orchestrator.planner.read import Read, check_json, read_plan, strings
-from orchestrator.planner.schemas import Path, describe, kind_of, kinds, value_words
+from orchestrator.planner.schemas import Path, Shape, describe, fitting_fields, kind_of, kinds, path_text, value_words
 from orchestrator.planner.sources import Source, Sources, begins_as_reference
 from orchestrator.planner.steps import Item, Toolbox
 from orchestrator.planner.synthesis import placeholders
@@ -213,7 +213,7 @@ class _Check:
             message = f"`{when.op}` cannot compare `{when.ref}`, {describe(source.shape)}, with {words}."
             example = f"{may_give(when.ref, source.shape)}; `value` is {shown(when.value)}"
             fix = _number_fix(when, source, place)
-            self.problems.add(f"{place}.ref", "wrong_type", message, "Compare values of one type.", example=example, fix=fix)
+            self.problems.add(f"{place}.ref", "wrong_type", message, _comparable(when, source, kind), example=example, fix=fix)
 
     def check_depends_on(self, item: Item) -> None:
         for at, name in enumerate(item.step.depends_on):
@@ -225,12 +225,10 @@ class _Check:
             places = [steps[a].places[b] for a, b in zip(cycle, [*cycle[1:], cycle[0]], strict=True)]
             circle = " -> ".join(f"`{n}`" for n in _shortened([*cycle, cycle[0]]))
             move = f"Take one of these references away: {listed(places, most=5, last='or')}."
-            waits = [p for p in places if ".depends_on[" in p]
-            fix = remove(waits[0]) if len(waits) == 1 else None  # all others carry data
             first, second = cycle[0], [*cycle, cycle[0]][1]
             example = f"`{first}` waits for `{second}`, which can only begin after `{first}`: {circle}"
             message = f"Steps wait for each other in a circle: {circle}."
-            self.problems.add(places[0], "cycle", message, move, example=example, fix=fix)
+            self.problems.add(places[0], "cycle", message, move, example=example)
 
     def check_output(self) -> None:
         text = self.plan.output
@@ -256,6 +254,7 @@ class _Check:
                 message = f"`{{{{{inside}}}}}` is no placeholder."
                 move, named = "Write `{{steps}}` or `{{steps.<id>.field}}`.", self.step_named(inside)
                 fix = replace(place, _refilled(template, inside, f"steps.{named}")) if named else None
+                move = f"{move} Steps are {listed(self.sources.by_id)}." if self.sources.by_id else move
                 example = f"`{{{{{inside}}}}}` would stand in the answer as it is written here"
                 self.problems.add(place, "bad_placeholder", message, move, example=example, fix=fix)
 
@@ -280,6 +279,13 @@ class _Check:
             if name not in known:
                 move = self.problems.suggest(name, known, otherwise=otherwise)
                 self.problems.add(join("inputs", name), "unknown_input", f"The plan uses no input `{name}`.", move)
+
+
+def _comparable(when: When, source: Source, kind: str) -> str:
+    """Which fields of an object may be compared with a value of this kind."""
+    wanted = Shape({"type": "string" if kind == "string" else "number"}, True)
+    near = [f"{when.ref}{path_text(p)}" for p in fitting_fields(source.shape, wanted)]
+    return f"Name a field of it: {listed(near, last='or')}." if near else "Compare values of one type."
 
 
 def _refilled(template: str, inside: str, better: str) -> str:

@@ -45,7 +45,9 @@ def may_give(name: str, shape: Shape) -> str:
 
 
 def _object(shape: Shape, schema: dict[str, Any], deep: int, most: int) -> dict[str, Any]:
-    known = fields(shape)
+    known, free = fields(shape), schema.get("additionalProperties")
+    if not known and isinstance(free, dict) and deep > 0:
+        return {"a key": example_of(Shape(free, shape.root), deep - 1, most=most)}
     names = [n for n in schema.get("required", ()) if n in known] or list(known)
     return {n: example_of(known[n], deep - 1, most=most) for n in names[:most]} if deep > 0 else {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.models.plan import Reference
-from orchestrator.planner.arguments import Checked, explain, innermost, literal_fix
+from orchestrator.planner.arguments import Checked, distinct, explain, innermost, literal_fix
 from orchestrator.planner.examples import example_of, may_give, within
 from orchestrator.planner.fixes import replace
 from orchestrator.planner.problems import Fix, Problems, around, join, shown
@@ -112,7 +112,7 @@ def _all_of(reference: Reference, item: Item) -> str:
 def _check_values(source: Source, target: Shape, *, argument: str, reference: Reference, made: Checked, problems: Problems) -> None:
     told = 0
     for at, value in source.values or ():
-        for error in made.misfits(value, target):
+        for error in distinct(made.misfits(value, target)):
             found = innermost(error, target.root)
             where = join(at, *(found or error).absolute_path)
             why = explain(found) if found else f"is {value_words(value)}, but must be {describe(target)}"

@@ -46,8 +46,7 @@ def _element(source: Source, reference: Reference, sources: Sources, *, place: s
     move = f"Lists in it: {named}." if lists else "Run the step without `map`, or name a list."
     message = f"`map` takes a list, but `{reference}` is {source.about}, {describe(source.shape)}."
     example = f"{may_give(str(reference), source.shape)}, which has no items to run over"
-    fix = replace_by(place, f"{reference}{path_text(lists[0])}") if len(lists) == 1 else None
-    sources.problems.add(place, "map_not_list", message, move, example=example, fix=fix)
+    sources.problems.add(place, "map_not_list", message, move, example=example)
     return None
 
 

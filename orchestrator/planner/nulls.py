@@ -170,6 +170,8 @@ def _warn(use: Use, path: Path, *, missing: bool, warnings: Problems) -> None:
     value = within(path[:-1], {}) if missing else within(path, None)
     what = f"`{head}{at}` may be {'missing' if missing else 'null'}"
     example = f"`{head}` may give {shown(value)}; {use.argument} takes {describe(use.target)}"
+    if len(path) > len(use.reference.path) and path[len(use.reference.path)] == 0 and not missing:
+        what = f"An element of `{_written(use.reference, use.reference.path)}` may be null"
     message = f"{what}; {use.argument} takes {'nothing less' if missing else 'no null'}."
     prefix = path[: len(use.reference.path)]
     guard = f"{_written(use.reference, prefix)}"

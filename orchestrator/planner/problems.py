@@ -52,6 +52,11 @@ class Problems:
             problem["example"] = example or _literal(self.plan, path)
             self.found.append(problem | ({"fix": fix} if fix is not None and "given" not in problem else {}))
 
+    @property
+    def open(self) -> bool:
+        """Whether what is found now is still told."""
+        return self.count < MAX_PROBLEMS
+
     def nearest(self, name: str, names: Collection[str]) -> str | None:
         """The most similar of the names, while suggestions are still cheap."""
         if self.count >= MAX_PROBLEMS or self._budget < len(names) or len(name) > MAX_NAME:
@@ -62,7 +67,7 @@ class Problems:
 
     def meant(self, name: str, names: Collection[str]) -> str | None:
         """`meant` of this module, while that is still cheap."""
-        if self.count >= MAX_PROBLEMS or self._slips < len(names):
+        if not self.open or self._slips < len(names):
             return None
         self._slips -= len(names)
         return meant(name, names)

@@ -123,9 +123,8 @@ def check_json(value: object, *, place: str, problems: Problems) -> None:
     while stack:
         inner, here, depth = stack.pop()
         if depth > MAX_DEPTH:
-            problems.add(
-                here, "too_deep", f"This is nested deeper than {MAX_DEPTH} levels.", "Flatten it, or pass it by reference."
-            )
+            message, example = f"This is nested deeper than {MAX_DEPTH} levels.", f"level {depth} begins here"
+            problems.add(here, "too_deep", message, "Flatten it, or pass it by reference.", example=example)
         elif isinstance(inner, Mapping):
             stack.extend((v, _key_place(here, k, problems), depth + 1) for k, v in inner.items())
         elif isinstance(inner, list | tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from orchestrator.models.plan import Plan, Reference, parse_reference
 from orchestrator.planner.examples import may_give
 from orchestrator.planner.fixes import remove
 from orchestrator.planner.fixes import replace as replace_by
-from orchestrator.planner.problems import Fix, Problems, around, at_path, clip, join, listed, shown
+from orchestrator.planner.problems import MAX_NAME, Fix, Problems, around, at_path, clip, join, listed, shown
 from orchestrator.planner.schemas import (
     UNKNOWN,
     NoSuchPath,
@@ -75,16 +76,31 @@ class Sources:
         """The reference that a text is; None when it is plain text, or a bad reference, which is noted."""
         try:
             return parse_reference(text)
-        except ValueError:
-            self.problems.add(place, "bad_reference", f"{clip(text)} begins as a reference and goes on as none.", _TEXT_MOVE)
+        except ValueError as error:
+            message = f"{clip(text)} begins as a reference and goes on as none."
+            better = self._cleaned(text)
+            fix = replace_by(place, better) if better else None
+            move = f"Write `{better}`." if better else _TEXT_MOVE
+            self.problems.add(place, "bad_reference", message, move, example=clip(error, most=160).strip("`"), fix=fix)
             return None
+
+    def _cleaned(self, text: str) -> str | None:
+        """The reference to a step or an input that must have been meant: without blanks, with `.field` for `[field]`."""
+        better = re.sub(r"\[['\"]?([A-Za-z_][\w-]*)['\"]?\]", r".\1", re.sub(r"\s+", "", text) if len(text) <= MAX_NAME else "")
+        better = re.sub(r"\.{2,}", ".", better).rstrip(".[")
+        try:
+            reference = parse_reference(better)
+        except ValueError:
+            return None
+        known = self.by_id if reference is not None and reference.kind == "step" else self.values
+        return better if reference is not None and reference.name in known else None
 
     def resolve(self, reference: Reference, item: Item, *, place: str) -> Source | None:
         """What a reference of a step stands for; None when it leads nowhere, which is noted."""
         if reference.kind == "item":
             return self._resolve_item(reference, item, place=place)
         if reference.kind == "input":
-            return self._resolve_input(reference)
+            return self._resolve_input(reference, place=place)
         if not self.names_step(reference.name, item, place=place, text=str(reference)):
             return None
         return self.walk_to(self.base(reference, item), reference, place=place)
@@ -110,7 +126,7 @@ class Sources:
         element = self.elements.get(item.draft.index)
         return self.walk_to(element, reference, place=place) if element else None
 
-    def _resolve_input(self, reference: Reference) -> Source | None:
+    def _resolve_input(self, reference: Reference, *, place: str) -> Source | None:
         name = reference.name
         self.used_inputs[name] = None
         about = f"input `{name}`"
@@ -119,12 +135,13 @@ class Sources:
             return self.walk_to(source, reference, place=join("inputs", name))
         if self.given is not None:
             supplied = listed(self.values) if self.values else "none"
-            move = self.problems.suggest(
-                name, self.given, otherwise=f"Give it a value, or a default under the plan's `inputs`; given: {supplied}."
-            )
-            message = f"Input `{name}` is used by the plan and has no value."
+            otherwise = f"Give it a value, or a default under the plan's `inputs`; given: {supplied}."
+            move = self.problems.suggest(name, self.values, otherwise=otherwise)
+            message = f"Input `{name}` is used by the plan and has no value ({place})."
+            better = self.problems.meant(name, self.values)
+            fix = replace_by(place, str(dataclasses.replace(reference, name=better))) if better else None
             example = f"the inputs are {shown(self.values)}: `input:{name}` stands for nothing"
-            self.problems.add(join("inputs", name), "missing_input", message, move, example=example)
+            self.problems.add(join("inputs", name), "missing_input", message, move, example=example, fix=fix)
             return None
         return Source(str(reference), about)
 
@@ -143,8 +160,9 @@ class Sources:
             if item is not None:
                 item.places.setdefault(name, place)
             return True
-        otherwise = f"There are: {listed(self.by_id)}." if self.by_id else "Add the step."
-        move = self.problems.suggest(name, self.by_id, otherwise=otherwise)
+        others = [n for n in self.by_id if item is None or n != item.step.id] if self.problems.open else []
+        otherwise = f"There are: {listed(others)}." if others else "Add the step, or leave the reference out."
+        move = self.problems.suggest(name, others, otherwise=otherwise)
         self.problems.add(place, "unknown_step", f"There is no step {clip(name)}.", move, fix=self._step_fix(name, place, text))
         return False
 

@@ -18,6 +18,7 @@ from orchestrator.planner.schemas import value_words
 
 Allowed = Callable[[ToolDefinition], str | None]  # why a caller may not use a tool; None: it may
 _ASK = "Name a tool that is allowed, or ask an admin for this one."
+_MOST_LOOKED, _FEW = 50_000, 20
 FUNCTION_CALL, CODE_EXEC = "function_call", "code_exec"
 
 
@@ -46,6 +47,7 @@ class Toolbox:
         self.tools = self.lookup.names
         self.made: dict[str, Checked | None] = {}
         self.problems, self.warnings = problems, warnings
+        self._looked = 0
         self.allowed: Allowed = allowed or _everything
 
     def normalise(self, draft: Draft) -> Item:
@@ -127,19 +129,28 @@ class Toolbox:
             example = f"{clip(name)} may mean {listed((t.name for t in claimants), last='or')}"
             self.problems.add(place, "ambiguous_tool", message, move, example=example)
         else:
-            move = self.problems.suggest(name, self.tools, otherwise="`toolweaver tools list` shows those that there are.")
+            own = name.rpartition(".")[2]
+            near = own if own in self.tools else self.problems.nearest(name, self.tools)
+            move = f"Did you mean `{near}`?" if near else self._taking(given)
             fix = self._tool_fix(name, given, place)
             self.problems.add(place, "unknown_tool", f"There is no tool {clip(name)}.", move, fix=fix)
         return None
 
     def _tool_fix(self, name: str, given: Mapping[str, Any], place: str) -> Fix | None:
         """The tool that must have been meant: spelt alike, and it takes just these arguments. None that does something for good."""
-        tool = self.tools.get(self.problems.meant(name, self.tools) or "")
+        tool = self.tools.get(name.rpartition(".")[2]) or self.tools.get(self.problems.meant(name, self.tools) or "")
         if tool is None or tool.effect == "once" or self.allowed(tool) is not None:
             return None
-        schema = tool.input_schema
-        takes = given.keys() <= {p.name for p in tool.parameters} and set(schema.get("required", ())) <= given.keys()
-        return replace(place, tool.name) if takes else None
+        return replace(place, tool.name) if _takes(tool, given) else None
+
+    def _taking(self, given: Mapping[str, Any]) -> str:
+        """A next move where no name is near: the tools that take just these arguments, while looking for them is cheap."""
+        fitting: list[str] = []
+        if given and self.problems.open and self._looked < _MOST_LOOKED:
+            self._looked += len(self.tools)
+            fitting = [t.name for t in self.tools.values() if t.deprecated is None and _takes(t, given)]
+        took = f" These take such arguments: {listed(fitting, most=5)}." if 0 < len(fitting) <= _FEW else ""
+        return f"`toolweaver tools list` shows those that there are.{took}"
 
     @staticmethod
     def _prepare(tool: ToolDefinition) -> Checked | None:
@@ -147,6 +158,12 @@ class Toolbox:
             return prepare(tool)
         except SchemaError:
             return None
+
+
+def _takes(tool: ToolDefinition, given: Mapping[str, Any]) -> bool:
+    """Whether a tool takes all arguments of these names and needs no others."""
+    needed = tool.input_schema.get("required", ())
+    return given.keys() <= {p.name for p in tool.parameters} and given.keys() >= set(needed)
 
 
 def _everything(_: ToolDefinition) -> str | None:

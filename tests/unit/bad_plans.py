@@ -238,7 +238,7 @@ REFERENCES = [
     bad(
         "depends on an unknown step",
         steps(tax(depends_on=["ocr"])),
-        ("steps[0].depends_on[0]", "unknown_step", "no step `ocr`. There are: `tax`"),
+        ("steps[0].depends_on[0]", "unknown_step", "no step `ocr`. Add the step"),
     ),
     bad(
         "item outside a map",

@@ -108,3 +108,39 @@ def test_an_unknown_bundled_plan_names_the_nearest(run: Run) -> None:
 
     assert ended.exit_code == 2
     assert "`receipts`" in ended.stderr
+
+
+BENT = {"steps": [{"id": "tax", "tool": "compute_txa", "input": {"amount": "100", "tax_rate": 0.08}}]}
+
+
+def test_certain_fixes_are_shown_and_made(run: Run) -> None:
+    ended = run("plan", "check", write(BENT))
+    assert "There is no tool `compute_txa`." in ended.stdout
+    assert "compute_txa" in json.loads(Path("plan.json").read_text())["steps"][0]["tool"], "a check changes nothing"
+
+    bent = {"steps": [BENT["steps"][0] | {"tool": "comptue_tax"}]}
+    assert 'Fix: put "compute_tax" at /steps/0/tool' in run("plan", "check", write(bent)).stdout
+    ended = run("plan", "check", "plan.json", "--fix", "fixed.json")
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert json.loads(Path("fixed.json").read_text()) == GOOD
+    assert json.loads(run("plan", "check", "plan.json", "--fix", "-").stdout) == GOOD
+
+
+def test_nothing_is_written_when_a_problem_has_no_certain_fix(run: Run) -> None:
+    bent = {"steps": [{"id": "tax", "tool": "comptue_tax", "input": {"amount": "much", "tax_rate": 0.08}}]}
+
+    ended = run("plan", "check", write(bent), "--fix", "fixed.json")
+
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert "steps[0].input.amount: `amount` of `compute_tax` is text" in ended.stderr
+    assert "nothing was written" in ended.stderr
+    assert not Path("fixed.json").exists()
+
+
+def test_an_example_shows_the_clash_and_warnings_do_not_refuse(run: Run) -> None:
+    wrong = {"steps": [GOOD["steps"][0], {"id": "b", "tool": "compute_tax", "input": {"amount": "step:tax", "tax_rate": 0.1}}]}
+    assert 'For example: `step:tax` may give {"amount": 0.5,' in run("plan", "check", write(wrong)).stdout
+
+    ended = run("plan", "check", write(GOOD | {"inputs": {"spare": 1}}))
+    assert ended.exit_code == 0
+    assert "No step uses input `spare`." in ended.stdout

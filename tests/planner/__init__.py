@@ -1,0 +1,1 @@
+"""Tests of plans: what breaks them, what does not, and whether the check can tell."""
