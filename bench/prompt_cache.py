@@ -1,16 +1,17 @@
-"""Prompt caches over traces of 20 turns: what hits, and what misses cost, by the vendors' published rules. `pip install bpe-openai`.
+"""Prompt caches over traces of 20 turns: what hits and what misses cost, by the vendors' rules. `pip install bpe-openai` first.
 
 A simulation: the caches are those of `bench/prompt_cache_rules.py`. The requests are real: the planner makes them (`LargePlanner`
-over 30, or 200, of the 527 MCP tools of `tests/data/livemcp`), each vendor's SDK sends them to a local server that speaks its wire
+over 100, or 200, of the 527 MCP tools of `tests/data/livemcp`), each vendor's SDK sends them to a local server that speaks its wire
 format, and what arrives is judged, token by token of `o200k_base`, which `bpe-openai` ships. Turns are 60 s apart.
 
-Traces: `shared`, requests of 20 people, all 30 tools shown; `repairs`, the same where every fifth answer is a plan that has to be
+Traces: `shared`, requests of 20 people, all 100 tools shown; `repairs`, the same where every fifth answer is a plan that has to be
 mended; `conversation`, 200 tools of which each request finds some, in one conversation; `strangers`, the same without one (no goal:
 different tools are different prompts). Beside each stands a naive rendering of the same requests in the same run: the time at the
 top, the tools by their relevance, no marks.
 
 Could hit: the tokens of lines that an earlier request of the trace had too, wherever they stood, while the vendor would still keep
-them. The hit rate is the tokens that hit of those. Lost is what the misses cost at list prices, with what is written once more.
+them. The hit rate is the tokens that hit of those. Lost is what the misses cost at list prices, with what is written once more,
+for 1,000 turns; a prompt that is shorter than the vendor keeps can hit nothing, and loses nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,7 +44,7 @@ from tests.wire import WireServer, wire_server
 
 TURNS, APART_S = 20, 60.0
 GOAL = 90.0
-SMALL, LARGE = 30, 200
+SMALL, LARGE = 100, 200
 SHOWN = 10  # tools that a naive rendering of the large catalog shows
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CANNOT = {"cannot": "this is a simulation"}
@@ -58,7 +59,7 @@ class Trace:
     tools: Sequence[ToolDefinition]
     texts: Sequence[str]
     search: bool = False
-    conversation: str | None = None
+    conversation: bool = False
     broken_every: int = 0
     goal: float | None = GOAL
 
@@ -84,7 +85,7 @@ class Script:
 
     broken: bool = False
 
-    def __call__(self, number: int, body: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, _number: int, _body: dict[str, Any]) -> dict[str, Any]:
         answer, self.broken = (BROKEN if self.broken else CANNOT), False
         return answer
 
@@ -107,7 +108,7 @@ def traces(every: Sequence[ToolDefinition], turns: int) -> list[Trace]:
     return [
         Trace("shared", small, few),
         Trace("repairs", small, few, broken_every=5),
-        Trace("conversation", large, many, search=True, conversation="one"),
+        Trace("conversation", large, many, search=True, conversation=True),
         Trace("strangers", large, many, search=True, goal=None),
     ]
 
@@ -125,6 +126,7 @@ async def planned(trace: Trace, rule: Rule) -> list[tuple[float, list[Piece]]]:
     script = Script()
     with served(rule, script) as (server, settings):
         model = large_model(settings)
+        conversation = f"{rule.name}-{id(server)}" if trace.conversation else None  # a process remembers what one was shown
         catalog = ToolCatalog(tools=list(trace.tools))
         planner = LargePlanner(
             tool_catalog=catalog,
@@ -136,10 +138,8 @@ async def planned(trace: Trace, rule: Rule) -> list[tuple[float, list[Piece]]]:
         asked = _Asked(server)
         for turn, text in enumerate(trace.texts):
             script.broken = bool(trace.broken_every) and turn % trace.broken_every == trace.broken_every - 1
-            try:
-                await planner.make_plan(PlanRequest(text, conversation=trace.conversation))
-            except PlanError:
-                pass  # the model cannot, as it was told
+            with suppress(PlanError):  # the model cannot, as it was told
+                await planner.make_plan(PlanRequest(text, conversation=conversation))
             asked.take(turn)
         await model.close()
     return asked.prompts
@@ -216,12 +216,12 @@ async def measure(report: Report, every: Sequence[ToolDefinition], turns: int, e
 
 def _add(report: Report, trace: Trace, rule: Rule, ours: Sums, theirs: Sums) -> None:
     name = f"{trace.name}_{rule.name}"
-    report.add(f"{name}_hit", ours.rate, "%", trace.goal, least=True)
+    report.add(f"{name}_hit", ours.rate, "%", trace.goal if ours.could else None, least=True)
     report.add(f"{name}_naive_hit", theirs.rate, "%")
     report.add(f"{name}_cached_of_all", 100 * ours.hit / max(ours.total, 1), "%")
     for label, sums in (("", ours), ("naive_", theirs)):
         if (lost := lost_usd(rule, sums)) is not None:
-            report.add(f"{name}_{label}lost", 1000 * lost / TURNS, "$/1000")
+            report.add(f"{name}_{label}lost", 1000 * lost / len(trace.texts), "$/1000")
 
 
 def main() -> None:
