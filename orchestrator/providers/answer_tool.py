@@ -37,9 +37,10 @@ class AnswerTool:
         definitions: dict[str, Any] = {k: whole.pop(k) for k in _DEFINITIONS if k in whole}
         return cls(name, {"type": "object", "properties": {"value": whole}, "required": ["value"], **definitions}, True)
 
-    def text(self, given: Any) -> str:
-        """The answer as JSON text, made from the tool's input."""
-        return json.dumps(given["value"] if self.wrapped and isinstance(given, Mapping) and "value" in given else given)
+    def text(self, given: Any, *, cut: bool = False) -> str:
+        """The answer as JSON text, made from the tool's input; of one that was `cut` off, text that cannot be taken for the whole."""
+        whole = json.dumps(given["value"] if self.wrapped and isinstance(given, Mapping) and "value" in given else given)
+        return whole[:-1] if cut else whole
 
 
 def fitting(text: str, schema: Mapping[str, Any] | None) -> Any:

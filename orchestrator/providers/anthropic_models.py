@@ -253,7 +253,7 @@ def _reply(request: ModelRequest, ask: _Ask, message: Message, seconds: float, r
     content = [_plain(block) for block in message.content]
     stop: Stop = _STOPS.get(str(message.stop_reason), "end")
     if ask.tool:
-        content = _with_answer(content, ask.tool)
+        content = _with_answer(content, ask.tool, cut=stop == "length")
     if stop in ("length", "refused"):  # a call that was cut off is none
         content = [b for b in content if b.get("type") != "tool_use"]
     text = "".join(b["text"] for b in content if b.get("type") == "text" and isinstance(b.get("text"), str))
@@ -281,14 +281,14 @@ def _plain(block: Any) -> dict[str, Any]:
     return made
 
 
-def _with_answer(content: list[dict[str, Any]], tool: AnswerTool) -> list[dict[str, Any]]:
+def _with_answer(content: list[dict[str, Any]], tool: AnswerTool, *, cut: bool) -> list[dict[str, Any]]:
     """The call of the answer's tool as JSON text: a call that nobody answers would be refused when the turn is sent back."""
     answers = [b for b in content if b.get("type") == "tool_use" and b.get("name") == tool.name]
     if not answers:
         return content
     rest = [b for b in content if b not in answers and b.get("type") != "text"]  # words beside an answer are none of it
     calls = [b for b in rest if b.get("type") == "tool_use"]
-    said = {"type": "text", "text": tool.text(answers[0].get("input"))}
+    said = {"type": "text", "text": tool.text(answers[0].get("input"), cut=cut)}
     return [*(b for b in rest if b not in calls), said, *calls]
 
 

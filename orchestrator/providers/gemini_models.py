@@ -291,7 +291,7 @@ def _text_of(parts: Iterable[Mapping[str, Any]]) -> str:
 def _reply(request: ModelRequest, ask: _Ask, answer: _Answer, seconds: float, model: str) -> ModelReply:
     stop, parts = _stop(answer), answer.parts
     if ask.tool:
-        parts = _with_answer(parts, ask.tool)
+        parts = _with_answer(parts, ask.tool, cut=stop == "length")
     if stop in ("length", "refused"):  # a call that was cut off is none
         parts = [p for p in parts if "function_call" not in p]
     uses = tuple(_use(p["function_call"], at, answer) for at, p in enumerate(parts) if "function_call" in p)
@@ -318,13 +318,13 @@ def _stop(answer: _Answer) -> Stop:
     return "length" if answer.finish in _CUT else "end"
 
 
-def _with_answer(parts: list[dict[str, Any]], tool: AnswerTool) -> list[dict[str, Any]]:
+def _with_answer(parts: list[dict[str, Any]], tool: AnswerTool, *, cut: bool) -> list[dict[str, Any]]:
     """The call of the answer's function as JSON text: a call that nobody answers would be refused when the turn is sent back."""
     answers = [p for p in parts if p.get("function_call", {}).get("name") == tool.name]
     if not answers:
         return parts
     calls = [p for p in parts if "function_call" in p and p not in answers]
-    return [{"text": tool.text(answers[0]["function_call"].get("args") or {})}, *calls]
+    return [{"text": tool.text(answers[0]["function_call"].get("args") or {}, cut=cut)}, *calls]
 
 
 def _use(call: Mapping[str, Any], at: int, answer: _Answer) -> ToolUse:
