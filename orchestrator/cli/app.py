@@ -19,7 +19,7 @@ DISTRIBUTION = "toolweaver"
 PARTS: Mapping[str, tuple[str, ...]] = {
     "platform": ("up", "worker"),
     "demo": ("demo",),
-    "jobs": ("submit", "status", "result", "events", "cancel", "retry", "resolve", "jobs"),
+    "jobs": ("submit", "status", "result", "events", "confirm", "cancel", "retry", "resolve", "jobs"),
     "logs": ("logs",),
     "config": ("config",),
     "doctor": ("doctor",),

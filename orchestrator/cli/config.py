@@ -73,6 +73,6 @@ def masked(name: str, value: Any) -> str:
     if value is None:
         return ""
     text = ", ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-    if _SECRET_NAME.search(name):
+    if _SECRET_NAME.search(name) and not isinstance(value, int | float):  # as `planner_max_tokens`: a limit, no secret
         return "***"
     return _PASSWORD.sub(lambda m: (m["before"] or m["key"]) + "***", text)

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli.output import DONE, JOB_FAILED, say, stderr
-from orchestrator.cli.progress import PlainLines, Progress, failure_line
+from orchestrator.cli.progress import PlainLines, Progress, failure_line, planned_lines
 from orchestrator.client.handle import JobHandle
 from orchestrator.models.job import JobStatus, JobView
 
@@ -50,6 +50,8 @@ def _watch_live(job: JobHandle, view: JobView) -> None:
     with Live(get_renderable=picture, console=stderr(), refresh_per_second=8) as live:
         for event in job.events(view.cursor):
             progress.apply(event)
+            for told in planned_lines(event):
+                live.console.print(Text(told, style="dim"))
             if line := failure_line(event):
                 live.console.print(Text(line, style="red"))
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from orchestrator.cli.asked import await_plan, confirmed, told_lines, usage_words
 from orchestrator.cli.files import uploaded
 from orchestrator.cli.follow import ending, watch_or_detach
 from orchestrator.cli.inputs import read_object, read_pairs, read_value
 from orchestrator.cli.output import DONE, AsJson, print_json, print_line, print_table, register, say
 from orchestrator.cli.progress import step_line
+from orchestrator.client.calls import FILES
 from orchestrator.client.client import Client
 from orchestrator.client.handle import JobHandle
+from orchestrator.client.plans import is_sentence
 from orchestrator.errors import RequestError
 from orchestrator.models.event import Event
-from orchestrator.models.job import JobResult, JobStatus, JobView, Priority
+from orchestrator.models.job import JobResult, JobStatus, JobView, Priority, RequestMode
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+_SHOWN = 40  # characters of a request in a list
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Show the progress and print the result.")]
 
 
@@ -39,6 +44,8 @@ def finish(job: JobHandle, *, as_json: bool) -> int:
         print_json(details)
     elif status is JobStatus.SUCCEEDED:
         print_line(details.answer) if details.answer is not None else print_json(details.output)
+    if not as_json and details.usage and details.usage.calls:
+        say(f"usage    {usage_words(details.usage)}")
     if not as_json and (details.errors or status is not JobStatus.SUCCEEDED):
         _explain(details)
     return ending(status)
@@ -67,9 +74,12 @@ def show_view(view: JobView) -> None:
     """A job as a table of its steps."""
     name = f" {view.name}" if view.name else ""
     print_line(f"{view.id}{name} {view.status}{' with errors' if view.has_errors else ''} · {age(view)}")
-    print_table(
-        ("step", "tool", "state", "progress"), ((s.id, s.tool, s.state, step_line(s).partition(" ")[2]) for s in view.steps)
-    )
+    for line in told_lines(view):
+        print_line(line)
+    if view.steps or view.request is None:
+        print_table(
+            ("step", "tool", "state", "progress"), ((s.id, s.tool, s.state, step_line(s).partition(" ")[2]) for s in view.steps)
+        )
     for call in view.unknown:
         print_line(f"{call.call} may or may not have happened: `toolweaver resolve {view.id} {call.call} --happened` or `--retry`")
     if view.error:
@@ -103,9 +113,24 @@ def past_events(job: JobHandle, after: str | None) -> Iterator[Event]:
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
 
-    @register(app, "submit", examples="toolweaver submit receipts --wait · toolweaver submit plan.json -i amount=12.5")
+    @register(
+        app,
+        "submit",
+        examples='toolweaver submit "tell me what we spent on food" receipts/*.png --wait'
+        " · toolweaver submit receipts --wait · toolweaver submit plan.json -i amount=12.5",
+    )
     def submit(
-        plan: Annotated[str, typer.Argument(help="A plan file (.json), or the name of a bundled plan.")],
+        plan: Annotated[
+            str,
+            typer.Argument(
+                metavar="REQUEST",
+                help="What to do, in words: a text with blanks. One word is the name of a bundled plan, or a plan file (.json).",
+            ),
+        ],
+        files: Annotated[
+            list[Path] | None,
+            typer.Argument(metavar="FILES", help="Files for a request; they are uploaded, and are its input `files`."),
+        ] = None,
         pair: Annotated[
             list[str] | None, typer.Option("--input", "-i", metavar="NAME=VALUE", help="One input; may be repeated.")
         ] = None,
@@ -116,14 +141,30 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
         key: Annotated[str | None, typer.Option(help="Idempotency key: the same key and plan give the same job.")] = None,
         priority: Annotated[Priority, typer.Option(help="Who goes first when workers are busy.")] = "normal",
+        tool: Annotated[
+            list[str] | None,
+            typer.Option("--tool", metavar="NAME", help="A tool that a request may use, no other; may be repeated."),
+        ] = None,
+        confirm: Annotated[
+            bool, typer.Option("--confirm", help="Show the plan of a request, and run it once you said yes.")
+        ] = False,
+        plan_only: Annotated[bool, typer.Option("--plan-only", help="Print the plan of a request as JSON; nothing runs.")] = False,
         wait: Wait = False,
         as_json: AsJson = False,
     ) -> int:
-        """Submit a plan; prints the job's id."""
+        """Submit a request in words, or a plan; prints the job's id."""
+        mode = _mode(plan, files=files or (), tools=tool, confirm=confirm, plan_only=plan_only)
         given = {**read_object(inputs, option="--inputs"), **read_pairs(pair or (), option="--input")}
         with Client() as client:
             given |= uploaded(client, file or (), option="--file")
-            job = client.submit(plan, inputs=given, idempotency_key=key, priority=priority)
+            if files:
+                given[FILES] = [client.upload(path).ref for path in files]
+            job = client.submit(plan, inputs=given, idempotency_key=key, priority=priority, mode=mode, tools=tool)
+            if plan_only:
+                print_json(await_plan(job).model_dump(mode="json", exclude_defaults=True))
+                return DONE
+            if confirm and (code := confirmed(job, inputs=given, as_json=as_json)) is not None:
+                return code
             if not wait:
                 announce(job, client, as_json=as_json)
                 return DONE
@@ -172,7 +213,34 @@ def add_to(app: typer.Typer) -> None:
     _add_actions(app)
 
 
+def _mode(plan: str, *, files: Sequence[Path], tools: Sequence[str] | None, confirm: bool, plan_only: bool) -> RequestMode:
+    """What is done with the plan of a request.
+
+    Raises:
+        RequestError: what is asked for contradicts itself, or belongs to a request, and this is a plan.
+    """
+    if confirm and plan_only:
+        raise RequestError(
+            "say either --confirm or --plan-only", next="The plan of the one runs when you agree, that of the other never."
+        )
+    own = {"files": bool(files), "--tool": bool(tools), "--confirm": confirm, "--plan-only": plan_only}
+    name = next((n for n, given in own.items() if given), None)
+    if name is not None and not is_sentence(plan):
+        move = f"`{plan}` is one word, so it names a plan. Write what is to be done as one text with blanks, in quotes."
+        if files:
+            move += " A plan takes files by the names of its inputs: `--file name=PATH`."
+        raise RequestError(f"{name} goes with a request in words", path=name, next=move)
+    return "confirm" if confirm else "plan" if plan_only else "run"
+
+
 def _add_actions(app: typer.Typer) -> None:
+    @register(app, "confirm")
+    def confirm(job_id: JobId, wait: Wait = False, as_json: AsJson = False) -> int:
+        """Let the plan of a request run, which `submit --confirm` showed."""
+        with open_job(job_id) as job:
+            view = job.confirm()
+            return finish(job, as_json=as_json) if wait else _acted(view, as_json=as_json)
+
     @register(app, "cancel")
     def cancel(job_id: JobId, as_json: AsJson = False) -> int:
         """Cancel a job; running calls that listen stop."""
@@ -215,7 +283,7 @@ def _add_actions(app: typer.Typer) -> None:
         if as_json:
             print_json(found)
         else:
-            print_table(("job", "plan", "status", "created", "took"), (_job_row(v) for v in found))
+            print_table(("job", "plan or request", "status", "created", "took"), (_job_row(v) for v in found))
         return DONE
 
 
@@ -230,4 +298,14 @@ def _acted(view: JobView, *, as_json: bool) -> int:
 
 def _job_row(view: JobView) -> tuple[object, ...]:
     flaw = " with errors" if view.has_errors else ""
-    return view.id, view.name, f"{view.status}{flaw}", f"{view.created_at.astimezone():%Y-%m-%d %H:%M:%S}", age(view)
+    return (
+        view.id,
+        view.name or _beginning(view.request or ""),
+        f"{view.status}{flaw}",
+        f"{view.created_at.astimezone():%Y-%m-%d %H:%M:%S}",
+        age(view),
+    )
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -13,6 +13,7 @@ from orchestrator.models.job import JobView, StepView
 QUIET_S = 1.0  # between two lines of plain progress about the same step
 SIGNS = {"pending": "·", "running": "▸", "succeeded": "✓", "failed": "✗", "skipped": "-", "cancelled": "-"}
 STYLES = {"pending": "dim", "running": "bold", "succeeded": "green", "failed": "red", "skipped": "dim", "cancelled": "dim"}
+_STATUS = {"accepted": "running", "planned": "planning", "confirmed": "planning", "replanning": "planning", "answering": "running"}
 _COUNTS = ("total", "done", "failed", "skipped", "running")
 
 
@@ -45,8 +46,10 @@ class Progress:
         """Takes one more event in; the step that it changed, if it did."""
         kind, _, what = event.type.partition(".")
         if kind == "job":
-            self.status = "running" if what == "accepted" else what
+            self.status = _STATUS.get(what, what)
             self.reason = event.data.get("reason") if what == "waiting" else None
+            if what == "planned":
+                self.steps = {s["id"]: StepView(**s, queue="", state="pending") for s in event.data.get("steps") or ()}
         elif event.type == "gap":
             self._replace(event.data)
         elif kind == "step" and event.step:
@@ -110,7 +113,9 @@ class PlainLines:
         """What to print about this event; nothing when it says nothing new."""
         step = self._progress.apply(event)
         said = [line] if (line := failure_line(event)) else []
-        if event.type.startswith("job.") and event.type not in ("job.accepted", "job.running"):
+        if event.type in ("job.planned", "job.replanning"):
+            said += planned_lines(event)
+        elif event.type.startswith("job.") and event.type not in ("job.accepted", "job.running", "job.confirmed"):
             said.append(
                 f"job {self._progress.job_id} {self._progress.status}"
                 + (f": {reason}" if (reason := self._progress.reason) else "")
@@ -129,6 +134,17 @@ class PlainLines:
             return None
         self._said[step.id] = (gist, line, now)
         return line + (f" · {step.state}" if step.state not in ("running", "pending") else "")
+
+
+def planned_lines(event: Event) -> list[str]:
+    """What became of a request's plan, in words."""
+    if event.type == "job.replanning":
+        failed = ", ".join(dict.fromkeys(str(e.get("step")) for e in event.data.get("errors") or ()))
+        return [f"planned anew, since steps failed: {failed}" if failed else "planned anew, since steps failed"]
+    if event.type != "job.planned":
+        return []
+    total, by = event.data.get("total"), event.data.get("model") or f"the template {event.data.get('template')}"
+    return [f"planned by {by}: {total} step{'s' if total != 1 else ''}"]
 
 
 def failure_line(event: Event) -> str | None:

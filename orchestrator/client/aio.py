@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from orchestrator.client import calls
 from orchestrator.client.access import AsyncAccess
 from orchestrator.client.client import PAGE
-from orchestrator.client.files import Upload, source_of
+from orchestrator.client.files import Upload, listed, named, source_of
 from orchestrator.client.handle import AsyncJobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import AsyncTransport, find_endpoint
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
-from orchestrator.models.job import JobStatus, JobView, Priority
+from orchestrator.models.job import JobStatus, JobView, Priority, RequestMode
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
 from orchestrator.models.search import FeedbackEntry, FeedbackPage, SearchAnswer, SearchRequest
@@ -55,15 +55,31 @@ class AsyncClient:
 
     async def submit(
         self,
-        plan: PlanSource,
+        plan: PlanSource | None = None,
         *,
+        request: str | None = None,
         inputs: Mapping[str, Any] | None = None,
+        files: Iterable[Upload | FileRef] | Upload | FileRef = (),
         idempotency_key: str | None = None,
         priority: Priority = "normal",
+        mode: RequestMode = "run",
+        tools: Sequence[str] | None = None,
     ) -> AsyncJobHandle:
         """See `Client.submit`."""
-        call = calls.submit(plan, inputs=inputs, idempotency_key=idempotency_key, priority=priority)
+        call = calls.submit(
+            plan,
+            request=request,
+            inputs=inputs,
+            files=[await self._reference(file) for file in listed(files)],
+            idempotency_key=idempotency_key,
+            priority=priority,
+            mode=mode,
+            tools=tools,
+        )
         return self.job((await self._transport.send(call)).id)
+
+    async def _reference(self, file: Upload | FileRef) -> str:
+        return named(file) or (await self.upload(file)).ref  # type: ignore[arg-type]  # what is not named is to be uploaded
 
     def job(self, id: str) -> AsyncJobHandle:
         """See `Client.job`."""

@@ -15,12 +15,12 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.client.files import Source
-from orchestrator.client.plans import PlanSource, plan_body
+from orchestrator.client.plans import PlanSource, asked, plan_body
 from orchestrator.errors import RequestError
 from orchestrator.models.access import AuditPage, CreateKeyRequest, KeyInfo, KeyPage, NewKey, Policy, PolicyView
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import ArtifactPage, FilePage, FileRef
-from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged
+from orchestrator.models.job import CallState, JobPage, JobResult, JobStatus, JobView, Priority, Purged, RequestMode
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.report import MetricsReport
 from orchestrator.models.request import CallPage, Health, PlanSummary
@@ -29,6 +29,7 @@ from orchestrator.models.tool import ToolCatalog, ToolDefinition
 from orchestrator.models.worker import WorkerInfo
 
 T = TypeVar("T")
+FILES = "files"  # the input that files are given as
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,33 @@ _WORKERS, _SERVERS, _HEALTH = _read(list[WorkerInfo]), _read(list[ServerState]),
 
 
 def submit(
-    plan: PlanSource, *, inputs: Mapping[str, Any] | None = None, idempotency_key: str | None = None, priority: Priority = "normal"
+    plan: PlanSource | None,
+    *,
+    request: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    files: Sequence[str] = (),
+    idempotency_key: str | None = None,
+    priority: Priority = "normal",
+    mode: RequestMode = "run",
+    tools: Sequence[str] | None = None,
 ) -> Call[JobView]:
-    """A new job. The key makes a repeated request find the first one's job, so there always is one."""
-    body = {"plan": plan_body(plan), "inputs": dict(inputs or {}), "priority": priority}
+    """A new job; `files` are references. The key makes a repeated request find the first one's job, so there always is one."""
+    given = dict(inputs or {})
+    if files and FILES in given:
+        raise RequestError("the files are the input `files`, which is given too", path=FILES, next="Leave one of them out.")
+    body = asked(plan, request) | {"inputs": given | ({FILES: list(files)} if files else {}), "priority": priority}
+    if mode != "run" or tools is not None:
+        if "request" not in body:
+            raise RequestError(
+                "`mode` and `tools` belong to a request in words", path="mode", next="A plan names its tools itself."
+            )
+        body |= {"mode": mode} | ({"tools": list(tools)} if tools is not None else {})
     return Call("POST", "/v1/jobs", _JOB, body=body, headers=_key(idempotency_key))
+
+
+def confirm(job_id: str) -> Call[JobView]:
+    """Lets the plan of a request run; confirming twice is once."""
+    return Call("POST", _job(job_id, "confirm"), _JOB)
 
 
 def check(plan: PlanSource, *, inputs: Mapping[str, Any] | None = None) -> Call[PlanView]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -13,13 +13,13 @@ from pydantic import SecretStr
 
 from orchestrator.client import calls
 from orchestrator.client.access import Access
-from orchestrator.client.files import Upload, source_of
+from orchestrator.client.files import Upload, listed, named, source_of
 from orchestrator.client.handle import JobHandle
 from orchestrator.client.plans import PlanSource
 from orchestrator.client.transport import Transport, find_endpoint
 from orchestrator.models.catalog import ServerState
 from orchestrator.models.file import FileRef
-from orchestrator.models.job import JobStatus, JobView, Priority
+from orchestrator.models.job import JobStatus, JobView, Priority, RequestMode
 from orchestrator.models.plan import Plan, PlanView
 from orchestrator.models.request import Health, PlanSummary
 from orchestrator.models.search import FeedbackEntry, FeedbackPage, SearchAnswer, SearchRequest
@@ -64,24 +64,49 @@ class Client:
 
     def submit(
         self,
-        plan: PlanSource,
+        plan: PlanSource | None = None,
         *,
+        request: str | None = None,
         inputs: Mapping[str, Any] | None = None,
+        files: Iterable[Upload | FileRef] | Upload | FileRef = (),
         idempotency_key: str | None = None,
         priority: Priority = "normal",
+        mode: RequestMode = "run",
+        tools: Sequence[str] | None = None,
     ) -> JobHandle:
-        """The job of a plan: a dict, a Plan, a `.json` file, or the name of a bundled plan.
+        """The job of a plan, or of a request in words of which the platform makes the plan.
+
+        `submit("process these receipts and tell me what we spent on food", files=["receipts/1.png"])`: a text with blanks is a
+        request (so is `request`, also of one word). Anything else is a plan: a dict, a Plan, a `.json` file, or the name of a
+        bundled plan. `files` (paths, bytes, open binary files, or what `upload` gave) are uploaded; the plan has them as the
+        input `files`, a list of references.
+
+        Of a request, `mode` says what is done with its plan: `run` it; `confirm`, it waits for `JobHandle.confirm`; `plan`, it is
+        the job's output and nothing runs. `tools` names those that it may use.
 
         The same `idempotency_key` with the same request gives the same job for a day; one is made up when none is
         given, so that a request that is sent again after a cut makes no second job.
 
         Raises:
             PlanError: the plan has problems; all are in `.problems`, and nothing of it runs.
-            NotFound: there is no plan of that name.
+            NotFound: there is no plan, file or tool of that name.
+            RequestError: there is neither a plan nor a request, or both.
             Conflict: the key was used for another request.
         """
-        call = calls.submit(plan, inputs=inputs, idempotency_key=idempotency_key, priority=priority)
+        call = calls.submit(
+            plan,
+            request=request,
+            inputs=inputs,
+            files=[self._reference(file) for file in listed(files)],
+            idempotency_key=idempotency_key,
+            priority=priority,
+            mode=mode,
+            tools=tools,
+        )
         return self.job(self._transport.send(call).id)
+
+    def _reference(self, file: Upload | FileRef) -> str:
+        return named(file) or self.upload(file).ref  # type: ignore[arg-type]  # what is not named is to be uploaded
 
     def job(self, id: str) -> JobHandle:
         """The handle of a job that was submitted before; whether it exists shows with its first use."""

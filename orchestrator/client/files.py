@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from io import IOBase
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
@@ -96,6 +97,20 @@ def source_of(data: Upload, *, name: str | None, media_type: str | None) -> Sour
         raise RequestError(f"`{own or data}` is open as text", path="file", next='Open it with mode "rb".')
     start = data.tell() if data.seekable() else 0
     return Source(data, clean_name(name or own), media_type or _guessed(name or own), start)
+
+
+def listed(files: Iterable[Upload | FileRef] | Upload | FileRef) -> list[Upload | FileRef]:
+    """The files; a single one is a list of one."""
+    if isinstance(files, str | os.PathLike | bytes | FileRef | IOBase):
+        return [files]  # type: ignore[list-item]  # IOBase is what open files are made of
+    return list(files)
+
+
+def named(file: Upload | FileRef) -> str | None:
+    """The reference of a file that is on the platform already; None of one that is to be uploaded."""
+    if isinstance(file, FileRef):
+        return file.ref
+    return file if isinstance(file, str) and file.startswith(("blob:", "bundled:")) else None
 
 
 class Arriving:

@@ -12,13 +12,30 @@ from orchestrator.client import calls
 from orchestrator.client.files import placed
 from orchestrator.client.outcome import outcome
 from orchestrator.client.transport import AsyncTransport, Transport
+from orchestrator.errors import JobFailed
 from orchestrator.models.event import Event
 from orchestrator.models.file import Artifact
 from orchestrator.models.job import CallState, CallView, JobResult, JobView
 from orchestrator.models.plan import Plan
+from orchestrator.models.usage import Usage
 
 T = TypeVar("T")
 PAGE = 500
+PLANNED = "job.planned"
+
+
+def has_plan(view: JobView) -> bool:
+    """Whether a job has its plan.
+
+    Raises:
+        JobFailed: it ended without one.
+    """
+    if view.request is None or view.planned is not None:
+        return True
+    if view.status.final:
+        why = f": {view.error.message}" if view.error else ""
+        raise JobFailed(f"{view.id} {view.status} before it had a plan{why}", next=view.error.next if view.error else None)
+    return False
 
 
 class JobHandle:
@@ -36,8 +53,37 @@ class JobHandle:
         return self._transport.send(calls.view(self.id))
 
     def plan(self) -> Plan:
-        """The plan that it runs, as it was checked."""
+        """The plan that it runs, as it was checked.
+
+        Raises:
+            Conflict: it is a request that was not planned yet (`code` is `no_plan_yet`).
+        """
         return self._transport.send(calls.job_plan(self.id))
+
+    def wait_plan(self, timeout: float | None = None) -> Plan:
+        """The same, once a request has its plan.
+
+        Raises:
+            JobFailed: no plan came.
+            TimeoutError: there is none within `timeout` seconds.
+        """
+        while not has_plan(view := self.view()):
+            for event in self.events(view.cursor, timeout=timeout):
+                if event.type == PLANNED or event.final:
+                    break
+        return self.plan()
+
+    def confirm(self) -> JobView:
+        """Lets the plan of a request run that was submitted with `mode="confirm"`; confirming twice is once.
+
+        Raises:
+            Conflict: there is no plan yet, or the job waits for nothing.
+        """
+        return self._transport.send(calls.confirm(self.id))
+
+    def usage(self) -> Usage:
+        """The calls of models that a request cost so far: their tokens, and dollars where the price is known."""
+        return self.view().usage or Usage()
 
     def details(self) -> JobResult:
         """Everything that came out so far, by step, with the errors; partial while the job runs."""
@@ -146,6 +192,23 @@ class AsyncJobHandle:
     async def plan(self) -> Plan:
         """See `JobHandle.plan`."""
         return await self._transport.send(calls.job_plan(self.id))
+
+    async def wait_plan(self, timeout: float | None = None) -> Plan:
+        """See `JobHandle.wait_plan`."""
+        while not has_plan(view := await self.view()):
+            async with aclosing(self._transport.follow(self.id, after=view.cursor, timeout=timeout)) as events:
+                async for event in events:
+                    if event.type == PLANNED or event.final:
+                        break
+        return await self.plan()
+
+    async def confirm(self) -> JobView:
+        """See `JobHandle.confirm`."""
+        return await self._transport.send(calls.confirm(self.id))
+
+    async def usage(self) -> Usage:
+        """See `JobHandle.usage`."""
+        return (await self.view()).usage or Usage()
 
     async def details(self) -> JobResult:
         """See `JobHandle.details`."""

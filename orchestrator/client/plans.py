@@ -1,4 +1,4 @@
-"""What a caller may give as a plan, and what of it goes over the wire."""
+"""What a caller may give as a plan or as a request in words, and what of it goes over the wire."""
 
 from __future__ import annotations
 
@@ -11,6 +11,41 @@ from orchestrator.errors import NotFound, PlanError, RequestError
 from orchestrator.models.plan import Plan
 
 PlanSource = Mapping[str, Any] | Plan | Path | str
+
+
+def is_sentence(text: str) -> bool:
+    """Whether a text asks for something in words: it has blanks, and is not the name of a file that is there.
+
+    One word is the name of a plan, or its file.
+    """
+    return len(text.split()) > 1 and not _is_file(text)
+
+
+def asked(plan: PlanSource | None, request: str | None) -> dict[str, Any]:
+    """The plan, or the request, of a body.
+
+    Raises:
+        RequestError: there is neither, or both.
+        NotFound: the file of the plan is not there.
+        PlanError: it holds no JSON object.
+    """
+    if (plan is None) == (request is None):
+        raise RequestError(
+            "give either a plan or a request", path="plan", next='Such as `submit("receipts")`, or `submit("add these up")`.'
+        )
+    if request is None and isinstance(plan, str) and is_sentence(plan):
+        request = plan
+    if request is not None:
+        return {"request": request}
+    assert plan is not None, "one of the two was given"
+    return {"plan": plan_body(plan)}
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False
 
 
 def plan_body(source: PlanSource) -> dict[str, Any] | str:
