@@ -7,7 +7,7 @@ format, and what arrives is judged, token by token of `o200k_base`, which `bpe-o
 Traces: `shared`, requests of 20 people, all 100 tools shown; `repairs`, the same where every fifth answer is a plan that has to be
 mended; `conversation`, 200 tools of which each request finds some, in one conversation; `strangers`, the same without one (no goal:
 different tools are different prompts). Beside each stands a naive rendering of the same requests in the same run: the time at the
-top, the tools by their relevance, no marks.
+top, the tools by their relevance, no marks (and without the repairs).
 
 Could hit: the tokens of lines that an earlier request of the trace had too, wherever they stood, while the vendor would still keep
 them. The hit rate is the tokens that hit of those. Lost is what the misses cost at list prices, with what is written once more,
@@ -71,8 +71,7 @@ class Sums:
     total: int = 0
     could: int = 0
     hit: int = 0
-    written: int = 0
-    lost: TokenCounts = field(default_factory=TokenCounts)
+    lost: float | None = 0.0  # dollars; None: no price is known
 
     @property
     def rate(self) -> float:
@@ -181,7 +180,6 @@ def judged(prompts: Sequence[tuple[float, Sequence[Piece]]], rule: Rule, encode:
     """The sums of a trace; each of its requests finds what those before it left."""
     cache, sums = Cache(rule, encode), Sums()
     seen: dict[str, float] = {}
-    missed = rewritten = 0
     for now, pieces in prompts:
         verdict = cache.ask(pieces, now)
         lines = [line for p in pieces for line in p.text.splitlines(keepends=True)]
@@ -189,17 +187,14 @@ def judged(prompts: Sequence[tuple[float, Sequence[Piece]]], rule: Rule, encode:
         could = max(min(known, verdict.total), verdict.hit) if known >= rule.minimum else verdict.hit
         seen |= dict.fromkeys(lines, now + rule.ttl_s)
         sums.total, sums.could, sums.hit = sums.total + verdict.total, sums.could + could, sums.hit + verdict.hit
-        sums.written += verdict.written
-        missed += could - verdict.hit
-        rewritten += min(verdict.written, could - verdict.hit)
-    sums.lost = TokenCounts(missed, 0, 0, rewritten)
+        lost = lost_usd(rule, could - verdict.hit, verdict.written)
+        sums.lost = None if lost is None or sums.lost is None else sums.lost + lost
     return sums
 
 
-def lost_usd(rule: Rule, sums: Sums) -> float | None:
-    """What the misses cost more than hits would have."""
-    missed = sums.lost.input_tokens
-    paid = cost_usd(rule.provider, rule.model, sums.lost)
+def lost_usd(rule: Rule, missed: int, written: int) -> float | None:
+    """What the misses of one request cost more than hits would have; those that are written once more cost that too."""
+    paid = cost_usd(rule.provider, rule.model, TokenCounts(missed, 0, 0, min(written, missed)))
     hit = cost_usd(rule.provider, rule.model, TokenCounts(missed, 0, missed))
     return None if paid is None or hit is None else paid - hit
 
@@ -220,8 +215,8 @@ def _add(report: Report, trace: Trace, rule: Rule, ours: Sums, theirs: Sums) -> 
     report.add(f"{name}_naive_hit", theirs.rate, "%")
     report.add(f"{name}_cached_of_all", 100 * ours.hit / max(ours.total, 1), "%")
     for label, sums in (("", ours), ("naive_", theirs)):
-        if (lost := lost_usd(rule, sums)) is not None:
-            report.add(f"{name}_{label}lost", 1000 * lost / len(trace.texts), "$/1000")
+        if sums.lost is not None:
+            report.add(f"{name}_{label}lost", 1000 * sums.lost / len(trace.texts), "$/1000")
 
 
 def main() -> None:

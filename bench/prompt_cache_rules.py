@@ -52,13 +52,13 @@ RULES: tuple[Rule, ...] = (
         marks=3, implicit_mark=True,
     ),
     Rule(
-        "anthropic-sonnet-4-5", "anthropic", "claude-sonnet-4-5", "marks", 1024, 1, 300,
+        "anthropic-sonnet-5", "anthropic", "claude-sonnet-5", "marks", 1024, 1, 300,
         "Anthropic, guide `prompt-caching`, with LiteLLM's table of 2026-10-07: 1024 tokens, 4 marks, 20 blocks back, 5 minutes",
         READ, marks=4, lookback=20,
     ),
     Rule(
-        "anthropic-opus-4-5", "anthropic", "claude-opus-4-5", "marks", 4096, 1, 300,
-        "the same, 4096 tokens for Opus 4.5 and 4.6 and Haiku 4.5", READ, marks=4, lookback=20,
+        "anthropic-haiku-4-5", "anthropic", "claude-haiku-4-5", "marks", 4096, 1, 300,
+        "the same, 4096 tokens for Haiku 4.5, Opus 4.5 and 4.6", READ, marks=4, lookback=20,
     ),
     Rule(
         "gemini-2.5-pro", "gemini", "gemini-2.5-pro", "blocks", 4096, 1, 300,

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from orchestrator.providers.model import Block, ModelReply, ModelRequest, TokenC
 from tests import chat_server, wire
 from tests.services import free_port
 from tests.wire import KEY, WireServer, wire_server
+from tests.wire.aimock import aimock
 
 CLOSED: dict[str, Any] = {
     "type": "object",
@@ -330,3 +332,39 @@ async def test_what_on_text_raises_is_its_own() -> None:
         with pytest.raises(ValueError, match="mine"):
             await claude.ask(request(), on_text=breaks)
         await claude.close()
+
+
+@pytest.mark.timeout(400)
+async def test_a_published_server_and_ours_are_understood_alike(tmp_path: Path) -> None:
+    usage = {"usage": {"input_tokens": 12, "output_tokens": 3, "prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}}
+    fixtures = [
+        {"match": {"userMessage": "in words"}, "response": {"content": "One two three."} | usage},
+        {"match": {"userMessage": "as JSON"}, "response": {"content": '{"total": 7}'} | usage},
+        {"match": {"userMessage": "by a tool"}, "response": {"toolCalls": [{"name": "lookup", "arguments": {"id": "x"}}]} | usage},
+    ]
+    turns = {
+        "in words": wire.Turn(text="One two three.", usage=(12, 3, 0)),
+        "as JSON": wire.Turn(value={"total": 7}, usage=(12, 3, 0)),
+        "by a tool": wire.Turn(uses=[("lookup", {"id": "x"})], usage=(12, 3, 0)),
+    }
+
+    def ours(number: int, body: dict[str, Any]) -> wire.Turn:
+        return next(turn for words, turn in turns.items() if words in json.dumps(body))
+
+    with aimock(fixtures, tmp_path) as url, wire_server("anthropic", ours) as server:
+        assert await _understood(url) == await _understood(server.url)
+
+
+async def _understood(url: str) -> list[Any]:
+    """What is made of a server that knows three requests."""
+    claude, found = AnthropicModel(model="claude-haiku-4-5", key=SecretStr(KEY), url=url), []
+    for words, more in (("in words", {}), ("as JSON", {"schema": CLOSED}), ("by a tool", {"tools": (TOOL,)})):
+        for stream in (False, True):
+            said: list[str] = []
+            of = request(turns=(Turn("user", (Block(words),)),), **more)
+            reply = await claude.ask(of, on_text=said.append if stream else None)
+            assert "".join(said) == (reply.text if stream else "")
+            uses = [(u.name, dict(u.arguments)) for u in reply.uses]
+            found.append((stream, reply.text, reply.value, reply.stop, reply.tokens, uses))
+    await claude.close()
+    return found
