@@ -126,6 +126,14 @@ class Requests:
         args = [call.id, call.model_dump_json(exclude_defaults=True)]
         return bool(self.ledger.scripts.call("ask_call", [keys.state, keys.data], args))
 
+    def underway(self, job: str, call: ModelCall | None) -> None:
+        """Notes a request to a model that goes out now; None: it did not. Whoever plans the job after a crash counts it as lost."""
+        data = self.ledger.keys(job).data
+        if call is None:
+            self.redis.hdel(data, "sent", "sent_id")
+        elif self.redis.exists(data):
+            self.redis.hset(data, mapping={"sent_id": call.id, "sent": call.model_dump_json(exclude_defaults=True)})
+
     def usage(self, job: str) -> Usage:
         """What the models' calls for a job come to."""
         keys = self.ledger.keys(job)

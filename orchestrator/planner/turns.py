@@ -26,6 +26,7 @@ from orchestrator.planner.check import check_plan
 from orchestrator.planner.remembered import RememberingModel
 from orchestrator.planner.replan import inputs_used, kept_inputs
 from orchestrator.planner.synthesis import steps_read
+from orchestrator.planner.underway import UnderwayModel
 from orchestrator.planner.wording import model_synthesis
 from orchestrator.policy.breaker import Breakers
 from orchestrator.policy.model_guard import GuardedModel
@@ -232,12 +233,13 @@ class Turns:
         found = self._model()
         if found is None:
             return None
+        underway = UnderwayModel(found, self.requests, turn)
         guarded = GuardedModel(
-            found,
+            underway,
             limits=self._limits,
             breakers=self._breakers,
             retries=self.settings.planner_retries,
-            on_call=asking.note,
+            on_call=lambda call: asking.note(underway.named(call)),
             on_wait=asking.say,
             price=lambda provider, name, tokens: prices().cost_usd(provider, name, tokens),
             ticket=turn.job,

@@ -14,6 +14,11 @@ if held > now and held <= now + 2 * lease then  -- else it is from before the cl
 end
 set('rq_token', ARGV[6]); set('rq_lease', now + lease); set('rq_why', ''); set('rq_at', 0)
 redis.call('ZADD', ACCEPTED, tonumber(ARGV[8]) + now + lease, JOB)
+local lost = redis.call('HGET', DATA, 'sent')  -- a request to a model that was on its way when its planner died
+if lost then
+  redis.call('HDEL', DATA, 'sent', 'sent_id')
+  redis.call('HSET', DATA, 'u:' .. inc('rq_calls', 1), lost)
+end
 if wanted == 'p' then event('job.planning', nil, nil, nil, {attempt = inc('rq_try', 1)}) end
 settle()
 return {'ok', wanted, num('rq_try'), num('rq_waits'), num('rq_gen')}
