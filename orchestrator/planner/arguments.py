@@ -166,7 +166,9 @@ def explain(error: Violation) -> str:
         return f"is {clip(error.instance)}, but must be {listed(map(str, options), last='or')}"
     words = _BOUNDS.get(str(error.validator))
     return (
-        words.format(value=clip(error.instance), limit=limit) if words else f"does not fit the tool's schema: {error.message[:200]}"
+        words.format(value=clip(error.instance) if error.instance != "" else "empty", limit=limit)
+        if words
+        else f"does not fit the tool's schema: {error.message[:200]}"
     )
 
 
@@ -176,8 +178,8 @@ _BOUNDS = {
     "exclusiveMinimum": "is {value}, but must be more than {limit}",
     "exclusiveMaximum": "is {value}, but must be less than {limit}",
     "multipleOf": "is {value}, but must be a multiple of {limit}",
-    "minLength": "is {value}, but must have at least {limit} characters",
-    "maxLength": "is {value}, but must have at most {limit} characters",
+    "minLength": "is {value}, which is too short; it needs {limit} or more characters",
+    "maxLength": "is {value}, which is too long; it takes {limit} or fewer characters",
     "pattern": "is {value}, which does not match the pattern `{limit}`",
     "minItems": "has too few elements; the least is {limit}",
     "maxItems": "has too many elements; the most is {limit}",

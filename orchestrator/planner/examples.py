@@ -57,8 +57,9 @@ def _bounded(schema: dict[str, Any], kind: str) -> Any:
         return "a text".ljust(min(int(schema.get("minLength", 0)), 40), "x")[: int(schema.get("maxLength", 40))]
     if kind not in ("number", "integer"):
         return _PLAIN[kind]
-    whole = kind == "integer"
-    if isinstance(low := schema.get("minimum", schema.get("exclusiveMinimum")), int | float):
+    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum", schema.get("exclusiveMaximum"))
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        return (int(low) + int(high) + 1) // 2 if kind == "integer" else (low + high) / 2
+    if isinstance(low, int | float):
         return max(low + ("exclusiveMinimum" in schema), _PLAIN[kind])
-    high = schema.get("maximum", schema.get("exclusiveMaximum", 100))
-    return min(_PLAIN[kind], int(high) if whole else high) if isinstance(high, int | float) else _PLAIN[kind]
+    return min(high - ("exclusiveMaximum" in schema), _PLAIN[kind]) if isinstance(high, int | float) else _PLAIN[kind]

@@ -17,6 +17,7 @@ from orchestrator.planner.schemas import (
     item_of,
     kinds,
     list_of,
+    longest,
     misfit,
     path_text,
     value_words,
@@ -43,8 +44,10 @@ def check_fit(source: Source, reference: Reference, *, path: Path, item: Item, m
     if wrong is None:
         return target
     what = f"`{reference}` is {source.about}, {describe(source.shape)}"
-    inner = example_of(_at(source.shape, wrong.path), 1)
+    inner, count = example_of(_at(source.shape, wrong.path), 1), longest(source.shape)
     clash = f"`{reference}` may give {shown(within(wrong.path, inner))}" if wrong.path else may_give(str(reference), source.shape)
+    if count is not None and not wrong.plain and not wrong.path:  # by its length
+        clash = f"`{reference}` gives {count} element{'s' if count != 1 else ''}"
     example = f"{clash}; {argument} takes {describe(target)}"
     if wrong.plain:
         why = f"; {argument} takes {describe(target)}"

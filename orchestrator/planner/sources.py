@@ -238,6 +238,9 @@ class Sources:
                 beyond = fits and isinstance(part, int)
                 if beyond:
                     message = f"`{reference}` leads nowhere: `{place}` has {len(value)} element{'s' if len(value) != 1 else ''}."
+                    move = (
+                        f"Name an index below {len(value)}, or give a longer list." if value else "Give a list that is not empty."
+                    )
                 self.problems.add(
                     place, "out_of_range" if beyond else "no_such_field", message, move, example=f"`{place}` is {around(value)}"
                 )

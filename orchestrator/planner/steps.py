@@ -143,12 +143,15 @@ class Toolbox:
             return None
         return replace(place, tool.name) if _takes(tool, given) else None
 
+    def _usable(self, tool: ToolDefinition) -> bool:
+        return tool.deprecated is None and "direct" in tool.allowed_callers and self.allowed(tool) is None
+
     def _taking(self, given: Mapping[str, Any]) -> str:
         """A next move where no name is near: the tools that take just these arguments, while looking for them is cheap."""
         fitting: list[str] = []
         if given and self.problems.open and self._looked < _MOST_LOOKED:
             self._looked += len(self.tools)
-            fitting = [t.name for t in self.tools.values() if t.deprecated is None and _takes(t, given)]
+            fitting = [t.name for t in self.tools.values() if _takes(t, given) and self._usable(t)]
         took = f" These take such arguments: {listed(fitting, most=5)}." if 0 < len(fitting) <= _FEW else ""
         return f"`toolweaver tools list` shows those that there are.{took}"
 

@@ -754,6 +754,20 @@ def test_a_forbidden_step_is_refused_before_anything_is_stored(tenants: Tenants)
     assert (caught.value.message, caught.value.path) == ("Permission denied: write not allowed", "name")
 
 
+def test_the_check_of_a_plan_asks_for_the_permissions_of_its_caller(tenants: Tenants) -> None:
+    steps = [{"id": "a", "tool": "add", "input": {"a": 1}}, {"id": "w", "tool": "write_file", "input": {"text": "step:a"}}]
+
+    response = tenants.http.post("/v1/plans/check", json={"plan": {"steps": steps}})
+
+    found = {p["code"]: p for p in response.json()["problems"]}
+    assert response.status_code == 422
+    assert set(found) == {"permission_denied", "wrong_type"}, "with all other problems"
+    assert found["permission_denied"]["path"] == "steps[1].tool"
+    assert "toolweaver permissions set mallory --allow filesystem:write" in found["permission_denied"]["message"]
+    assert found["wrong_type"]["example"].startswith("`step:a` may give")
+    assert tenants.http.post("/v1/plans/check", json={"plan": {"steps": steps[:1]}}).status_code == 200
+
+
 def test_a_message_that_went_round_the_api_is_refused_by_the_worker(served: Served) -> None:
     plan = Plan.model_validate({"steps": [{"id": "w", "tool": "write_file", "input": {"text": "x"}}]})
     job, _ = served.engine.store.submit(plan, inputs={}, tenant="mallory")

@@ -29,7 +29,8 @@ class Mutant:
     """A plan, what was done to it, and how it shows when it is run unchecked.
 
     `proof`: `fails` (it cannot be entered, or a call fails), `answer` (it ends, and what it answers is null or has a
-    placeholder left), `limit` (it breaks a limit of the documentation), `none` (a good plan).
+    placeholder left), `limit` (it breaks a limit of the documentation), `schema` (what the tool publishes refuses it, though a
+    lenient tool may read a quoted number all the same), `none` (a good plan).
     """
 
     kind: str
@@ -133,7 +134,7 @@ class Broken:
         if name is None or isinstance(step["input"].get(name), str | dict | list | None):
             return None
         step["input"][name] = (text := str(step["input"][name]))
-        return None if self._fits(text, schema) else {"what": f"{step['id']}.{name} = {text!r}"}
+        return None if self._fits(text, schema) else {"what": f"{step['id']}.{name} = {text!r}", "proof": "schema"}
 
     def wrong_type__missing(self, plan: Json, _: Json) -> Json | None:
         step = self._step(plan)

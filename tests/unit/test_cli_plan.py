@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from orchestrator.catalog.manifest import bundled_catalog
 from orchestrator.cli.app import app
+from orchestrator.errors import PlanError
+from tests.unit.fake_platform import fake_platform
 
 Run = Callable[..., Result]
 GOOD = {"steps": [{"id": "tax", "tool": "compute_tax", "input": {"amount": 100, "tax_rate": 0.08}}]}
@@ -144,3 +147,17 @@ def test_an_example_shows_the_clash_and_warnings_do_not_refuse(run: Run) -> None
     ended = run("plan", "check", write(GOOD | {"inputs": {"spare": 1}}))
     assert ended.exit_code == 0
     assert "No step uses input `spare`." in ended.stdout
+
+
+def test_a_platform_is_asked_whether_the_caller_may_use_the_tools(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {"path": "steps[0].tool", "code": "permission_denied", "message": "Permission denied: tool compute_tax not allowed."}
+    with fake_platform() as fake:
+        monkeypatch.setenv("TOOLWEAVER_URL", fake.url)
+        fake.answers["GET /v1/tools"] = bundled_catalog().model_dump(mode="json")
+        fake.answers["POST /v1/plans/check"] = PlanError(problems=[refused | {"next": "Ask an admin."}])
+
+        ended = run("plan", "check", write(GOOD))
+
+        assert ended.exit_code == 2
+        assert "Permission denied: tool compute_tax not allowed." in ended.stdout
+        assert fake.sent("POST /v1/plans/check") == [{"plan": GOOD, "inputs": None}]
