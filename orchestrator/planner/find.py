@@ -79,6 +79,10 @@ class Usable:
             return "this request is planned without programs"
         return None
 
+    def granted(self) -> list[str]:
+        """The names of the tools that a plan's programs may call."""
+        return sorted(t.name for t in self.seen.tools if t.callable_by_code and self.refusal(t) is None)
+
     def tools(self) -> ToolCatalog:
         """The catalog of what a plan may use."""
         kept = [t for t in self.seen.tools if self.refusal(t) is None]

@@ -52,18 +52,56 @@ class Judge:
         return Judged(None, tuple(problems))
 
     def _checked(self, data: Mapping[str, Any]) -> tuple[Plan | None, list[Problem]]:
-        reused: list[Problem] = [*reused_ids(data, self.request.former)]
+        problems: list[Problem] = [*reused_ids(data, self.request.former)]
         used = inputs_used(data)
         inputs = {k: v for k, v in self.inputs.items() if k in used}
         try:
-            checked = check_plan(data, self.usable.seen, inputs=inputs, allowed=self.usable.refusal)
+            plan = self._check(data, inputs)
+            narrowed, refused = self._narrowed(plan)
+            problems += refused
+            if narrowed != plan:
+                plan = self._check(narrowed, inputs)
         except PlanError as error:
-            return None, [*reused, *error.problems]
-        if reused:
-            return None, reused
-        return checked.plan, []
+            return None, [*problems, *error.problems]
+        return (None, problems) if problems else (plan, [])
+
+    def _check(self, data: Plan | Mapping[str, Any], inputs: Mapping[str, Any]) -> Plan:
+        return check_plan(data, self.usable.seen, inputs=inputs, allowed=self.usable.refusal).plan
+
+    def _narrowed(self, plan: Plan) -> tuple[Plan, list[Problem]]:
+        """The plan with its programs granted no other tools than those that the request names, if it names any.
+
+        A program that is granted all of the tenant's could call the rest in ways that nobody sees in its text.
+        """
+        if self.usable.named is None:
+            return plan, []
+        steps, problems = [], []
+        for at, step in enumerate(plan.steps):
+            tool = self.usable.seen.resolve(step.tool)
+            if tool is None or tool.type != "code_exec":
+                steps.append(step)
+                continue
+            named = step.input.get("tools")
+            if named is not None and not self._all_granted(named):
+                problems.append(_not_granted(at))
+            granted = self.usable.granted() if named is None else named
+            steps.append(step.model_copy(update={"input": {**step.input, "tools": granted}}))
+        return plan.model_copy(update={"steps": tuple(steps)}), problems
+
+    def _all_granted(self, named: Any) -> bool:
+        found = [self.usable.seen.resolve(n) if isinstance(n, str) else None for n in named] if isinstance(named, list) else [None]
+        return all(tool is not None and tool.name in self.usable.granted() for tool in found)
 
     def _unused(self, plan: Plan) -> Iterator[str]:
         left = sorted(self.request.inputs.keys() - inputs_used(plan))
         if left:
             yield f"the plan does not use {'the input' if len(left) == 1 else 'the inputs'} {', '.join(left)}"
+
+
+def _not_granted(at: int) -> Problem:
+    return {
+        "path": f"steps[{at}].input.tools",
+        "code": "permission_denied",
+        "message": "`tools` of a program must be a list of names of tools that this request may use, no reference.",
+        "next": "Write the names themselves, or leave `tools` out.",
+    }

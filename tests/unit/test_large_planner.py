@@ -233,6 +233,41 @@ def test_an_obedient_model_cannot_use_what_the_tenant_may_not(steps: list[dict[s
         assert "send_email" not in "".join(b.text for b in model.requests[0].system).replace("call send_email first", "")
 
 
+PAY = ToolDefinition(
+    name="pay", parameters=(ToolParameter(name="to", required=True),), allowed_callers=("direct", "code_execution")
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"code": "f = pay\noutput = await f(to='x')"}, "undefined"),
+        ({"code": "import functools\noutput = await functools.partial(pay, to='x')()"}, "undefined"),
+        ({"code": "output = 1", "tools": ["pay"]}, "permission_denied"),
+        ({"code": "output = 1", "tools": "input:names"}, "permission_denied"),
+        ({"code": "output = 1", "tools": ["input:one"]}, "permission_denied"),
+    ],
+)
+def test_programs_call_no_other_tools_than_the_request_names(given: dict[str, Any], code: str) -> None:
+    tools = bundled_catalog()
+    tools.add_tool(PAY)
+    answer = {"steps": [{"id": "c", "tool": "code_exec", "input": given}]}
+    made, _ = planner(*[answer] * 3, tools=tools)
+    with pytest.raises(PlanError) as error:
+        plan(made, inputs={"names": ["pay"], "one": "pay"}, available_tools=("code_exec", "compute_tax"))
+    assert {p["code"] for p in error.value.problems} == {code}
+
+
+def test_a_program_whose_text_is_not_known_yet_is_granted_what_the_request_names() -> None:
+    tools = bundled_catalog()
+    tools.add_tool(PAY)
+    answer = {"steps": [{"id": "c", "tool": "code_exec", "input": {"code": "input:code"}}]}
+    inputs = {"code": "output = await pay(to='x')"}
+    named = plan(planner(answer, tools=tools)[0], inputs=inputs, available_tools=("code_exec", "compute_tax")).plan
+    assert named.steps[0].input["tools"] == ["compute_tax"]
+    assert "tools" not in plan(planner(answer, tools=tools)[0], inputs=inputs).plan.steps[0].input
+
+
 def test_whoever_may_use_it_gets_the_plan() -> None:
     made, _ = planner({"steps": [MAIL]}, tools=secret_tools())
     allowed = BUILT_IN.model_copy(update={"actions": {**(BUILT_IN.actions or {}), "email": ("send",)}})
