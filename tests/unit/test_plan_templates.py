@@ -59,6 +59,7 @@ FITTING = [
     ("list the receipts with date, merchant and total", LIST, None),
     ("read these receipt photos and give me a list", LIST, None),
     ("show me the total of each receipt", LIST, None),
+    ("tell me the total of each of these receipts", LIST, None),
 ]
 
 NEAR_MISSES = [
@@ -88,6 +89,10 @@ NEAR_MISSES = [
     "split these receipts between Anna and Ben",
     "categorise these receipts with my own categories",
     "do not add up these receipts",
+    "what did we spend on each of these receipts?",
+    "how much did we spend on food on each of these receipts?",
+    "what is the total of each of these receipts?",
+    "break down each of these receipts by category",
     "add up these receipts add up these receipts",
     "receipts",
     "food",
