@@ -56,19 +56,21 @@ class Put:
         return made
 
     def learn(self, body: Body, *, param: object, message: object, status: int) -> bool:
-        """Whether the next request is put otherwise than the one that was refused so."""
+        """Whether the next request is put otherwise than the one that was refused so, whichever refusal taught it."""
         if status in (400, 422):
-            known = [name for name in _OPTIONAL if name not in self.without and f'"{name}"' in json.dumps(body)]
-            for name in known:
-                if _names(name, param, message):
+            for name in _OPTIONAL:
+                if _has(body, name) and _names(name, param, message):
                     self.without.add(name)
                     return True
-            if self.limit in body and _names(self.limit, param, message):
-                return self._rename_limit()
-        asked = body.get("response_format") or body.get("text")
+            for name in _LIMITS:
+                if name in body and _names(name, param, message):
+                    return name != self.limit or self._rename_limit()
+        form = (body.get("response_format") or _dict(body.get("text")).get("format") or {}).get("type")
         about = re.search(r"response_format|text\.format|schema|grammar", f"{param} {message}")
         unknown = status in (400, 422, 501) and not self.vendor  # such a server may say anything
-        return bool(asked) and (unknown or (status in (400, 422, 500) and about is not None)) and self.weaken()
+        if form is None or not (unknown or (status in (400, 422, 500) and about is not None)):
+            return False
+        return form != self.form or self.weaken()
 
     def _rename_limit(self) -> bool:
         other = _LIMITS[1 - _LIMITS.index(self.limit)]
@@ -88,6 +90,10 @@ class Put:
     def kept(self, body: Body) -> Body:
         """The body without what the server does not take."""
         return {name: value for name, value in body.items() if name not in self.without}
+
+
+def _has(body: Body, name: str) -> bool:
+    return name in body or (name == "prompt_cache_breakpoint" and f'"{name}"' in json.dumps(body))
 
 
 def _names(field: str, param: object, message: object) -> bool:
@@ -233,8 +239,8 @@ class Chat:
         uses = tuple(_use(c.get("id"), c["function"]) for c in calls)
         refusal = _text(message.get("refusal"))
         text = _text(message.get("content"))
-        if not (isinstance(message.get("content"), str) or refusal or uses or choices[0].get("finish_reason") == "length"):
-            return None
+        if not (isinstance(message.get("content"), str) or refusal or uses or isinstance(choices[0].get("finish_reason"), str)):
+            return None  # a filter leaves no content, and thoughts may leave none; a reason to end says that it is an answer
         native = {"role": "assistant", "content": text or refusal or None} | ({"tool_calls": calls} if calls else {})
         return Said(
             text=text or refusal,

@@ -290,3 +290,29 @@ def test_the_older_name_of_the_limit_is_learnt_once() -> None:
     body = Chat().body("phi3", REQUEST, put, stream=False)
     assert (body.get("max_tokens"), body["max_completion_tokens"]) == (None, 4096)
     assert not put.learn(body, param="max_completion_tokens", message="too many", status=400)
+
+
+@pytest.mark.parametrize("message", [{"role": "assistant"}, {"role": "assistant", "content": None}])
+def test_an_answer_that_a_filter_took_was_paid_for(message: dict[str, Any]) -> None:
+    """Azure leaves out `content` where it filtered an answer; models that think may send none."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 1}
+    for why, stop in (("content_filter", "refused"), ("stop", "end"), ("length", "length")):
+        said = Chat().read({"choices": [{"finish_reason": why, "message": message}], "usage": usage})
+        assert said is not None
+        assert (said.stop, said.text, said.tokens) == (stop, "", TokenCounts(5, 1))
+    assert Chat().read({"choices": [{"message": message}]}) is None
+
+
+def test_requests_that_were_under_way_learn_from_the_first_refusal() -> None:
+    """All of them are refused for the same: each may be sent again, and the form is weakened once."""
+    request = replace(REQUEST, schema=SCHEMA, temperature=0.5)
+    put = Put.of("some-model", vendor=False)
+    body = Chat().body("some-model", request, put, stream=False)
+    for param in ("temperature", "max_tokens"):
+        assert [put.learn(body, param=param, message="no", status=400) for _ in range(3)] == [True] * 3
+        assert put.form == "json_schema"
+    assert [put.learn(body, param="response_format", message="no", status=400) for _ in range(3)] == [True] * 3
+    assert (put.form, put.limit) == ("json_object", "max_completion_tokens")
+    later = Chat().body("some-model", request, put, stream=False)
+    assert "temperature" not in later
+    assert later["response_format"] == {"type": "json_object"}
