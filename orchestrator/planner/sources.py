@@ -81,7 +81,14 @@ class Sources:
             better = self._cleaned(text)
             fix = replace_by(place, better) if better else None
             move = f"Write `{better}`." if better else _TEXT_MOVE
-            self.problems.add(place, "bad_reference", message, move, example=clip(error, most=160).strip("`"), fix=fix)
+            self.problems.add(
+                place,
+                "bad_reference",
+                message,
+                move,
+                example=str(error).partition("is not a reference: ")[2][:200] or None,
+                fix=fix,
+            )
             return None
 
     def _cleaned(self, text: str) -> str | None:
