@@ -290,7 +290,8 @@ class Engine:
         if not found.status.final:
             return found
         output = plan_output(plan, build_graph(plan), found.steps)
-        return found.model_copy(update={"output": output, "answer": final_synthesis_text(plan, found.steps)})
+        worded = found.answer if found.answer is not None else final_synthesis_text(plan, found.steps)
+        return found.model_copy(update={"output": output, "answer": worded})
 
     def events(self, job: str) -> list[Event]:
         """What happened in a job so far."""
