@@ -34,13 +34,17 @@ _MOST_SHOWN = 60  # tools of one conversation before it starts anew
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The tools for a prompt, in its order: `always` are in every prompt of this catalog, `found` by this request."""
+    """The tools for a prompt, in its order: `always` are in every prompt of this catalog, `found` by this request.
+
+    `batches`: how many of the found ones came with each request of the conversation, in turn.
+    """
 
     always: tuple[ToolDefinition, ...]
     found: tuple[ToolDefinition, ...]
     of: int
     searched: bool = False
     degraded: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
 
     @property
     def shown(self) -> int:
@@ -114,9 +118,11 @@ def find_tools(request: PlanRequest, usable: Usable, search: Search) -> Found:
         return Found(tuple(sorted(fitting, key=_name)), (), len(offered.tools), degraded=tuple(degraded))
     kept = {t.name for t in always}
     found = [t for t in fitting if t.name not in kept]
-    ordered = _shelf.ordered(request, offered, found, room=search.room - _cost(always))
+    batches = _shelf.ordered(request, offered, found, room=search.room - _cost(always))
+    ordered = tuple(t for batch in batches for t in batch)
     shown = tuple(t for t in fitting if t.name in kept)
-    return Found(tuple(sorted(shown, key=_name)), ordered, len(offered.tools), searched=True, degraded=tuple(degraded))
+    sizes = tuple(map(len, batches))
+    return Found(tuple(sorted(shown, key=_name)), ordered, len(offered.tools), True, tuple(degraded), sizes)
 
 
 def queries_of(text: str) -> list[str]:
@@ -214,30 +220,32 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, str], list[str]] = OrderedDict()
+        self._found: OrderedDict[tuple[str, str], list[list[str]]] = OrderedDict()
 
     def ordered(
         self, request: PlanRequest, offered: ToolCatalog, found: Sequence[ToolDefinition], *, room: int
-    ) -> tuple[ToolDefinition, ...]:
-        """The tools to show: earlier ones first; by name where there is no conversation, so that equal sets give equal bytes."""
+    ) -> list[tuple[ToolDefinition, ...]]:
+        """The tools to show, as they came: earlier ones first; by name where there is no conversation: equal sets, equal bytes."""
         if request.conversation is None:
-            return tuple(sorted(found, key=_name))
+            return [tuple(sorted(found, key=_name))]
         with self._lock:
             return self._appended((request.tenant, request.conversation), offered, found, room)
 
     def _appended(
         self, key: tuple[str, str], offered: ToolCatalog, found: Sequence[ToolDefinition], room: int
-    ) -> tuple[ToolDefinition, ...]:
+    ) -> list[tuple[ToolDefinition, ...]]:
         lookup = offered.lookup().names
         earlier = self._found.pop(key, [])
-        names = [*earlier, *(t.name for t in sorted(found, key=_name) if t.name not in earlier)]
-        tools = [lookup[n] for n in names if n in lookup]
-        if len(tools) < len(names) or len(tools) > _MOST_SHOWN or _cost(tools) > room:  # begins anew
-            tools = sorted(found, key=_name)
-        self._found[key] = [t.name for t in tools]
+        known = {name for batch in earlier for name in batch}
+        names = [*earlier, [t.name for t in sorted(found, key=_name) if t.name not in known]]
+        batches = [tuple(lookup[n] for n in batch if n in lookup) for batch in names if batch]
+        tools = [t for batch in batches for t in batch]
+        if len(tools) < sum(map(len, names)) or len(tools) > _MOST_SHOWN or _cost(tools) > room:  # begins anew
+            batches = [tuple(sorted(found, key=_name))]
+        self._found[key] = [[t.name for t in batch] for batch in batches]
         while len(self._found) > _CONVERSATIONS:
             self._found.popitem(last=False)
-        return tuple(tools)
+        return batches
 
 
 _shelf = _Shelf()

@@ -150,7 +150,7 @@ class LargePlanner:
                 next="Choose a model with a larger window, or set TOOLWEAVER_PLANNER_WINDOW if it has one.",
             )
         asked = ModelRequest(
-            system=system(found.always, found.found, programs=programs),
+            system=system(found.always, found.found, programs=programs, batches=found.batches),
             turns=(turn,),
             purpose="replan" if request.former is not None else "plan",
             schema=SCHEMA,

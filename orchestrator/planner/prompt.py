@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from orchestrator.catalog.render.compact import compact
@@ -126,10 +127,18 @@ def instructions(*, programs: bool) -> str:
     return _RULES + (_PROGRAMS if programs else _NO_PROGRAMS)
 
 
-def system(always: Sequence[ToolDefinition], found: Sequence[ToolDefinition], *, programs: bool) -> tuple[Block, ...]:
-    """Instructions, the tools that are always shown, and those that were found, as they come: each end is worth caching."""
+def system(
+    always: Sequence[ToolDefinition], found: Sequence[ToolDefinition], *, programs: bool, batches: Sequence[int] = ()
+) -> tuple[Block, ...]:
+    """Instructions, the tools that are always shown, and those that were found, as they come: each end is worth caching.
+
+    Each of the batches of found tools is a block of its own, since caches at marks (Anthropic's, OpenAI's from gpt-5.6 on) keep
+    whole blocks: one that grew is another.
+    """
     blocks = [Block(instructions(programs=programs), cache=True)]
-    blocks += [Block("\n\n" + fenced("tools", map(compact, tools)), cache=True) for tools in (always, found) if tools]
+    ends = list(accumulate(batches or [len(found)]))
+    parts = [found[begin:end] for begin, end in pairwise([0, *ends])]
+    blocks += [Block("\n\n" + fenced("tools", map(compact, tools)), cache=True) for tools in (always, *parts) if tools]
     return tuple(blocks)
 
 
