@@ -38,6 +38,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/faults/test_sandbox_kills.py",),
     ("tests/faults/test_scale_out.py",),
     ("tests/faults/test_calls.py",),
+    ("tests/faults/test_requests.py",),
     ("tests/integration/test_api.py",),
     ("tests/integration/test_tenancy.py",),
 )
