@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +64,7 @@ class Desk:
         self.settings = settings.model_copy(update=update)
         app = make_app(self.settings)
         self.planner = Planner(self.settings, app)
-        self.planner.publisher = Mailbox(app)  # type: ignore[assignment]
+        self.planner.publisher = Mailbox(app)
         self.store: JobStore = self.planner.store
         self.events = EventReader(self.settings, self.store.redis)
 
@@ -89,6 +89,10 @@ class Desk:
 
     def status(self, job: str) -> JobStatus:
         return self.store.status(job)
+
+    def all_done(self, jobs: Sequence[str]) -> bool:
+        self.look()
+        return all(self.status(job).final for job in jobs)
 
     def calls(self, job: str) -> list[ModelCall]:
         """The calls that count for a job, in their order."""
@@ -450,7 +454,8 @@ def test_a_storm_of_429_for_many_jobs(settings: Settings) -> None:
 
     with wire_server("openai", stormy) as wire, desk(settings, **wire.settings(), planner_retries=6) as d:
         jobs = [d.submit(f"{SENTENCE}, number {n}") for n in range(8)]
-        wait_until(lambda: d.look() or all(d.status(job) is JobStatus.SUCCEEDED for job in jobs), description="all are planned")
+        wait_until(lambda: d.all_done(jobs), description="all are planned")
+        assert {d.status(job) for job in jobs} == {JobStatus.SUCCEEDED}
         assert sum(len(d.calls(job)) for job in jobs) == len(wire.seen) == 16
         assert came[8] - came[0] >= 1.0
 
@@ -511,7 +516,7 @@ def test_the_circuit_opens_for_all_processes_and_closes_by_one_probe(table: Tabl
 
         healthy.set()
         both = (sixth, seventh)
-        wait_until(lambda: second.look() or all(second.status(job).final for job in both), description="both are planned")
+        wait_until(lambda: second.all_done(both), description="both are planned")
         assert {second.status(job) for job in both} == {JobStatus.SUCCEEDED}
         assert len(wire.seen) == 7
         assert came[6] - came[5] >= 1.0, "one call probes, the others wait for its end"
