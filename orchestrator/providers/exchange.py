@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 import time
@@ -42,9 +43,11 @@ class PerLoop(Generic[T]):
         self._made: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, T] = weakref.WeakKeyDictionary()
 
     def get(self) -> T:
-        """The client of the running loop."""
+        """The client of the running loop; those of loops that were closed without it go, with their sockets."""
         loop = asyncio.get_running_loop()
         with self._lock:
+            for over in [other for other in self._made if other.is_closed()]:
+                del self._made[over]  # its connections know the loop, so that it would never go by itself
             if loop not in self._made:
                 self._made[loop] = self._make()
             return self._made[loop]
@@ -53,6 +56,24 @@ class PerLoop(Generic[T]):
         """The same, if there is one, and forgets it."""
         with self._lock:
             return self._made.pop(asyncio.get_running_loop(), None)
+
+
+class Discreet(logging.Filter):
+    """Keeps out of the logs what the libraries below would write there.
+
+    Anthropic's SDK writes whole requests at DEBUG, and HTTP clients write addresses at INFO with their query, where keys may stand.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "Request options" in str(record.msg):
+            return False
+        if isinstance(record.args, tuple):
+            record.args = tuple(a.copy_with(query=None, userinfo=b"") if isinstance(a, httpx2.URL) else a for a in record.args)
+        return True
+
+
+for _name in ("httpx2", "anthropic._base_client"):
+    logging.getLogger(_name).addFilter(Discreet())
 
 
 def http_client(*, headers: Mapping[str, str]) -> httpx2.AsyncClient:
