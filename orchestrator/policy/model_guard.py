@@ -22,7 +22,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ from orchestrator.providers.model import Model, ModelReply, ModelRequest, OnText
 
 OnCall = Callable[[ModelCall], None]
 OnWait = Callable[[str, float], None]
-Price = Callable[[str, str, TokenCounts], float | None]
+Price = Callable[[str, Sequence[str], TokenCounts], float | None]
 T = TypeVar("T")
 
 PATIENCE_S = 5.0  # so long one request waits here; for longer its job waits
@@ -87,7 +87,7 @@ class GuardedModel:
         retries: Further tries after the first.
         on_call: Told each request that was sent, exactly once, also when it failed or was cancelled; before the answer is given.
         on_wait: Told why, in words, and for about how many seconds a request now waits.
-        price: The cost in dollars of tokens, by provider and model; None where it is not known.
+        price: The cost in dollars of tokens, by provider and the model's names (the server's, ours); None where it is not known.
         retry_timeouts: Also requests that may have been paid for are tried again.
         ticket: Who asks, such as a job: while it waits elsewhere it keeps its place in the queue for the provider.
     """
@@ -298,8 +298,7 @@ class _Asking:
         price = self._guard._price
         if price is None or reply is None:
             return None
-        cost = price(self._guard.provider, reply.model, reply.tokens)
-        return cost if cost is not None else price(self._guard.provider, self._guard.name, reply.tokens)
+        return price(self._guard.provider, tuple(dict.fromkeys((reply.model, self._guard.name))), reply.tokens)
 
     def _close(self, permit: Permit | None, place: Place | None, end: _End) -> None:
         """Tells limits and breaker how a request ended."""

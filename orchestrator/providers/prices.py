@@ -17,6 +17,7 @@ entry that fits counts. Without `cached` or `cache_write`, such tokens cost what
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -65,9 +66,9 @@ class PriceFile(BaseModel):
     date: str = Field(coerce_numbers_to_str=True)
     models: dict[str, Price]
 
-    def price(self, provider: str, model: str) -> Price | None:
-        """The first entry that fits."""
-        names = (f"{provider}/{model}", model)
+    def price(self, provider: str, models: Sequence[str]) -> Price | None:
+        """The first entry that fits one of the names by which a model goes."""
+        names = [name for model in models for name in (f"{provider}/{model}", model)]
         return next((p for pattern, p in self.models.items() if any(fnmatchcase(n, pattern) for n in names)), None)
 
 
@@ -83,12 +84,16 @@ def use(file: Path | None) -> None:
     _file = file
 
 
-def cost_usd(provider: str, model: str, tokens: TokenCounts) -> float | None:
-    """What a call cost, in US dollars at the list price; None where no price of the model is known."""
-    fitting = _fitting(tokens)
-    if own := _own(provider, model):
+def cost_usd(provider: str, model: str | Sequence[str], tokens: TokenCounts) -> float | None:
+    """What a call cost, in US dollars at the list price; None where no price of the model is known.
+
+    `model`: one name, or several by which it goes, the surest first, such as what the server calls it and a deployment's own name.
+    A user's file goes before the table for each of them.
+    """
+    models, fitting = [model] if isinstance(model, str) else model, _fitting(tokens)
+    if own := _own(provider, models):
         return own.cost(fitting)
-    found = _model(provider, model)
+    found = next((row for name in models if (row := _model(provider, name)) is not None), None)
     if found is None:
         return None
     row, vendor = found
@@ -109,7 +114,7 @@ def price_source() -> str:
 
 def window_of(provider: str, model: str) -> int | None:
     """Tokens of the model's context, if the tables know it."""
-    own = _own(provider, model)
+    own = _own(provider, [model])
     if own and own.window:
         return own.window
     found = _model(provider, model)
@@ -144,8 +149,8 @@ def _read(file: Path) -> PriceFile:
     return PriceFile.model_validate(data)
 
 
-def _own(provider: str, model: str) -> Price | None:
-    return _read(_file).price(provider, model) if _file else None
+def _own(provider: str, models: Sequence[str]) -> Price | None:
+    return _read(_file).price(provider, models) if _file else None
 
 
 def _fitting(tokens: TokenCounts) -> TokenCounts:

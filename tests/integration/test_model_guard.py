@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -108,11 +108,11 @@ class Guarded:
 
 
 async def test_it_is_a_model_and_counts_what_it_asks(settings: Settings) -> None:
-    prices: list[tuple[str, str]] = []
+    prices: list[tuple[str, Sequence[str]]] = []
 
-    def price(provider: str, model: str, tokens: TokenCounts) -> float | None:
-        prices.append((provider, model))
-        return tokens.input_tokens / 1e6 if model == "sim-1" else None
+    def price(provider: str, models: Sequence[str], tokens: TokenCounts) -> float | None:
+        prices.append((provider, models))
+        return tokens.input_tokens / 1e6
 
     it = Guarded(settings, REPLY, price=price)
     model: Model = it.model
@@ -123,7 +123,7 @@ async def test_it_is_a_model_and_counts_what_it_asks(settings: Settings) -> None
     (call,) = it.calls
     assert (call.purpose, call.provider, call.model, call.ok, call.error) == ("plan", PROVIDER, "sim-1", True, None)
     assert (call.input_tokens, call.output_tokens, call.cached_tokens, call.cache_write_tokens) == (1_000, 50, 800, 10)
-    assert (call.cost_usd, prices) == (0.001, [(PROVIDER, "sim-1-2026"), (PROVIDER, "sim-1")]), "the name that has a price counts"
+    assert (call.cost_usd, prices) == (0.001, [(PROVIDER, ("sim-1-2026", "sim-1"))]), "the server's name and ours"
     assert abs(call.at - time.time()) < 60
     assert it.used() == {"r": 1, "t": 1_050, "o": 0}
     await model.close()

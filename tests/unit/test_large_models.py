@@ -230,6 +230,10 @@ def test_what_tokens_cost_by_a_file_of_ones_own(tmp_path: Path) -> None:
     million = 1_000_000
     assert prices.cost_usd("openai", "gpt-4o", TokenCounts(3 * million, million, million, million)) == 1 + 2 + 0.5 + 3
     assert prices.cost_usd("azure-openai", "prod-eu", TokenCounts(million, million, million)) == 12
+    deployed = ("gpt-4o-2024-08-06", "prod-eu")  # what the server calls it, and its deployment
+    assert prices.cost_usd("azure-openai", deployed, TokenCounts(million, million, million)) == 12, "the file goes before the table"
+    assert prices.cost_usd("azure-openai", ("gpt-4o", "test-eu"), TokenCounts(million)) == pytest.approx(2.5)
+    assert prices.cost_usd("azure-openai", ("no-such", "gpt-4o"), TokenCounts(million)) == pytest.approx(2.5)
     assert prices.cost_usd("ollama", "my-local-model", TokenCounts(million, million)) == 0
     assert prices.cost_usd("openai", "gpt-4o-mini", TokenCounts(million)) == pytest.approx(0.15)  # of the table
     assert prices.window_of("openai", "gpt-4o") == 5000
