@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.providers.answers import without_thoughts
 from orchestrator.providers.model import ModelReply
 
 MOST = 2 << 20  # characters of an answer that are looked at; a plan has at most 1 MiB
@@ -31,7 +32,7 @@ class Answered:
 def parse(reply: ModelReply) -> Answered:
     """The plan in an answer, or the model's reason why it makes none, or a problem to send back."""
     candidates = [] if reply.value is None else [reply.value]
-    candidates += _values(reply.text, whole=reply.stop == "length")
+    candidates += _values(without_thoughts(reply.text), whole=reply.stop == "length")
     opened = [found for value in candidates if (found := _opened(value)) is not None]
     if plan := next((found for found in opened if "cannot" not in found), None):
         return Answered(data=plan)

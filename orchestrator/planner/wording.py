@@ -12,6 +12,7 @@ from orchestrator.errors import ModelError
 from orchestrator.models.plan import Plan
 from orchestrator.planner.prompt import TEXT_MOST, fenced
 from orchestrator.planner.synthesis import final_synthesis_text
+from orchestrator.providers.answers import without_thoughts
 from orchestrator.providers.model import Block, Model, ModelRequest, Turn
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ async def model_synthesis(
     except ModelError as error:
         log.warning("the answer is worded by the template: %s", error.code, extra={"action": "synthesis_fell_back"})
         return final_synthesis_text(plan, results) or ""
-    text = reply.text.strip()
+    text = without_thoughts(reply.text).strip()
     if not text or reply.stop == "refused":
         log.warning("the answer is worded by the template: %s", reply.stop, extra={"action": "synthesis_fell_back"})
         return final_synthesis_text(plan, results) or ""

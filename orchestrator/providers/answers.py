@@ -24,7 +24,7 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> Any:
     """
     checker = Draft202012Validator(schema)
     found = False
-    for value in _values(_without_thoughts(text[:_LONGEST])):
+    for value in _values(without_thoughts(text[:_LONGEST])):
         found = True
         if checker.is_valid(value):
             return value
@@ -32,13 +32,21 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> Any:
     raise ModelError(f"the model answered with {what}", code="model_bad_answer")
 
 
-def _without_thoughts(text: str) -> str:
-    """The text without what stands between the two tags; found by hand, as a pattern would look to the end from every first tag."""
+def without_thoughts(text: str) -> str:
+    """The text without what a model thought aloud, for servers that do not take it out.
+
+    Thoughts stand between two tags, found by hand, as a pattern would look to the end from every first tag. A lone last tag ends
+    them too, since some templates write the first one themselves; a lone first tag says that they never ended. What begins as
+    JSON has none: there the tags would be a part of its texts.
+    """
+    if text.lstrip()[:1] in ("{", "["):
+        return text
     kept, at = [], 0
     while (begin := text.find(_THINKS, at)) >= 0 and (end := text.find(_THOUGHT, begin)) >= 0:
         kept.append(text[at:begin])
         at = end + len(_THOUGHT)
-    return "".join([*kept, text[at:]])
+    rest = "".join([*kept, text[at:]]).rpartition(_THOUGHT)[2]
+    return "" if rest.lstrip().startswith(_THINKS) else rest
 
 
 def _no_number(name: str) -> Any:

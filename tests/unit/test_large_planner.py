@@ -184,6 +184,19 @@ def test_a_part_of_a_plan_is_never_taken_for_a_plan() -> None:
     assert model.asked == 3
 
 
+def test_a_plan_that_was_only_thought_of_is_none() -> None:
+    draft, sample = json.dumps({"steps": [GOOD["steps"][0], GOOD["steps"][0]]}), '{"total": 19}'
+    cut = Answer(text=f"<think>Perhaps {draft}, but", stop="length")
+    made, _ = planner(cut, cut, cut)
+    with pytest.raises(ModelError, match="cut off"):
+        plan(made)
+    for thoughts in (f"<think>Perhaps {draft}?</think>", f"Perhaps {draft}?</think>"):
+        said = f"{thoughts} It gives such as {sample}, by this plan: {json.dumps(GOOD)}"
+        assert plan(planner(said)[0]).repairs == 0
+    quoted = {"steps": [{"id": "c", "tool": "code_exec", "input": {"code": "output = '<think>a</think>b'"}}]}
+    assert plan(planner(quoted)[0]).plan.steps[0].input["code"] == "output = '<think>a</think>b'"
+
+
 def test_a_refusal_is_paid_once() -> None:
     made, model = planner(Answer(text="I cannot help with that.", stop="refused"), GOOD)
     with pytest.raises(ModelError, match="refused") as error:

@@ -45,6 +45,7 @@ def test_a_model_words_the_answer_in_one_call() -> None:
         "",
         "  \n",
         Answer(text="I will not.", stop="refused"),
+        Answer(text="<think>The total is", stop="length"),
         Answer.model_validate({"error": {"code": "model_limited", "retryable": True}}),
         Answer.model_validate({"error": {"code": "model_denied", "status": 401}}),
     ],
@@ -52,6 +53,11 @@ def test_a_model_words_the_answer_in_one_call() -> None:
 def test_without_a_models_words_the_template_answers(answer: Given) -> None:
     assert worded(answer)[0] == "It is 7."
     assert worded(answer, plan=PLAN.model_copy(update={"final_synthesis": None}))[0] == ""
+
+
+@pytest.mark.parametrize("thoughts", ["<think>Is it 7? It is.</think>\n\n", "Is it 7? It is.\n</think>\n"])
+def test_what_a_model_thought_aloud_is_no_part_of_the_answer(thoughts: str) -> None:
+    assert worded(f"{thoughts}Seven.")[0] == "Seven."
 
 
 def test_words_that_were_cut_off_show_it() -> None:
