@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import redis
+
 from orchestrator.jobs.requests import Requests, Turn
 from orchestrator.providers import model as models
 from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, ToolUse
+
+log = logging.getLogger(__name__)
 
 
 class RememberingModel:
@@ -55,12 +60,18 @@ class RememberingModel:
             return reply
         reply = await self._model.ask(request, on_text=on_text)
         # Not given up half way: what was paid for is kept, also when this process is told to stop just now.
-        await asyncio.shield(asyncio.to_thread(self._requests.keep_reply, self._turn.job, question, reply_text(reply)))
+        await asyncio.shield(asyncio.to_thread(self._keep, question, reply))
         return reply
 
     async def close(self) -> None:
         """Ends the model's connections."""
         await self._model.close()
+
+    def _keep(self, question: str, reply: ModelReply) -> None:
+        try:
+            self._requests.keep_reply(self._turn.job, question, reply_text(reply))
+        except redis.RedisError as error:  # the answer is here, so planning goes on with it
+            log.warning("an answer is not remembered: %s", error, extra={"action": "reply_lost", "job_id": self._turn.job})
 
 
 def digest(request: ModelRequest, scope: str) -> str:

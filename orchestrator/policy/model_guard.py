@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import redis
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from orchestrator.errors import CircuitBreakerOpenError, ModelError
@@ -301,7 +302,14 @@ class _Asking:
         return price(self._guard.provider, tuple(dict.fromkeys((reply.model, self._guard.name))), reply.tokens)
 
     def _close(self, permit: Permit | None, place: Place | None, end: _End) -> None:
-        """Tells limits and breaker how a request ended."""
+        """Tells limits and breaker how a request ended; what the store makes of it is no reason to lose an answer."""
+        for tell in (lambda: self._settle(place, end), lambda: _report(permit, end)):
+            try:
+                tell()
+            except redis.RedisError as error:
+                log.error("the end of a request is not noted: %s", error, extra={"action": "model_end_lost"})
+
+    def _settle(self, place: Place | None, end: _End) -> None:
         limits = self._guard._limits
         if limits is not None and place is not None:
             if not end.sent:
@@ -310,8 +318,6 @@ class _Asking:
                 limits.settle(place, _used(end))
         if limits is not None and isinstance(end.error, ModelError) and end.error.status in (429, 503, 529):
             limits.pause(self._guard.provider, _hint(end.error))
-        if permit is not None:
-            _report(permit, end)
 
     @property
     def _left(self) -> float:
@@ -368,9 +374,11 @@ def _used(end: _End) -> int | None:
     return 0 if status is not None and (status < 500 or status in _NOT_DONE) else None
 
 
-def _report(permit: Permit, end: _End) -> None:
+def _report(permit: Permit | None, end: _End) -> None:
     """Tells the circuit what a request says about its provider; what is wrong with a key or this process says nothing."""
     error = end.error
+    if permit is None:
+        return
     if error is None or (isinstance(error, ModelError) and _answered(error)):
         permit.succeeded()
     elif isinstance(error, ModelError) and _at_fault(error):

@@ -20,7 +20,7 @@ from orchestrator.policy.provider_limits import Most, Place, ProviderLimits
 from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, Turn
 from orchestrator.settings import Settings, load_settings
 from orchestrator.state.connection import connect
-from orchestrator.state.keys import provider_window
+from orchestrator.state.keys import breaker, provider_window
 from tests.support import wait_until
 
 pytestmark = pytest.mark.integration
@@ -128,6 +128,22 @@ async def test_it_is_a_model_and_counts_what_it_asks(settings: Settings) -> None
     assert it.used() == {"r": 1, "t": 1_050, "o": 0}
     await model.close()
     assert it.inner.closed
+
+
+async def test_a_store_that_refuses_the_end_of_a_request_costs_no_answer(settings: Settings) -> None:
+    async def spoilt(request: ModelRequest, on_text: OnText | None) -> ModelReply:
+        it.client.set(provider_window(PROVIDER)[1], "no hash")
+        return REPLY
+
+    it = Guarded(settings, *[error(500)] * 20, retries=0)
+    while it.breakers.state(CIRCUIT) == "CLOSED":
+        with pytest.raises(ModelError):
+            await it.ask()
+    it.client.hset(breaker(CIRCUIT), "u", 1)  # its time is over, so the next request probes
+    it.inner.script[:] = [spoilt]
+    assert await it.ask() == REPLY
+    assert it.breakers.state(CIRCUIT) == "CLOSED", "the breaker is told all the same"
+    assert it.outcome[-1] is None
 
 
 @pytest.mark.parametrize(

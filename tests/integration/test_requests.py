@@ -326,6 +326,19 @@ def test_an_answer_that_came_before_a_crash_is_not_paid_for_again(planning: Make
     assert view.usage.calls == 2, "a request that was not sent costs nothing"
 
 
+def test_an_answer_that_cannot_be_remembered_is_used_all_the_same(planning: Make) -> None:
+    model = Gated(ADD)
+    p = planning(model=model)
+    job = p.submit("add one and two")
+    p.look()
+    wait_until(model.came.is_set, description="the model is asked")
+    p.store.redis.hset(p.store.ledger.keys(job).state, "rq_replies", "no number")  # which the store refuses to count on
+    model.open.set()
+    assert p.run(job) is JobStatus.SUCCEEDED
+    view = p.store.view(job)
+    assert (view.usage and view.usage.calls, model.asked) == (1, 1)
+
+
 def test_what_failed_is_planned_anew_with_what_succeeded(planning: Make, world: World) -> None:
     world.broken = {"b"}
     one = {
