@@ -287,7 +287,9 @@ def _in_program(error: ToolWeaverError, first: str, move: str) -> str:
 
 
 def _all(cls: type[ToolWeaverError]) -> dict[str, type[ToolWeaverError]]:
-    return {cls.code: cls} | {code: c for sub in cls.__subclasses__() for code, c in _all(sub).items()}
+    """The classes by their codes; one that has the code of its parent is that parent to others."""
+    subs = {code: c for sub in cls.__subclasses__() for code, c in _all(sub).items()}
+    return (subs | {cls.code: cls}) if "code" in vars(cls) else ({cls.code: cls} | subs)
 
 
 _BY_FAMILY = {c.family: c for c in (RequestError, PlanError, ToolError, PolicyError, BackendError)}

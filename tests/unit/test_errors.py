@@ -91,3 +91,10 @@ def test_an_error_reads_as_place_message_and_move() -> None:
     assert str(RequestError("No.", path="limit", next="Give a number.")) == "limit: No. Give a number."
     many = PlanError("Two.", problems=[{"path": "a", "message": "A.", "next": "B."}, {"message": "C."}])
     assert str(many).splitlines() == ["Two.", "  a: A. B.", "  $: C."]
+
+
+def test_a_class_without_a_code_of_its_own_arrives_as_its_parent() -> None:
+    class Narrower(errors.ModelError):
+        """Only this process tells it apart."""
+
+    assert type(from_problem(to_problem(Narrower("gone")))) is errors.ModelError
