@@ -20,7 +20,11 @@ ROOT = Path(__file__).parents[1]
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/contract/test_dispatch.py", "tests/faults/test_faults.py"),  # a platform a broker
     ("tests/integration/test_brokers.py", "tests/contract/test_programs.py", "tests/integration/test_async_pool.py"),  # RabbitMQ
-    ("tests/integration/test_docs.py", "tests/integration/test_reference_samples.py"),  # a platform with every pool
+    (
+        "tests/integration/test_docs.py",
+        "tests/integration/test_reference_samples.py",
+        "tests/integration/test_planner_samples.py",
+    ),  # a platform with every pool
     (
         "tests/sandbox/test_hostile.py",
         "tests/sandbox/test_harmless.py",
@@ -39,6 +43,8 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/faults/test_scale_out.py",),
     ("tests/faults/test_calls.py",),
     ("tests/faults/test_requests.py",),
+    ("tests/faults/test_planner_faults.py",),
+    ("tests/integration/test_sentences.py",),
     ("tests/integration/test_api.py",),
     ("tests/integration/test_tenancy.py",),
 )

@@ -57,12 +57,12 @@ def blocks(page: Path) -> list[Block]:
 
 BLOCKS = [b for page in sorted(PAGES) for b in blocks(page)]
 SCRIPTS = {p.name: p.read_text() for p in sorted(EXAMPLES.glob("*.py"))}
-RUN = ("run_demo.py", "own_function.py", "client_sync.py", "client_async.py")
+RUN = ("run_demo.py", "run_planner_demo.py", "own_function.py", "client_sync.py", "client_async.py")
 TOOLS = ("async_tool.py", "file_tool.py", "my_tool.py", "pool_tool.py")
 SERVERS = EXAMPLES / "mcp" / "servers.json"
 PLANS = sorted(
-    p for p in EXAMPLES.rglob("*.json") if p.parent.name != "expenses" and p != SERVERS
-)  # test_expenses.py runs that one
+    p for p in EXAMPLES.rglob("*.json") if p.parent.name not in ("expenses", "planner") and p != SERVERS
+)  # test_expenses.py runs the first, docs/planning.md the second
 REFUSED = EXAMPLES / "example_plan.json"
 
 
@@ -142,6 +142,7 @@ def test_an_example_runs(name: str, shell: dict[str, str]) -> None:
     printed = run([sys.executable, f"examples/{name}"], shell)
     expected = {
         "run_demo.py": "discount_then_tax.json: With tax: 128.52, 16.6, 64.26",
+        "run_planner_demo.py": "food: 11.37 USD",
         "own_function.py": "{'say': {'result': 'ababab'}}",
         "client_sync.py": "Did you mean `compute_tax`?",
         "client_async.py": "HARVEST LANE MARKET 37.32 USD",
