@@ -24,6 +24,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import redis
@@ -303,7 +304,7 @@ class _Asking:
 
     def _close(self, permit: Permit | None, place: Place | None, end: _End) -> None:
         """Tells limits and breaker how a request ended; what the store makes of it is no reason to lose an answer."""
-        for tell in (lambda: self._settle(place, end), lambda: _report(permit, end)):
+        for tell in (partial(self._settle, place, end), partial(_report, permit, end)):
             try:
                 tell()
             except redis.RedisError as error:
