@@ -52,7 +52,7 @@ class JobRow:
         if not until:
             return why
         left = -1 if now_ms is None else (until - now_ms) / 1000
-        return f"{why}; tried again in {math.ceil(left)} s" if left > 0 else why
+        return f"{why.rstrip('.')}; tried again in {math.ceil(left)} s" if left > 0 else why
 
     def summary(self) -> dict[str, Any]:
         """What a `JobView` tells without looking at steps."""
