@@ -176,13 +176,14 @@ class LargePlanner:
         match = await asyncio.to_thread(self._matched, request, usable)
         if match.plan is not None:
             return _from_template(match, degraded=(f"the model {model.name} of {model.provider}: {error.code}",))
-        if error.code in WAITING:
+        if error.code in WAITING or not error.retryable:
             raise error
+        pause_s = RETRY_S if error.retry_after_s is None else error.retry_after_s
         raise PlanningUnavailable(
             f"The model {model.name} of {model.provider} makes no plans now ({error.code}), and no plan template fits the request."
             + _near(match),
-            next=f"It is tried again by itself; meanwhile {self._offers()}",
-            retry_after_s=RETRY_S if error.retry_after_s is None else error.retry_after_s,
+            next=f"Try again in {pause_s:.0f} s, {self._offers()}",
+            retry_after_s=pause_s,
         ) from error
 
     def _matched(self, request: PlanRequest, usable: Usable) -> Match:

@@ -384,6 +384,17 @@ def test_without_a_template_one_comes_again() -> None:
     with pytest.raises(PlanningUnavailable) as failed:
         plan(made)
     assert failed.value.retry_after_s == 9.0
+    assert str(failed.value.next).startswith("Try again in 9 s, or ask for something that there is a template for")
+
+
+def test_a_failure_that_does_not_pass_is_told_as_it_is_where_no_template_fits() -> None:
+    """Such as a redirect, or a 502 whose server says that another try is no use."""
+    final = {"error": {"code": "model_failed", "status": 502, "retryable": False}}
+    made, _ = planner(final, final)
+    with pytest.raises(ModelError) as error:
+        plan(made)
+    assert (error.value.status, error.value.retryable) == (502, False)
+    assert plan(made, SENTENCE, inputs=PICTURES).source == "template"
 
 
 def test_what_an_operator_must_mend_is_told_as_it_is() -> None:
