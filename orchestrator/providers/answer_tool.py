@@ -38,7 +38,7 @@ class AnswerTool:
         return cls(name, {"type": "object", "properties": {"value": whole}, "required": ["value"], **definitions}, True)
 
     def text(self, given: Any, *, cut: bool = False) -> str:
-        """The answer as JSON text, made from the tool's input; of one that was `cut` off, text that cannot be taken for the whole."""
+        """The answer as JSON text, made from the tool's input; of one that was `cut` off, text that is surely not the whole."""
         whole = json.dumps(given["value"] if self.wrapped and isinstance(given, Mapping) and "value" in given else given)
         return whole[:-1] if cut else whole
 
