@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PASSED_MOST = 200  # jobs that one message passes over: those of newer planners, and requests for which there is no place
+
 
 class Planner:
     """Turns accepted jobs into published steps; requests in words are handed to a pool of their own."""
@@ -76,14 +78,21 @@ class Planner:
     def plan_job(self, job: str) -> int:
         """Starts an accepted job, how many steps it has: the one whose turn it is, since a message is only a wake-up."""
         shard = self.store.ledger.keys(job).shard
-        while (taken := self.store.ledger.take(shard)) is not None:
+        for _ in range(PASSED_MOST):
+            if (taken := self.store.ledger.take(shard)) is None:
+                return 0
             try:
-                return self._plan(taken)
+                steps = self._plan(taken)
             except NewerJob:  # a newer planner takes it: this message is for one that stands behind it
                 log.info("left to a newer planner", extra={"action": "newer_job", "job_id": taken})
+                continue
+            if steps is not None:
+                return steps
+        self.publisher.wake_planner(job)
         return 0
 
-    def _plan(self, job: str) -> int:
+    def _plan(self, job: str) -> int | None:
+        """Starts a job or has it planned; None: a request for which there is no place now."""
         try:
             return self._start(job)
         except BackendError:
@@ -98,13 +107,12 @@ class Planner:
                 job, ErrorInfo(code="internal", family="backend", message=f"planning failed: {type(error).__name__}: {error}")
             )
 
-    def _start(self, job: str) -> int:
+    def _start(self, job: str) -> int | None:
         accepted = self.store.accepted(job)
         if accepted is None:
             return 0
         if accepted.wants != "start":
-            self.requests.offer(job)
-            return 0
+            return 0 if self.requests.offer(job) else None
         compiled = self._compile(accepted.plan, self.catalog.version())
         lengths = compiled.lengths(accepted.inputs)
         queues = Queues(compiled.queues, accepted.priority)

@@ -20,6 +20,7 @@ from orchestrator.models.usage import ModelCall, Usage
 REPLIES_KEPT = 32
 REPLY_MAX = 256 * 1024  # bytes of JSON; a larger answer is not remembered
 _STEPS_TOLD = 200
+_OFFERS_MS = 20  # between two offers of requests for which a planner has no place
 _CHUNK = 1_000
 
 Wanted = Literal["plan", "answer"]
@@ -73,6 +74,11 @@ class Requests:
             return str(answer[0].decode())
         _, wanted, attempt, pauses, generation = answer
         return Turn(job, token, _WANTED[wanted], int(attempt), int(pauses), int(generation))
+
+    def later(self, job: str) -> None:
+        """Puts off a request for which there is no place here now; with thousands that wait, each is offered again in minutes."""
+        args = [job, PLANNING_LEASE_MS, _OFFERS_MS, TAKEN]
+        self.ledger.scripts.call("ask_later", [self.ledger.keys(job).shard.accepted], args)
 
     def renew(self, turns: Sequence[tuple[str, str]]) -> list[bool]:
         """Goes on with requests `(job, token)`; False: it was cancelled, or another process plans it."""

@@ -6,17 +6,30 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from orchestrator.jobs.requests import Requests, Turn
 from orchestrator.providers import model as models
 from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, ToolUse
+from orchestrator.state.connection import transient
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+KEEP_S = 60.0  # that paid work waits for a store that is away
+
+
+async def write_down(work: Callable[..., T], *given: Any) -> T:
+    """Runs, in a thread, what writes down work that was paid for; again while the store is away, since another would pay again."""
+    tries = AsyncRetrying(
+        retry=retry_if_exception(transient), wait=wait_exponential(0.2, max=2), stop=stop_after_delay(KEEP_S), reraise=True
+    )
+    return await tries(asyncio.to_thread, work, *given)
 
 
 class RememberingModel:
@@ -60,16 +73,16 @@ class RememberingModel:
             return reply
         reply = await self._model.ask(request, on_text=on_text)
         # Not given up half way: what was paid for is kept, also when this process is told to stop just now.
-        await asyncio.shield(asyncio.to_thread(self._keep, question, reply))
+        await asyncio.shield(self._keep(question, reply))
         return reply
 
     async def close(self) -> None:
         """Ends the model's connections."""
         await self._model.close()
 
-    def _keep(self, question: str, reply: ModelReply) -> None:
+    async def _keep(self, question: str, reply: ModelReply) -> None:
         try:
-            self._requests.keep_reply(self._turn.job, question, reply_text(reply))
+            await write_down(self._requests.keep_reply, self._turn.job, question, reply_text(reply))
         except redis.RedisError as error:  # the answer is here, so planning goes on with it
             log.warning("an answer is not remembered: %s", error, extra={"action": "reply_lost", "job_id": self._turn.job})
 

@@ -54,17 +54,27 @@ class RequestPool:
         for thread in self._threads:
             thread.start()
 
-    def offer(self, job: str) -> None:
-        """Plans a job: now, or when one of those that are planned now is done."""
+    def offer(self, job: str) -> bool:
+        """Plans a job: now, or (False) when one of those that are planned now is done, here or elsewhere."""
+        placed = self._placed(job)
+        if placed:
+            self._loop.call_soon_threadsafe(self._begin, job)
+        else:
+            self._requests.later(job)
+        return placed
+
+    def _placed(self, job: str) -> bool:
+        """Whether a job has a place now that it had not; else it may wait for one here."""
         with self._lock:
-            if self._stopping.is_set() or job in self._tasks or job in self._waiting:
-                return
+            if self._stopping.is_set() or job in self._tasks:
+                return False
             if len(self._tasks) >= self._most:
                 if len(self._waiting) < WAITING_MOST:
                     self._waiting[job] = None
-                return
+                return False
+            self._waiting.pop(job, None)
             self._tasks[job] = None
-        self._loop.call_soon_threadsafe(self._begin, job)
+            return True
 
     def close(self) -> None:
         """Stops: what is being planned is given back, so that another planner takes it at once."""

@@ -23,7 +23,7 @@ from orchestrator.models.usage import ModelCall
 from orchestrator.monitoring.feed import record_job_cost, record_model_call, record_plan
 from orchestrator.planner.asked import KEPT, Former, Planned, PlanRequest
 from orchestrator.planner.check import check_plan
-from orchestrator.planner.remembered import RememberingModel
+from orchestrator.planner.remembered import RememberingModel, write_down
 from orchestrator.planner.replan import inputs_used, kept_inputs
 from orchestrator.planner.synthesis import steps_read
 from orchestrator.planner.underway import UnderwayModel
@@ -117,7 +117,7 @@ class Turns:
         async with _Asking(self, turn) as asking:
             model = await asyncio.to_thread(self._guarded, turn, asking)
             made = await self._planner(tools).make_plan(asked, model=model)
-        await asyncio.to_thread(self._keep, turn, asked, made, model)
+        await write_down(self._keep, turn, asked, made, model)
 
     def _asked(self, turn: Turn) -> PlanRequest:
         job = turn.job
@@ -308,7 +308,7 @@ class _Asking:
     async def __aexit__(self, *_: object) -> None:
         untold, self._untold = self._untold, []
         for call in untold:
-            await asyncio.to_thread(self._turns.requests.note_call, self._turn.job, call)
+            await write_down(self._turns.requests.note_call, self._turn.job, call)
         if self._said:
             await asyncio.wait(self._said)
 

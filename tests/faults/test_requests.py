@@ -14,7 +14,7 @@ from orchestrator.jobs.requests import Request
 from orchestrator.models.job import JobStatus
 from tests.faults.platforms import QUICK
 from tests.faults.strikes import api_answers
-from tests.processes import Platform, platform
+from tests.processes import SERVER, Platform, platform
 from tests.support import wait_until
 from tests.wire import Turn, WireServer, wire_server
 from tests.wire.base import Body
@@ -173,3 +173,16 @@ def test_from_a_sentence_with_a_file_to_the_answer_over_http(p: Platform, provid
     assert len(job.view().request or "") > 0
     only = p.api.submit(request="work", mode="plan", files=b"one")
     assert only.result(30)["steps"][0]["tool"] == "work"
+
+
+def test_a_store_that_is_away_when_the_answer_comes_costs_no_second_request(p: Platform, provider: Provider) -> None:
+    provider.open.clear()
+    job = submit(p)
+    wait_until(lambda: provider.asked == 1, description="the model is asked")
+    p.kill(SERVER)
+    provider.open.set()
+    begun, away_s = time.monotonic(), 1.2 * p.store.requests.lease_ms / 1000
+    wait_until(lambda: time.monotonic() - begun > away_s, description="the store is away for longer than the lease", timeout=30)
+    p.start_server()
+    assert p.wait(job).status is JobStatus.SUCCEEDED
+    assert (provider.asked, calls(p, job)) == (1, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Conflict, NotFound, ToolError
+from orchestrator.jobs.ledger import TAKEN
 from orchestrator.jobs.requests import Turn
 from orchestrator.jobs.store import NoPlanYet
 from orchestrator.models.job import JobStatus
@@ -479,3 +480,23 @@ def test_the_same_key_gives_the_same_job(planning: Make) -> None:
 def test_a_file_that_is_not_there_is_refused(planning: Make) -> None:
     with pytest.raises(NotFound):
         planning().submit("read it", inputs={"files": ["blob:sha256:" + "0" * 64]})
+
+
+def test_requests_that_wait_for_a_place_do_not_keep_plans_waiting(planning: Make, engine: Engine) -> None:
+    """A wake-up is not spent on a request for which there is no place; and the more wait, the later each is offered again."""
+    model = Gated(*[ADD] * 300)
+    p = planning(model=model, planner_concurrency=1)
+    jobs = [p.submit("add one and two") for _ in range(300)]
+    p.look()
+    wait_until(model.came.is_set, description="the model is asked")
+    redis, accepted = p.store.redis, p.store.ledger.keys(jobs[0]).shard.accepted
+    pauses = [(score - TAKEN - p.store.ledger.now_ms()) / 1000 for _, score in redis.zrange(accepted, 0, -1, withscores=True)]
+    assert sorted(pauses)[1] > 4, "but for the one that is planned, 300 by 20 ms"
+    redis.zadd(accepted, dict.fromkeys(jobs, TAKEN + 1))  # all are due at once
+    plain = engine.submit([{"id": "s", "tool": "add", "input": {"a": 1}}])
+    for _ in range(2):  # its own message, and one that is sent once this one passed over many
+        p.planner.plan_job(plain)
+    assert p.store.status(plain) is JobStatus.RUNNING
+    p.control.cancel(jobs[-1])
+    p.store.requests.later(jobs[-1])
+    assert redis.zscore(accepted, jobs[-1]) is None, "what has ended is not offered again"
