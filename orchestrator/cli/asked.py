@@ -50,7 +50,12 @@ def confirmed(job: JobHandle, *, inputs: dict[str, Any], as_json: bool) -> int |
     if not _on_terminal():
         say(f"next     toolweaver confirm {job.id} --wait, or toolweaver cancel {job.id}")
         return DONE
-    if typer.confirm("Run this plan?", default=False, err=True):
+    try:
+        agreed = typer.confirm("Run this plan?", default=False, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        say(f"{job.id} waits on: toolweaver confirm {job.id}, or toolweaver cancel {job.id}")
+        raise KeyboardInterrupt from None
+    if agreed:
         job.confirm()
         return None
     job.cancel()
@@ -86,13 +91,19 @@ def calls(over: str | None, inputs: dict[str, Any]) -> str:
 def told_lines(view: JobView) -> list[str]:
     """Of a request: what was asked, why nothing moves, who planned it, what it cost."""
     lines = [f"request  {' '.join(view.request.split())}"] if view.request else []
-    if view.waiting:
-        lines.append(f"waiting  {view.waiting}" + (f": `toolweaver confirm {view.id}`" if view.status == "waiting" else ""))
+    lines += waiting_lines(view)
     if view.planned:
         lines.append(f"planned  {planned_words(view.planned)}")
     if view.usage and view.usage.calls:
         lines.append(f"usage    {usage_words(view.usage)}")
     return lines
+
+
+def waiting_lines(view: JobView) -> list[str]:
+    """Why nothing moves, with the command that a plan waits for."""
+    if not view.waiting:
+        return []
+    return [f"waiting  {view.waiting}" + (f": `toolweaver confirm {view.id}`" if view.status == "waiting" else "")]
 
 
 def planned_words(made: Planning) -> str:

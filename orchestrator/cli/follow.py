@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.cli.asked import waiting_lines
 from orchestrator.cli.output import DONE, JOB_FAILED, say, stderr
 from orchestrator.cli.progress import PlainLines, Progress, failure_line, planned_lines
 from orchestrator.client.handle import JobHandle
@@ -58,6 +59,8 @@ def _watch_live(job: JobHandle, view: JobView) -> None:
 
 def _watch_plain(job: JobHandle, view: JobView) -> None:
     lines = PlainLines(Progress(view))
+    for told in waiting_lines(view):
+        say(told)
     for event in job.events(view.cursor):
         for line in lines.lines(event):
             say(line)

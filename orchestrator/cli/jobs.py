@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -157,8 +157,7 @@ def add_to(app: typer.Typer) -> None:
         given = {**read_object(inputs, option="--inputs"), **read_pairs(pair or (), option="--input")}
         with Client() as client:
             given |= uploaded(client, file or (), option="--file")
-            if files:
-                given[FILES] = [client.upload(path).ref for path in files]
+            given |= _files(client, files or (), given)
             job = client.submit(plan, inputs=given, idempotency_key=key, priority=priority, mode=mode, tools=tool)
             if plan_only:
                 print_json(await_plan(job).model_dump(mode="json", exclude_defaults=True))
@@ -211,6 +210,17 @@ def add_to(app: typer.Typer) -> None:
         return DONE
 
     _add_actions(app)
+
+
+def _files(client: Client, paths: Sequence[Path], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input that the files of a request are, uploaded.
+
+    Raises:
+        RequestError: it is given by its name, too.
+    """
+    if paths and FILES in given:
+        raise RequestError("the files are the input `files`, which is given too", path=FILES, next="Leave one of them out.")
+    return {FILES: [client.upload(path).ref for path in paths]} if paths else {}
 
 
 def _mode(plan: str, *, files: Sequence[Path], tools: Sequence[str] | None, confirm: bool, plan_only: bool) -> RequestMode:

@@ -39,7 +39,7 @@ class Progress:
         self.job_id = view.id
         self.status = str(view.status)
         self.steps = {s.id: s for s in view.steps}
-        self.reason: str | None = None  # why the whole job waits
+        self.reason: str | None = view.waiting  # why the whole job waits
         self._retrying: dict[str, set[str]] = {}
 
     def apply(self, event: Event) -> StepView | None:
@@ -75,7 +75,7 @@ class Progress:
 
     def _replace(self, view: dict[str, Any]) -> None:
         seen = JobView.model_validate(view)
-        self.status, self.steps = str(seen.status), {s.id: s for s in seen.steps}
+        self.status, self.steps, self.reason = str(seen.status), {s.id: s for s in seen.steps}, seen.waiting
         self._retrying.clear()
 
     def _set_step(self, event: Event, what: str) -> StepView | None:

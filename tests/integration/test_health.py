@@ -166,6 +166,11 @@ def test_a_model_whose_server_is_down_is_not(settings: Settings, client: redis.R
     assert found["checks"]["llm_api"]["detail"] == f"openai-compatible: 127.0.0.1 answers {status}"
 
 
+def test_an_address_that_is_none_is_a_model_that_is_not_there(settings: Settings, client: redis.Redis) -> None:
+    with checks(changed(settings, planner_provider="openai", planner_url="http://[half")) as made:
+        assert [made.all()["llm_api"].ok for _ in range(2)] == [False, False]
+
+
 def test_a_model_that_nobody_serves_is_not_there(settings: Settings, client: redis.Redis) -> None:
     named = changed(settings, planner_provider="ollama", planner_url=f"http://127.0.0.1:{free_port()}")
     with checks(named) as made:

@@ -17,7 +17,7 @@ from orchestrator.errors import BackendError
 from tests.unit.fake_platform import FakePlatform, events, fake_platform, job, result
 
 Run = Callable[..., Result]
-DONE, JOB_FAILED, BAD_REQUEST = 0, 1, 2
+DONE, JOB_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
 REQUEST = "process these receipts and tell me what we spent on food"
 PLAN = {
     "steps": [
@@ -157,6 +157,30 @@ def test_on_a_terminal_a_person_is_asked(
     assert [r for r, _, _ in fake.seen if r.endswith(("confirm", "cancel"))] == [f"POST /v1/jobs/job_1/{sent}"]
 
 
+def test_a_question_that_is_not_answered_leaves_the_job_waiting(
+    run: Run, fake: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.asked._on_terminal", lambda: True)
+    planned(fake)
+
+    ended = run("submit", REQUEST, "--confirm", input="")
+
+    assert ended.exit_code == INTERRUPTED
+    assert "toolweaver confirm job_1, or toolweaver cancel job_1" in ended.stderr
+    assert not [r for r, _, _ in fake.seen if r.endswith(("confirm", "cancel"))]
+
+
+def test_who_follows_a_job_that_waits_already_is_told_why(run: Run, fake: FakePlatform) -> None:
+    waits = job("waiting", request=REQUEST, waiting="waits for your confirmation")
+    fake.answers["GET /v1/jobs/job_1"] = [waits, job("succeeded", request=REQUEST)]
+    fake.answers["GET /v1/jobs/job_1/events"] = events("job.confirmed", "job.succeeded")
+    fake.answers["GET /v1/jobs/job_1/result"] = result(output=3)
+
+    ended = run("result", "job_1")
+
+    assert "waiting  waits for your confirmation: `toolweaver confirm job_1`" in ended.stderr
+
+
 def test_a_request_that_gets_no_plan_says_why(run: Run, fake: FakePlatform) -> None:
     fake.answers["POST /v1/jobs"] = job("planning", request=REQUEST)
     error = {"code": "model_denied", "message": "the key of OpenAI is not valid", "next": "Set OPENAI_API_KEY."}
@@ -220,6 +244,7 @@ def test_the_list_shows_the_beginning_of_a_request(run: Run, fake: FakePlatform)
         (["submit", "receipts", "--plan-only"], "--plan-only goes with a request in words"),
         (["submit", "receipts", "--tool", "ocr"], "--tool goes with a request in words"),
         (["submit", REQUEST, "--confirm", "--plan-only"], "either --confirm or --plan-only"),
+        (["submit", REQUEST, "a.png", "-i", "files=1"], "the files are the input `files`, which is given too"),
         (["submit", REQUEST, "missing.png"], "there is no file `missing.png`"),
     ],
 )
