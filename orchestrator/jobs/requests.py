@@ -49,7 +49,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A planner's turn with a request: which attempt, how many pauses there were, how often a person had it tried again."""
+    """A planner's turn with a request: which attempt, how many pauses there were, how often a person had it tried again, and how
+    many planners were lost with it."""
 
     job: str
     token: str
@@ -57,6 +58,7 @@ class Turn:
     attempt: int
     pauses: int
     generation: int
+    lost: int = 0
 
 
 class Requests:
@@ -72,8 +74,8 @@ class Requests:
         answer = self.ledger.ask("ask_begin", job, [token, self.lease_ms, TAKEN])
         if answer[0] != b"ok":
             return str(answer[0].decode())
-        _, wanted, attempt, pauses, generation = answer
-        return Turn(job, token, _WANTED[wanted], int(attempt), int(pauses), int(generation))
+        _, wanted, *counts = answer
+        return Turn(job, token, _WANTED[wanted], *map(int, counts))
 
     def later(self, job: str) -> None:
         """Puts off a request for which there is no place here now; with thousands that wait, each is offered again in minutes."""

@@ -40,7 +40,7 @@ class RequestPool:
     def __init__(self, requests: Requests, serves: Serves, *, concurrency: int, wake: Callable[[str], None]) -> None:
         """`wake` tells some planner of a job that this one gave back."""
         self._requests, self._serves, self._most, self._wake = requests, serves, concurrency, wake
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may have the thread that holds it close the pool
         self._tasks: dict[str, asyncio.Task[None] | None] = {}
         self._turns: dict[str, Turn] = {}
         self._waiting: OrderedDict[str, None] = OrderedDict()

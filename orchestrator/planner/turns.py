@@ -97,6 +97,9 @@ class Turns:
 
     async def serve(self, turn: Turn) -> None:
         """Makes what is wanted; an error ends in the job, unless the store is away: then another planner takes it up."""
+        if turn.lost >= self.settings.max_lost:
+            await asyncio.to_thread(self._give_up, turn)
+            return
         try:
             await (self._plan(turn) if turn.wanted == "plan" else self._answer(turn))
         except ToolWeaverError as error:
@@ -161,7 +164,7 @@ class Turns:
         if kept.verdict not in ("start", "waits", "ends"):
             return
         record_plan(made.source, repairs=made.repairs, replan=number > 1, degraded=made.degraded)
-        if number == 1 and not (worded and kept.verdict == "start"):
+        if number == 1 and not (worded and kept.verdict != "ends"):
             self._tell_cost(turn.job)
         self._follow(kept)
         if kept.verdict == "start":
@@ -266,6 +269,15 @@ class Turns:
         self._follow(failed)
         if self.settings.planner_provider is not None:
             self._limits.leave(self.settings.planner_provider, turn.job)
+
+    def _give_up(self, turn: Turn) -> None:
+        """What takes its planners down takes the requests beside it down too, and may be paid for each time."""
+        if turn.wanted == "answer":
+            self._end(turn, None)
+            return
+        said = f"{turn.lost} planner processes were lost while they planned it; it is not planned again"
+        move = f"Look at the planner's log for a crash or the out-of-memory killer; then `toolweaver retry {turn.job}`."
+        self._fail(turn, ErrorInfo(code="poison", family="backend", message=said, next=move))
 
     def _tell_cost(self, job: str) -> None:
         cost = self.requests.usage(job).cost_usd

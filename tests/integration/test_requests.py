@@ -14,7 +14,8 @@ from orchestrator.errors import Conflict, NotFound, ToolError
 from orchestrator.jobs.ledger import TAKEN
 from orchestrator.jobs.requests import Turn
 from orchestrator.jobs.store import NoPlanYet
-from orchestrator.models.job import JobStatus
+from orchestrator.models.job import JobStatus, RequestMode
+from orchestrator.models.usage import ModelCall
 from orchestrator.planner.turns import WAIT_MOST_S
 from orchestrator.providers.model import ModelReply, ModelRequest, OnText
 from orchestrator.providers.scripted import Given, ScriptedModel
@@ -500,3 +501,53 @@ def test_requests_that_wait_for_a_place_do_not_keep_plans_waiting(planning: Make
     p.control.cancel(jobs[-1])
     p.store.requests.later(jobs[-1])
     assert redis.zscore(accepted, jobs[-1]) is None, "what has ended is not offered again"
+
+
+def test_a_request_that_takes_its_planners_down_is_given_up(planning: Make) -> None:
+    p = planning(ADD)
+    job = p.submit("add one and two")
+    state = p.store.ledger.keys(job).state
+    for n in range(p.store.settings.max_lost + 1):
+        assert isinstance(p.store.requests.begin(job, f"planner {n}"), Turn)
+        p.store.redis.hset(state, "rq_lease", 1)  # it was killed, and its lease has ended
+    assert p.run(job) is JobStatus.FAILED
+    error = p.store.view(job).error
+    assert error is not None
+    assert error.code == "poison"
+    assert f"toolweaver retry {job}" in str(error.next)
+    p.control.retry(job)
+    assert p.run(job) is JobStatus.SUCCEEDED
+
+
+def test_a_request_that_is_given_back_is_not_lost(planning: Make) -> None:
+    p = planning(ADD)
+    job = p.submit("add one and two")
+    for n in range(p.store.settings.max_lost + 1):
+        turn = p.store.requests.begin(job, f"planner {n}")
+        assert isinstance(turn, Turn)
+        assert p.store.requests.give_back(turn)
+    assert p.run(job) is JobStatus.SUCCEEDED
+
+
+def test_a_request_on_its_way_when_its_planner_died_is_counted_when_its_job_is_cancelled(planning: Make) -> None:
+    p = planning(ADD)
+    job = p.submit("add one and two")
+    p.store.requests.begin(job, "planner")
+    sent = ModelCall(id="model_1", purpose="plan", provider="openai", model="m", ok=False, error="lost")
+    p.store.requests.underway(job, sent)
+    p.control.cancel(job)
+    usage = p.store.view(job).usage
+    assert (usage and usage.calls, usage and usage.failed) == (1, 1)
+    p.store.requests.note_call(job, sent.model_copy(update={"ok": True, "error": None, "input_tokens": 7}))
+    usage = p.store.view(job).usage
+    assert (usage and usage.calls, usage and usage.failed, usage and usage.input_tokens) == (1, 0, 7), "it was alive after all"
+
+
+@pytest.mark.parametrize("mode", ["run", "plan", "confirm"])
+def test_a_model_s_answers_are_kept_no_longer_than_they_may_be_asked_for(planning: Make, mode: RequestMode) -> None:
+    p = planning({"steps": [{"id": "sum", "tool": "add", "input": {"a": "much"}}]}, ADD, "It is three.", synthesis="model")
+    job = p.submit("add one and two", mode=mode)
+    p.run(job, until=("waiting", "succeeded"))
+    fields = p.store.redis.hkeys(p.store.ledger.keys(job).data)
+    assert b"planned" in fields
+    assert not [f for f in fields if f.startswith((b"m:", b"mn:"))]

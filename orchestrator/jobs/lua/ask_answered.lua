@@ -6,7 +6,7 @@ local why = not_mine(ARGV[6])
 if why then return {why, {}, {}} end
 if get('rq') ~= 'a' then return {'job ' .. get('st'), {}, {}} end
 if ARGV[7] ~= '' then redis.call('HSET', DATA, 'answer', ARGV[7]) end
-give_back(); leave_planner()
+give_back(); forget_replies(); leave_planner()
 set('rq', 'e')
 ending = 'succeeded'
 local _, woken = settle()

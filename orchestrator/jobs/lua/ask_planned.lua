@@ -11,7 +11,7 @@ local former = redis.call('HGET', DATA, 'plan')
 redis.call('HSETNX', DATA, 'given', redis.call('HGET', DATA, 'inputs'))  -- those of the person alone
 if former then redis.call('HSET', DATA, 'plan:' .. text(num('pv')), former) end
 redis.call('HSET', DATA, 'plan', ARGV[7], 'inputs', ARGV[8], 'planned', ARGV[9])
-give_back()
+give_back(); forget_replies(); set('rq_lost', 0)
 inc('pv', 1); set('rq', 's'); set('rq_since', 0); set('rq_waits', 0); set('rq_why', ''); set('rq_at', 0); set('rq_words', ARGV[12])
 if not get('rq_left') then set('rq_left', ARGV[11]) end
 event('job.planned', nil, nil, nil, ARGV[10])

@@ -24,7 +24,7 @@
 --   ks:<call> its entry in PARKED while it waits   kt:<call> since when it has waited for its key   nw:<q> "no worker" was said
 --   Of a job that began as a request in words:
 --   rq what is wanted of the planner: p a plan, a the worded answer; or s: it has its plan, e: and its answer, too
---   rq_token who plans it now   rq_lease until when, unless it is renewed   rq_try how often a planner began   rq_gen how often a
+--   rq_token who plans it now   rq_lease until when, unless it is renewed   rq_try how often a planner began   rq_lost how many of them were lost   rq_gen how often a
 --   person had it tried again   rq_why why nothing moves   rq_at until when   rq_since since when no plan could be made
 --   rq_waits how often that was said   rq_ok its plan was confirmed   rq_left how often it may be planned anew
 --   rq_words a model is to word the answer   rq_steps ids of the plan's steps (JSON)   rq_calls model calls that are counted

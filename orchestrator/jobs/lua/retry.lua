@@ -8,14 +8,14 @@ local steps = cjson.decode(ARGV[6])
 redis.call('HDEL', DATA, 'error')
 if not get('qs') or get('rq') == 'p' or get('rq') == 's' and get('rq_run') ~= get('pv') then  -- it ended before its (new) plan began
   set('t2', 0); set('nf', 0)
-  if get('rq') then set('rq_since', 0); set('rq_waits', 0); set('rq_at', 0); inc('rq_gen', 1) end
+  if get('rq') then set('rq_since', 0); set('rq_waits', 0); set('rq_at', 0); set('rq_lost', 0); inc('rq_gen', 1) end
   if get('rq') == 's' and get('md') == 'confirm' and num('rq_ok') == 0 then ask_person()
   else set('st', 'planning'); wait_for_planner() end
   for _, k in ipairs({STATE, DATA, EVENTS, BIG}) do redis.call('PERSIST', k) end
   settle()
   return {'plan', {}}
 end
-if get('rq') then set('rq', 's'); redis.call('HDEL', DATA, 'answer') end
+if get('rq') then set('rq', 's'); set('rq_lost', 0); redis.call('HDEL', DATA, 'answer') end
 local drop = {}
 local function forget(f) drop[#drop + 1] = f; cache[f] = false; dirty[f] = nil end
 for l = 0, #cjson.decode(get('ln')) - 1 do
