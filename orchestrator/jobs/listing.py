@@ -13,7 +13,26 @@ from orchestrator.errors import RequestError
 from orchestrator.models.job import JobStatus
 from orchestrator.state.keys import all_shards
 
-ROW = ("st", "t0", "t1", "t2", "tenant", "name", "rid", "pri", "ne", "nf", "un", "rq", "md", "rq_text", "rq_why", "rq_at", "pv")
+ROW = (
+    "st",
+    "t0",
+    "t1",
+    "t2",
+    "tenant",
+    "name",
+    "rid",
+    "pri",
+    "ne",
+    "nf",
+    "un",
+    "rq",
+    "md",
+    "rq_text",
+    "rq_why",
+    "rq_at",
+    "rq_token",
+    "pv",
+)
 _PAGE = 200
 
 
@@ -52,7 +71,9 @@ class JobRow:
         if not until:
             return why
         left = -1 if now_ms is None else (until - now_ms) / 1000
-        return f"{why.rstrip('.')}; tried again in {math.ceil(left)} s" if left > 0 else why
+        if left > 0:
+            return f"{why.rstrip('.')}; tried again in {math.ceil(left)} s"
+        return why if now_ms is None or not self.text("rq_token") else None  # a planner that said so has gone on
 
     def summary(self) -> dict[str, Any]:
         """What a `JobView` tells without looking at steps."""

@@ -16,6 +16,7 @@ from orchestrator.jobs.requests import Turn
 from orchestrator.jobs.store import NoPlanYet
 from orchestrator.models.job import JobStatus, RequestMode
 from orchestrator.models.usage import ModelCall
+from orchestrator.planner import service
 from orchestrator.planner.turns import WAIT_MOST_S
 from orchestrator.providers.model import ModelReply, ModelRequest, OnText
 from orchestrator.providers.scripted import Given, ScriptedModel
@@ -551,3 +552,35 @@ def test_a_model_s_answers_are_kept_no_longer_than_they_may_be_asked_for(plannin
     fields = p.store.redis.hkeys(p.store.ledger.keys(job).data)
     assert b"planned" in fields
     assert not [f for f in fields if f.startswith((b"m:", b"mn:"))]
+
+
+def test_a_wait_within_a_planners_turn_is_told_as_long_as_it_lasts(planning: Make) -> None:
+    p = planning(ADD)
+    job = p.submit("add one and two")
+    turn = p.store.requests.begin(job, "planner")
+    assert isinstance(turn, Turn)
+    p.store.requests.say(turn, reason="the limit is used up", for_s=60)
+    assert p.store.view(job).waiting == "the limit is used up; tried again in 60 s"
+    p.store.requests.say(turn, reason="the limit is used up", for_s=0.01)
+    wait_until(lambda: p.store.view(job).waiting is None, description="the model is asked, and nothing waits")
+
+
+def test_a_pool_is_closed_by_a_thread_that_holds_it(planning: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal stops the planner wherever its thread stands."""
+    monkeypatch.setattr(service, "STOP_S", 0.3)
+    model = Gated(ADD, ADD)
+    one, two = planning(model=model), planning(model=model)
+    job = one.submit("add one and two")
+    one.look()
+    wait_until(model.came.is_set, description="the model is asked")
+
+    def interrupted() -> None:
+        with one.pool._lock:
+            one.close()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    model.open.set()
+    assert two.run(job, timeout=5) is JobStatus.SUCCEEDED
