@@ -62,7 +62,7 @@ def test_after_retention_nothing_is_left_of_a_job(engine: Engine, monkeypatch: p
 
     wait_until(only_one_is_left, description="the finished jobs are gone from the list")
     engine.drain()
-    about_jobs = {"catalog", "queues", "marks", "envelopes", "leader", "slots"}
+    about_jobs = {"catalog", "queues", "marks", "envelopes", "leader", "slots", "metrics"}
     wait_until(
         lambda: keeper.look(shard) or {k.rpartition(":")[2] for k in keys(engine)} <= about_jobs,
         description="nothing is left that names a job",
