@@ -68,6 +68,7 @@ def test_a_queue_forgotten_by_a_killed_broker_is_put_anew(rabbit: RabbitService,
     wait_until(lambda: publisher.waiting("function") == 1, description="the message lies in the new queue")
 
 
+@pytest.mark.long
 def test_a_settled_queue_survives_a_kill_with_its_messages(rabbit: RabbitService, publisher: Publisher) -> None:
     publisher.publish([CALL])
     rabbit.settle()
@@ -78,6 +79,7 @@ def test_a_settled_queue_survives_a_kill_with_its_messages(rabbit: RabbitService
     wait_until(lambda: publisher.waiting("function") == 2, description="the message of before and this one are there")
 
 
+@pytest.mark.long
 def test_no_queue_is_deleted_while_the_broker_takes_nothing_at_all(rabbit: RabbitService, publisher: Publisher) -> None:
     publisher.publish([CALL])
     rabbit.control("set_vm_memory_high_watermark", "0.000001")

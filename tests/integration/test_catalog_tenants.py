@@ -79,13 +79,13 @@ ATTEMPTS: dict[str, Callable[[Client, str], object]] = {
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=list(ATTEMPTS))
-@pytest.mark.parametrize("name", ["acme.pay", "settle_it"])
+@pytest.mark.parametrize(("name", "absent"), [("acme.pay", "zzzz.pay"), ("settle_it", "zzz.qqq")])
 def test_for_others_it_is_as_if_there_were_no_such_tool(
-    acme: Client, mallory: Client, attempt: Callable[[Client, str], object], name: str
+    acme: Client, mallory: Client, attempt: Callable[[Client, str], object], name: str, absent: str
 ) -> None:
     attempt(acme, name)
     answers = []
-    for wanted in (name, "zzz.qqq"):
+    for wanted in (name, absent):
         with pytest.raises((NotFound, PlanError)) as caught:
             attempt(mallory, wanted)
         answers.append(str(caught.value).replace(wanted, "it"))

@@ -34,9 +34,10 @@ def test_a_server_that_is_given_up_while_it_starts_is_gone(tmp_path: Path) -> No
             raise AssertionError("it was to be given up before")
 
     async def give_up() -> None:
+        before = set(psutil.Process().children())
         task = asyncio.create_task(start())
         for _ in range(1_000):  # turns of the loop, until the process is forked and no further
-            if psutil.Process().children():
+            if set(psutil.Process().children()) - before:
                 break
             await asyncio.sleep(0)
         wait_until(note.exists, description="the server runs, while the loop has not come to look", timeout=30)

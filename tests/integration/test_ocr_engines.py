@@ -336,6 +336,7 @@ def test_azure_down_lets_the_next_engine_take_over(azure: tuple[Settings, type[A
     assert "rapidocr took over" in result.notes[0]
 
 
+@pytest.mark.long
 def test_azure_that_answers_too_slowly_is_left(azure: tuple[Settings, type[Azure]]) -> None:
     made, server = azure
     gate = threading.Event()

@@ -42,7 +42,7 @@ def waits(answer: Place | Wait) -> Wait:
     return answer
 
 
-@pytest.mark.parametrize("most", [Most(requests=120), Most(tokens=30_000)])
+@pytest.mark.parametrize("most", [Most(requests=120), pytest.param(Most(tokens=30_000), marks=pytest.mark.long)])
 def test_many_processes_never_pass_a_limit_and_use_it(most: Most) -> None:
     trial = bench.Trial(most, window_s=3.0, slack_s=1.5, windows=2, processes=4, callers=8)
     verdict = bench.hold(trial)

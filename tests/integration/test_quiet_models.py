@@ -41,9 +41,11 @@ def test_at_debug_nothing_of_a_request_is_logged(vendor: VendorName, caplog: pyt
         assert secret not in logged
 
 
-def test_an_addresss_query_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_addresss_query_is_not_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Azure's functions take their key so."""
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="httpx2")  # whatever another test's libraries made of it
+    monkeypatch.setattr(logging.getLogger("httpx2"), "disabled", False)
     with wire_server("openai-chat", [Answer(text=ANSWER)]) as server:
         url = f"{server.url}/chat/completions?code=query-secret"
         fields = {"planner_provider": "azure-foundry", "azure_foundry_endpoint": url, "azure_foundry_key": KEY}
