@@ -223,6 +223,7 @@ def test_a_store_that_lost_its_latest_changes_is_followed(replicas: Replicas, bo
 
 
 @KILLED
+@pytest.mark.long
 def test_a_kill_during_a_merge_costs_only_that_merge(replicas: Replicas, book: Book, whole: bool) -> None:
     running, home = replicas.running, replicas.running.settings.home
     embed_beforehand(home, many(book, 2_500 if LONG else 1_000))
@@ -254,6 +255,7 @@ def test_a_kill_during_a_merge_costs_only_that_merge(replicas: Replicas, book: B
 
 
 @KILLED
+@pytest.mark.long
 def test_a_kill_while_tools_are_embedded_loses_no_tool_and_no_vector(replicas: Replicas, book: Book, whole: bool) -> None:
     running = replicas.running
     many(book, 400 if LONG else 150)

@@ -175,6 +175,7 @@ def test_from_a_sentence_with_a_file_to_the_answer_over_http(p: Platform, provid
     assert only.result(30)["steps"][0]["tool"] == "work"
 
 
+@pytest.mark.long
 def test_a_store_that_is_away_when_the_answer_comes_costs_no_second_request(p: Platform, provider: Provider) -> None:
     provider.open.clear()
     job = submit(p)

@@ -154,6 +154,7 @@ def test_functions_of_a_script_are_served_on_a_queue_that_goes_with_it(p: Platfo
     )
 
 
+@pytest.mark.long
 def test_a_restart_of_the_broker_under_load(p: Platform, node: RabbitService) -> None:
     jobs = [diamond(p, items=20) for _ in range(8)]
     node.restart()
@@ -166,6 +167,7 @@ def test_a_restart_of_the_broker_under_load(p: Platform, node: RabbitService) ->
     assert p.dead() == []
 
 
+@pytest.mark.long
 def test_a_call_that_outlives_the_consumer_timeout(node: RabbitService) -> None:
     """RabbitMQ closes the channel of who holds a message for too long: the call goes on, and the worker takes more."""
     set_env = "[application:set_env(rabbit, K, V) || {K, V} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]]."

@@ -158,6 +158,7 @@ def test_a_running_platform_is_used_by_plans_and_functions_of_scripts_and_errors
     assert up.wait(15) == 0
 
 
+@pytest.mark.long
 def test_kill_9_of_the_script_leaves_nothing(folder: Path) -> None:
     waiting = SAMPLE.replace("print(sorted(context))", "print('ran', flush=True); await asyncio.sleep(600)")
     process = start(folder, waiting)

@@ -90,6 +90,7 @@ def test_list_and_doctor_tell_of_it_and_one_that_is_dead_harms_nobody(started: t
     assert call(home, "mcp", "remove", "dead").returncode == 0
 
 
+@pytest.mark.long
 def test_a_server_that_is_removed_is_withdrawn_within_seconds(started: tuple[Path, Platform]) -> None:
     home, platform = started
     assert call(home, *TIME).returncode == 0

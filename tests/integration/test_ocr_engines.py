@@ -85,6 +85,7 @@ def test_a_given_orientation_is_not_guessed() -> None:
     assert "Sourdough Bread" not in read_image(lying, settings=settings(), orientation="270").text
 
 
+@pytest.mark.long
 def test_a_very_long_scan_keeps_its_letters() -> None:
     long = Image.new("RGB", (GROCERY.width, GROCERY.height * 7), "white")
     for n in range(7):

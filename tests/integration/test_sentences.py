@@ -186,7 +186,9 @@ def check_made_by_model(view: JobView, wire: WireServer) -> None:
     assert "HARVEST LANE" not in asked
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize(
+    "vendor", [pytest.param(v, marks=pytest.mark.long) if v in ("openai-chat", "azure-openai") else v for v in VENDORS]
+)
 def test_from_the_command_line_by_each_vendors_model(shop: Shop, vendor: VendorName) -> None:
     with model(shop, vendor) as wire:
         printed = shop.run("submit", SENTENCE, *PICTURES, "--wait")

@@ -192,6 +192,7 @@ def test_demo_from_pictures_to_an_answer_piped(home: Path) -> None:
     assert processes(home) == []
 
 
+@pytest.mark.long
 def test_up_prints_a_table_and_demo_reuses_it_and_leaves_it_running(home: Path, tmp_path: Path) -> None:
     process = start(home, "up")
     assert process.stdout is not None

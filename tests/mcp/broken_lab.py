@@ -24,6 +24,7 @@ PROGRAM = Path(broken.__file__)
 GOOD = ("good", "http_good")
 TOKEN = "BROKEN_TOKEN"  # where the platform's processes have it
 CALL_S = 1.0
+LONGER_S = {"huge_error": 5.0}  # it answers, and a busy worker takes its time to read that
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BrokenServers:
 
     def entry(self, kind: str) -> dict[str, Any]:
         """A server as an entry of `mcpServers`."""
-        rest = {"timeout_s": CALL_S}
+        rest = {"timeout_s": LONGER_S.get(kind, CALL_S)}
         if kind in broken_http.KINDS:
             return {"url": f"{self.url}/{kind}", "headers": {"Authorization": f"Bearer ${{{TOKEN}}}"}, **rest}
         env = {broken.SECRET: f"${{{TOKEN}}}", broken.STATE: str(self.folder / f"{kind}.state")}
