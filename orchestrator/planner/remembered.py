@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_e
 
 from orchestrator.jobs.requests import Requests, Turn
 from orchestrator.providers import model as models
-from orchestrator.providers.model import Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, ToolUse
+from orchestrator.providers.model import Around, Block, Model, ModelReply, ModelRequest, OnText, TokenCounts, ToolResult, ToolUse
 from orchestrator.state.connection import transient
 
 log = logging.getLogger(__name__)
@@ -32,35 +32,15 @@ async def write_down(work: Callable[..., T], *given: Any) -> T:
     return await tries(asyncio.to_thread, work, *given)
 
 
-class RememberingModel:
+class RememberingModel(Around):
     """A `Model` around another one, for one planner's turn with a request.
 
     What was asked is known by its text, not by its deadline. Once a person has the request tried again, everything is asked anew.
     """
 
     def __init__(self, model: Model, requests: Requests, turn: Turn) -> None:
-        self._model, self._requests, self._turn = model, requests, turn
-
-    @property
-    def provider(self) -> str:
-        """That of the model within, as are the next four."""
-        return self._model.provider
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def where(self) -> str:
-        return self._model.where
-
-    @property
-    def vendor(self) -> str:
-        return self._model.vendor
-
-    @property
-    def window(self) -> int:
-        return self._model.window
+        super().__init__(model)
+        self._requests, self._turn = requests, turn
 
     async def ask(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply:
         """The remembered answer, else that of the model."""
@@ -71,14 +51,10 @@ class RememberingModel:
             if on_text is not None:
                 on_text(reply.text)
             return reply
-        reply = await self._model.ask(request, on_text=on_text)
+        reply = await self.model.ask(request, on_text=on_text)
         # Not given up half way: what was paid for is kept, also when this process is told to stop just now.
         await asyncio.shield(self._keep(question, reply))
         return reply
-
-    async def close(self) -> None:
-        """Ends the model's connections."""
-        await self._model.close()
 
     async def _keep(self, question: str, reply: ModelReply) -> None:
         try:

@@ -12,39 +12,19 @@ import redis
 from orchestrator.errors import ModelError
 from orchestrator.jobs.requests import Requests, Turn
 from orchestrator.models.usage import ModelCall
-from orchestrator.providers.model import Model, ModelReply, ModelRequest, OnText
+from orchestrator.providers.model import Around, Model, ModelReply, ModelRequest, OnText
 
 LOST = "lost"
 log = logging.getLogger(__name__)
 
 
-class UnderwayModel:
+class UnderwayModel(Around):
     """A `Model` around another one, for one planner's turn with a request, which asks one thing after the other."""
 
     def __init__(self, model: Model, requests: Requests, turn: Turn) -> None:
-        self._model, self._requests, self._turn = model, requests, turn
+        super().__init__(model)
+        self._requests, self._turn = requests, turn
         self._id = ""
-
-    @property
-    def provider(self) -> str:
-        """That of the model within, as are the next four."""
-        return self._model.provider
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def where(self) -> str:
-        return self._model.where
-
-    @property
-    def vendor(self) -> str:
-        return self._model.vendor
-
-    @property
-    def window(self) -> int:
-        return self._model.window
 
     async def ask(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply:
         """The answer of the model; the request is noted meanwhile."""
@@ -54,7 +34,7 @@ class UnderwayModel:
         )
         await asyncio.to_thread(self._note, lost)
         try:
-            return await self._model.ask(request, on_text=on_text)
+            return await self.model.ask(request, on_text=on_text)
         except ModelError as error:
             if not error.sent:
                 await asyncio.to_thread(self._note, None)
@@ -63,10 +43,6 @@ class UnderwayModel:
     def named(self, call: ModelCall) -> ModelCall:
         """What became of the request, under the id that it was noted by: both are one."""
         return call.model_copy(update={"id": self._id})
-
-    async def close(self) -> None:
-        """Ends the model's connections."""
-        await self._model.close()
 
     def _note(self, call: ModelCall | None) -> None:
         try:

@@ -34,7 +34,7 @@ from orchestrator.errors import CircuitBreakerOpenError, ModelError
 from orchestrator.models.usage import ModelCall
 from orchestrator.policy.breaker import Breakers, Permit
 from orchestrator.policy.provider_limits import Place, ProviderLimits, Wait
-from orchestrator.providers.model import Model, ModelReply, ModelRequest, OnText, TokenCounts
+from orchestrator.providers.model import Around, Model, ModelReply, ModelRequest, OnText, TokenCounts
 
 OnCall = Callable[[ModelCall], None]
 OnWait = Callable[[str, float], None]
@@ -81,7 +81,7 @@ class _End:
         return not (isinstance(self.error, ModelError) and not self.error.sent)
 
 
-class GuardedModel:
+class GuardedModel(Around):
     """A `Model` around another one. It may serve many requests at once; `on_call` and `on_wait` run on the loop, so they are short.
 
     Args:
@@ -107,35 +107,10 @@ class GuardedModel:
         retry_timeouts: bool = False,
         ticket: str | None = None,
     ) -> None:
-        self.model = model
+        super().__init__(model)
         self._limits, self._breakers, self._retries = limits, breakers, retries
         self._on_call, self._on_wait, self._price = on_call, on_wait, price
         self._retry_timeouts, self._ticket = retry_timeouts, ticket
-
-    @property
-    def provider(self) -> str:
-        """That of the model within, as are the next four."""
-        return self.model.provider
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def where(self) -> str:
-        return self.model.where
-
-    @property
-    def vendor(self) -> str:
-        return self.model.vendor
-
-    @property
-    def window(self) -> int:
-        return self.model.window
-
-    async def close(self) -> None:
-        """Ends the model's connections."""
-        await self.model.close()
 
     async def ask(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply:
         """The answer to one request, within its `deadline_s` over all tries and waits.

@@ -132,3 +132,35 @@ class Model(Protocol):
 
     async def close(self) -> None:
         """Ends its connections."""
+
+
+class Around:
+    """A model around another one, as which it passes in all but `ask`: that is said by who inherits."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def provider(self) -> str:
+        """That of the model within, as are the next four."""
+        return self.model.provider
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def where(self) -> str:
+        return self.model.where
+
+    @property
+    def vendor(self) -> str:
+        return self.model.vendor
+
+    @property
+    def window(self) -> int:
+        return self.model.window
+
+    async def close(self) -> None:
+        """Ends the connections of the model within."""
+        await self.model.close()
