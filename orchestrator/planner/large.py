@@ -78,7 +78,7 @@ class LargePlanner:
     async def generate_plan(
         self, text: str, *, inputs: Mapping[str, Any] | None = None, available_tools: Sequence[str] | None = None
     ) -> Plan:
-        """A plan for a request in words, ready for `execute_plan(plan, inputs)`.
+        """A plan for a request in words, ready for `execute_plan`, which takes those of the inputs that the plan uses.
 
         Raises:
             As `make_plan`.

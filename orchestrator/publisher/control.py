@@ -84,7 +84,8 @@ class Control:
         verdict = self.store.requests.confirm(job_id)
         if verdict == "no plan":
             raise NoPlanYet(
-                f"Job {job_id} has no plan yet.", next=f"Wait for the event `job.waiting` of {job_id}, and look at its plan."
+                f"Job {job_id} has no plan yet.",
+                next="Follow its events; one that was submitted with the mode `confirm` says when it waits.",
             )
         if verdict not in ("ok", "again"):
             raise Conflict(
